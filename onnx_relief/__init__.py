@@ -1,0 +1,90 @@
+"""Prune any ONNX model with sample data, and say honestly what it cost.
+
+>>> import onnx_relief as relief
+>>> sorted(relief.__all__)[:3]
+['DataError', 'Evaluation', 'ModelError']
+
+The names below are loaded when they are first used: importing the package itself loads neither
+ONNX nor a runtime.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from onnx_relief.api import Comparison, Result, compare, evaluate, prune
+    from onnx_relief.data import Preprocess
+    from onnx_relief.errors import (
+        DataError,
+        ModelError,
+        OutputError,
+        ReliefError,
+        SettingsError,
+        UnsupportedError,
+    )
+    from onnx_relief.inspection import Inspection, inspect
+    from onnx_relief.plan import PrunePlan
+    from onnx_relief.report.build import Report
+    from onnx_relief.results import Evaluation
+
+_HOMES = {
+    "Comparison": "api",
+    "DataError": "errors",
+    "Evaluation": "results",
+    "Inspection": "inspection",
+    "ModelError": "errors",
+    "OutputError": "errors",
+    "Preprocess": "data",
+    "PrunePlan": "plan",
+    "ReliefError": "errors",
+    "Report": "report.build",
+    "Result": "api",
+    "SettingsError": "errors",
+    "UnsupportedError": "errors",
+    "compare": "api",
+    "evaluate": "api",
+    "inspect": "inspection",
+    "prune": "api",
+}
+
+try:
+    __version__ = metadata.version("onnx-relief")
+except metadata.PackageNotFoundError:  # run from a checkout that was never installed
+    __version__ = "0+unknown"
+
+__all__ = [
+    "Comparison",
+    "DataError",
+    "Evaluation",
+    "Inspection",
+    "ModelError",
+    "OutputError",
+    "Preprocess",
+    "PrunePlan",
+    "ReliefError",
+    "Report",
+    "Result",
+    "SettingsError",
+    "UnsupportedError",
+    "__version__",
+    "compare",
+    "evaluate",
+    "inspect",
+    "prune",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name when it is first asked for."""
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{home}"), name)
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return __all__

@@ -1,0 +1,67 @@
+"""Patch Gram matrices of one map, in float64: what `mean-map` needs after the last batch."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnx_relief.activity.mean import FloatArray
+from onnx_relief.geometry import ConvGeometry
+
+
+def patch_gram(maps: FloatArray, geometry: ConvGeometry) -> FloatArray:
+    """Return the Gram matrices of the patches of each channel, shape (channels, taps, taps).
+
+    Args:
+        maps: One map per channel, shape (channels, *spatial).
+        geometry: The convolution that reads them; ConvTranspose counts the taps that each input
+            value is spread to, at the output positions that survive cropping.
+    """
+    patches = _patches(maps, geometry)
+    return np.stack([channel @ channel.T for channel in patches])
+
+
+def _patches(maps: FloatArray, geometry: ConvGeometry) -> FloatArray:
+    """Return every tap's view of the input, shape (channels, taps, output positions)."""
+    size = maps.shape[1:]
+    output = geometry.output_size(size)
+    margins = geometry.resolved_pads(size)
+    steps = geometry.strides
+    kernel = geometry.kernel
+    if geometry.transposed:
+        # A ConvTranspose is a convolution with flipped taps over the input with zeros between its
+        # values, padded by what the kernel reaches over and cropped by its pads.
+        reach = [(k - 1) * d for k, d in zip(kernel, geometry.dilations, strict=True)]
+        maps = _spread(maps, steps)
+        margins = tuple(
+            (over - begin, out + begin - spread)
+            for over, (begin, _), out, spread in zip(
+                reach, margins, output, maps.shape[1:], strict=True
+            )
+        )
+        steps = (1,) * geometry.rank
+    maps = _crop_or_pad(maps, margins)
+    taps = np.empty((len(maps), geometry.taps, int(np.prod(output))))
+    for index, tap in enumerate(np.ndindex(*kernel)):
+        start = [
+            ((k - 1 - t) if geometry.transposed else t) * d
+            for t, k, d in zip(tap, kernel, geometry.dilations, strict=True)
+        ]
+        window = tuple(
+            slice(first, first + (count - 1) * step + 1, step)
+            for first, count, step in zip(start, output, steps, strict=True)
+        )
+        taps[:, index] = maps[(slice(None), *window)].reshape(len(maps), -1)
+    return taps
+
+
+def _spread(maps: FloatArray, strides: tuple[int, ...]) -> FloatArray:
+    size = [(s - 1) * step + 1 for s, step in zip(maps.shape[1:], strides, strict=True)]
+    spread = np.zeros((len(maps), *size))
+    spread[(slice(None), *(slice(None, None, step) for step in strides))] = maps
+    return spread
+
+
+def _crop_or_pad(maps: FloatArray, margins: tuple[tuple[int, int], ...]) -> FloatArray:
+    cropped = tuple(slice(max(0, -begin), None) for begin, _ in margins)
+    padding = [(0, 0), *((max(0, begin), max(0, end)) for begin, end in margins)]
+    return np.pad(maps[(slice(None), *cropped)], padding)

@@ -1,0 +1,93 @@
+"""What layers must agree on before a plan is final: shared weights, and who reads whose units."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_relief.digest import LayerActivity
+from onnx_relief.graph.follow import UnitFlow
+from onnx_relief.graph.layers import Survey
+from onnx_relief.graph.sites import Part
+from onnx_relief.graph.walk import TensorHome
+from onnx_relief.plan import BoolArray, LayerPlan, Weight
+from onnx_relief.selection.units import Link, Outlook
+
+
+def agree_on_shared_weights(survey: Survey, plans: Mapping[str, LayerPlan]) -> dict[str, LayerPlan]:
+    """Return the plans with every shared weight kept where any of its layers keeps it."""
+    shared = _shared_homes(survey)
+    kept: dict[TensorHome, NDArray[np.bool_]] = {}
+    for site in survey.sites:
+        plan = plans.get(site.layer.name)
+        wishes = (*plan.keep, plan.keep_bias) if plan else (None,) * 3
+        for part, wish in zip(site.tensors, wishes, strict=False):
+            if part.view.home in shared:
+                stored = kept.setdefault(part.view.home, np.zeros(part.view.size, dtype=bool))
+                stored[part.view.places()] |= True if wish is None else _as_seen(part, wish)
+    agreed = dict(plans)
+    for site in survey.sites:
+        plan = plans.get(site.layer.name)
+        if plan is None or not any(part.view.home in shared for part in site.tensors):
+            continue
+        weights = zip(site.parts, plan.keep, strict=True)
+        keep = tuple(_agreed(part, wish, kept) for part, wish in weights)
+        bias = _agreed(site.bias, plan.keep_bias, kept) if site.bias else plan.keep_bias
+        agreed[plan.layer] = replace(plan, keep=keep, keep_bias=bias)
+    return agreed
+
+
+def outlooks(
+    survey: Survey, flows: Mapping[str, UnitFlow], activities: Mapping[str, LayerActivity]
+) -> dict[str, Outlook]:
+    """Return, for every layer whose units can be followed to all their readers, who they are.
+
+    A layer that shares a weight has none: its units are not its own to remove.
+    """
+    shared = _shared_homes(survey)
+    sites = {site.layer.name: site for site in survey.sites}
+    found: dict[str, Outlook] = {}
+    for name, flow in flows.items():
+        if flow.blocked or any(part.view.home in shared for part in sites[name].tensors):
+            continue
+        links = tuple(
+            Link(
+                reader=reader.layer,
+                block=reader.block,
+                groups=sites[reader.layer].layer.weights[0].groups,
+                active=_active(sites[reader.layer].layer.weights[0], activities.get(reader.layer)),
+            )
+            for reader in flow.readers
+        )
+        found[name] = Outlook(
+            links=links, keeps_zero=flow.keeps_zero, has_normalisation=bool(flow.normalisation)
+        )
+    return found
+
+
+def _active(weight: Weight, activity: LayerActivity | None) -> BoolArray:
+    """Return which inputs were ever active; a reader that was not measured may read all."""
+    if activity is None:
+        return np.ones(weight.inputs * weight.groups, dtype=bool)
+    return activity.reads[0] > 0
+
+
+def _shared_homes(survey: Survey) -> set[TensorHome]:
+    uses = Counter(part.view.home for site in survey.sites for part in site.tensors)
+    return {home for home, count in uses.items() if count > 1}
+
+
+def _as_seen(part: Part, wish: BoolArray) -> BoolArray:
+    return part.layout.from_rows(np.broadcast_to(wish, part.layout.rows), part.view.shape)
+
+
+def _agreed(part: Part, wish: BoolArray, kept: Mapping[TensorHome, NDArray[np.bool_]]) -> BoolArray:
+    if part.view.home not in kept:
+        return wish
+    rows = part.layout.to_rows(kept[part.view.home][part.view.places()])
+    whole_kernels = wish.ndim == 3 and wish.shape[2] == 1
+    return np.asarray(rows.any(axis=2, keepdims=True) if whole_kernels else rows)

@@ -1,0 +1,221 @@
+"""From the rows that the instrumented model emits to the signal of every connection."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_relief.activity.mean import FloatArray, Mean
+from onnx_relief.activity.patches import patch_gram
+from onnx_relief.activity.record import Record
+from onnx_relief.activity.signal import kernel_norms
+from onnx_relief.errors import DataError
+from onnx_relief.graph.instrument import Instrumented
+from onnx_relief.graph.layers import Survey
+from onnx_relief.graph.probes import Granularity, Probe, ProbeKind
+from onnx_relief.graph.sites import Site
+from onnx_relief.plan import Layer, Weight
+from onnx_relief.settings import Settings
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LayerActivity:
+    """What the data showed of one layer.
+
+    Attributes:
+        signals: Per weight, mean signal of every connection, (units, inputs, taps or 1).
+        bias_gain: What one unit of bias contributes: 1, or the mean sqrt(height * width).
+        reads: Per weight, (groups * inputs,): 0 where an input was zero on all samples.
+        positions: Per sample of the data, how often the layer's weights are applied.
+    """
+
+    signals: tuple[FloatArray, ...]
+    bias_gain: float
+    reads: tuple[FloatArray, ...]
+    positions: float
+
+
+def digest(
+    survey: Survey,
+    sites: Mapping[str, Site],
+    plan: Mapping[str, tuple[Probe, ...]],
+    graph: Instrumented,
+    results: Mapping[str, Any],
+) -> Record:
+    """Return the record of one run."""
+    means: dict[Any, Mean] = {}
+    sizes: dict[Any, Counter[tuple[int, ...]]] = {}
+    for name, probes in plan.items():
+        for probe in probes:
+            rows, counted = (results[output] for output in graph.outputs[probe])
+            counted = counted.reshape(-1, probe.size_entries)
+            if not np.all(np.isfinite(rows)):
+                for site in survey.sites:
+                    refuse_nan_weights(survey, site)
+                raise DataError(
+                    f"the input of layer {name!r} is NaN or infinite on this data; "
+                    "look for them in the data and in the weights before that layer"
+                )
+            if probe not in means:
+                means[probe], sizes[probe] = _digest_probe(probe, rows, counted)
+            if probe.kind is ProbeKind.GRAM:
+                site = sites[name]
+                shape = (-1, probe.channels, site.layer.taps, site.layer.taps)
+                kernels = survey.rows(site.parts[0])
+                gram = rows.reshape(shape)
+                norms = kernel_norms(kernels, gram, site.layer.weights[0].groups)
+                means[name] = Mean(norms[:, :, None], len(gram))
+    return Record(means, sizes)
+
+
+def merged(record: Record, other: Record) -> Record:
+    """Return the record of the samples of both.
+
+    Raises:
+        DataError: `mean-map` met maps of several sizes, which have no mean.
+    """
+    for probe, sizes in other.sizes.items():
+        if isinstance(probe, Probe) and probe.kind is ProbeKind.MAP:
+            _refuse_several_sizes(probe, sizes.keys() | record.sizes.get(probe, sizes).keys())
+    return record.merge(other)
+
+
+def _refuse_several_sizes(probe: Probe, sizes: Set[tuple[int, ...]]) -> None:
+    if len(sizes) > 1:
+        raise DataError(
+            f"--estimator mean-map needs maps of one size, and {probe.tensor!r} has "
+            f"{' and '.join(map(str, sorted(sizes)[:3]))}; use --estimator paper or --resize"
+        )
+
+
+def refuse_nan_weights(survey: Survey, site: Site) -> None:
+    """Refuse a layer with NaN or infinity in a weight or its bias.
+
+    Raises:
+        DataError: Naming the tensor and the layer.
+    """
+    for part in site.tensors:
+        if not np.all(np.isfinite(survey.rows(part))):
+            raise DataError(
+                f"the weight '{part.view.home}' of layer {site.layer.name!r} holds NaN or infinity; "
+                "mend the model, or leave the layer out with --skip"
+            )
+
+
+def _digest_probe(
+    probe: Probe, rows: NDArray[Any], counted: NDArray[np.int64]
+) -> tuple[Mean, Counter[tuple[int, ...]]]:
+    if not probe.spatial:
+        total = rows.reshape(-1, probe.row_entries).sum(axis=0, dtype=np.float64)
+        return Mean(total, int(counted.sum())), Counter()
+    sizes: Counter[tuple[int, ...]] = Counter()
+    for row in counted.tolist():
+        sizes[tuple(row[2:])] += row[0]
+    samples = int(counted[:, 0].sum())
+    if probe.kind is ProbeKind.GRAM:
+        # What is left to know of the input itself: which channels are ever active.
+        energy = rows.reshape(samples, probe.channels, -1).sum(axis=(0, 2), dtype=np.float64)
+        return Mean(energy, samples), sizes
+    if probe.kind is ProbeKind.MAP:
+        _refuse_several_sizes(probe, sizes.keys())
+        if not sizes:
+            return Mean(), sizes  # The branch that reads the map was not taken.
+        total = rows.reshape(-1, probe.channels, *next(iter(sizes))).sum(axis=0, dtype=np.float64)
+        return Mean(total, samples), sizes
+    total = rows.reshape(-1, probe.row_entries).sum(axis=0, dtype=np.float64)
+    return Mean(total, samples), sizes
+
+
+def finish(
+    survey: Survey,
+    site: Site,
+    probes: tuple[Probe, ...],
+    record: Record,
+    samples: int,
+    settings: Settings,
+) -> LayerActivity:
+    """Return the activity of one layer from the record of all runs.
+
+    Raises:
+        DataError: A weight of the layer is NaN or infinite.
+    """
+    layer = site.layer
+    signals, reads = [], []
+    for weight, part, probe in zip(layer.weights, site.parts, probes, strict=True):
+        rows = survey.rows(part)
+        if not np.all(np.isfinite(rows)):
+            raise DataError(
+                f"the weight {weight.name!r} of layer {layer.name!r} holds NaN or infinity; "
+                "mend the model, or leave the layer out with --skip"
+            )
+        value = record.means[probe].finish()
+        if probe.kind is ProbeKind.GRAM:
+            signal, active = record.means[layer.name].finish(), value
+        else:
+            signal, active = _signal(layer, weight, rows, value, probe, settings)
+        signals.append(signal * abs(weight.scale))
+        reads.append(active)
+    sizes = record.sizes[probes[0]]
+    return LayerActivity(
+        signals=tuple(signals),
+        bias_gain=_bias_gain(layer, sizes),
+        reads=tuple(reads),
+        positions=_positions(layer, probes[0], record, sizes) / samples,
+    )
+
+
+def _signal(
+    layer: Layer,
+    weight: Weight,
+    rows: NDArray[Any],
+    value: FloatArray,
+    probe: Probe,
+    settings: Settings,
+) -> tuple[FloatArray, FloatArray]:
+    """Return the signals (units, inputs, taps or 1) and the activity of each input channel."""
+    per_unit = layer.units // weight.groups
+    if probe.kind is ProbeKind.KERNELS:
+        by_channel = value.reshape(weight.groups, weight.inputs, per_unit)
+        signal = by_channel.transpose(0, 2, 1).reshape(layer.units, weight.inputs, 1)
+        return signal, by_channel.sum(axis=2).reshape(-1)
+    if probe.kind is ProbeKind.MAP:
+        assert layer.geometry is not None
+        active = value.reshape(len(value), -1).sum(axis=1)
+        gram = patch_gram(value, layer.geometry)
+        if settings.granularity is Granularity.KERNEL:
+            return kernel_norms(rows, gram[None], weight.groups)[:, :, None], active
+        value = np.sqrt(np.einsum("ctt->ct", gram))
+    # One norm (or mean) per input channel and tap, shared by the units of the channel's group.
+    norms = value.reshape(weight.groups, 1, weight.inputs, -1)
+    grouped = np.abs(rows.astype(np.float64)).reshape(weight.groups, per_unit, weight.inputs, -1)
+    active = value.reshape(weight.groups * weight.inputs, -1).sum(axis=1)
+    return (grouped * norms).reshape(layer.units, weight.inputs, -1), active
+
+
+def _bias_gain(layer: Layer, sizes: Mapping[tuple[int, ...], int]) -> float:
+    if layer.geometry is None or not sizes:
+        return 1.0
+    roots = sum(
+        count * float(np.sqrt(np.prod(layer.geometry.output_size(size))))
+        for size, count in sizes.items()
+    )
+    return roots / sum(sizes.values())
+
+
+def _positions(
+    layer: Layer, probe: Probe, record: Record, sizes: Mapping[tuple[int, ...], int]
+) -> float:
+    """Return how often every weight was applied in all of the data."""
+    if layer.geometry is None:
+        return record.means[probe].count
+    places = 0
+    for size, count in sizes.items():
+        # A ConvTranspose spreads every input value, a Conv gathers every output value.
+        grid = size if layer.geometry.transposed else layer.geometry.output_size(size)
+        places += count * int(np.prod(grid))
+    return float(places)

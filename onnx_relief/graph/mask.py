@@ -1,0 +1,162 @@
+"""Apply a plan: exact zeros in place, in a copy of the user's document, and nothing else."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from onnx_relief.errors import SettingsError
+from onnx_relief.graph.document import Document
+from onnx_relief.graph.follow import UnitFlow
+from onnx_relief.graph.layers import Survey
+from onnx_relief.graph.sites import Part, Site
+from onnx_relief.graph.storage import drop_sparse_entries, write_entries
+from onnx_relief.graph.walk import TensorHome, constants_by_home
+from onnx_relief.plan import LayerPlan, PrunePlan
+
+
+@dataclass(frozen=True, eq=False)
+class _Zeros:
+    """Stored elements that become zero: their places, and the value that reads as zero there."""
+
+    places: NDArray[np.int64]
+    values: NDArray[np.generic]
+
+
+def mask(survey: Survey, plan: PrunePlan, flows: dict[str, UnitFlow]) -> Document:
+    """Return a copy of the document whose dropped connections, biases and units are zero.
+
+    A weight that several layers share keeps what any of them keeps.
+
+    Raises:
+        SettingsError: The plan was made for another model.
+    """
+    _check(survey, plan)
+    keeps = _kept_places(survey, plan, flows)
+    document = survey.document.copy()
+    homes = constants_by_home(document.proto)
+    for home, (part, kept) in keeps.items():
+        zeros = _zeros(part, kept)
+        if zeros.places.size:
+            document = _write(document, homes[home], part, zeros)
+    return document
+
+
+def _check(survey: Survey, plan: PrunePlan) -> None:
+    sites = {site.layer.name: site for site in survey.sites}
+    for entry in plan:
+        site = sites.get(entry.layer)
+        if site is None:
+            raise SettingsError(
+                f"the plan names a layer {entry.layer!r} that this model does not have; "
+                "use it with the model it was made for"
+            )
+        fits = len(entry.keep) == len(site.parts) and all(
+            keep.shape[:2] == part.layout.rows[:2] and keep.shape[2] in (1, part.layout.rows[2])
+            for keep, part in zip(entry.keep, site.parts, strict=True)
+        )
+        biases = site.layer.bias.count if site.layer.bias else 0
+        if not fits or entry.keep_bias.shape != (site.layer.units, biases):
+            raise SettingsError(
+                f"the plan's masks do not fit layer {entry.layer!r} of this model; "
+                "use it with the model it was made for"
+            )
+
+
+def _kept_places(
+    survey: Survey, plan: PrunePlan, flows: dict[str, UnitFlow]
+) -> dict[TensorHome, tuple[Part, NDArray[np.bool_]]]:
+    """Return per stored tensor which of its elements stay, flat, and a part that shows it."""
+    wishes: dict[TensorHome, list[tuple[Part, NDArray[np.bool_]]]] = defaultdict(list)
+    for site in survey.sites:
+        entry = plan.for_layer(site.layer.name)
+        for part, rows in _wishes(site, entry, flows[site.layer.name]):
+            wishes[part.view.home].append((part, rows))
+    kept: dict[TensorHome, tuple[Part, NDArray[np.bool_]]] = {}
+    for home, entries in wishes.items():
+        if all(rows.all() for _, rows in entries):
+            continue
+        stored = np.zeros(entries[0][0].view.size, dtype=bool)
+        for part, rows in entries:
+            seen = part.layout.from_rows(np.broadcast_to(rows, part.layout.rows), part.view.shape)
+            stored[part.view.places()] |= seen
+        kept[home] = (entries[0][0], stored)
+    return kept
+
+
+def _wishes(
+    site: Site, entry: LayerPlan | None, flow: UnitFlow
+) -> list[tuple[Part, NDArray[np.bool_]]]:
+    """Return what a layer wants to keep of each of its tensors; a layer without a plan, all."""
+    if entry is None:
+        return [(part, np.ones(part.layout.rows, dtype=bool)) for part in site.tensors]
+    wishes = list(zip(site.parts, entry.keep, strict=True))
+    if site.bias:
+        wishes.append((site.bias, entry.keep_bias))
+    if entry.removed.any():
+        wishes += [(part, ~entry.removed[:, None]) for part in flow.normalisation]
+    return wishes
+
+
+def _zeros(part: Part, kept: NDArray[np.bool_]) -> _Zeros:
+    places = part.view.places().reshape(-1)
+    values = np.broadcast_to(part.view.zero, part.view.shape).reshape(-1)
+    dropped = ~kept[places]
+    return _Zeros(places[dropped], values[dropped])
+
+
+def _write(
+    document: Document,
+    kept: onnx.TensorProto | onnx.SparseTensorProto | onnx.NodeProto,
+    part: Part,
+    zeros: _Zeros,
+) -> Document:
+    if isinstance(kept, onnx.SparseTensorProto):
+        drop_sparse_entries(kept, zeros.places)
+        return document
+    if isinstance(kept, onnx.NodeProto):
+        tensor = _tensor_of(kept, part)
+        if isinstance(tensor, onnx.SparseTensorProto):
+            drop_sparse_entries(tensor, zeros.places)
+            return document
+    else:
+        tensor = kept
+    for value in np.unique(zeros.values):
+        places = np.sort(zeros.places[zeros.values == value])
+        document = write_entries(document, tensor, places, value.item())
+    return document
+
+
+def _tensor_of(node: onnx.NodeProto, part: Part) -> onnx.TensorProto | onnx.SparseTensorProto:
+    """Return the tensor that a node holds; a ConstantOfShape becomes a Constant to hold one.
+
+    A fill value has no room for zeros among it, so that node has to be written out in full.
+    """
+    for attribute in node.attribute:
+        if attribute.name == "value" and node.op_type == "Constant":
+            return attribute.t
+        if attribute.name == "sparse_value":
+            return attribute.sparse_tensor
+        if attribute.name == "value_floats":
+            values = np.array(attribute.floats, dtype=np.float32)
+            return _hold(node, attribute, values)
+        if attribute.name == "value_float":
+            return _hold(node, attribute, np.array(attribute.f, dtype=np.float32))
+    fill = next((onnx.numpy_helper.to_array(a.t) for a in node.attribute), np.zeros(1, np.float32))
+    node.op_type = "Constant"
+    del node.input[:], node.attribute[:]
+    full = np.full(part.view.stored_shape, fill.reshape(()), dtype=fill.dtype)
+    return _hold(node, node.attribute.add(), full)
+
+
+def _hold(
+    node: onnx.NodeProto, attribute: onnx.AttributeProto, values: NDArray[np.generic]
+) -> onnx.TensorProto:
+    """Make `attribute` hold `values` as a tensor and return that."""
+    made = onnx.helper.make_attribute("value", onnx.numpy_helper.from_array(values))
+    attribute.CopyFrom(made)
+    return attribute.t

@@ -1,0 +1,174 @@
+"""Which statistics of a layer's input have to be measured: the table of probes.
+
+A probe reads one tensor and gives, per run of the model, rows of statistics and rows of sizes.
+Layers that read the same tensor in the same way share a probe.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+from onnx_relief.geometry import ConvGeometry
+from onnx_relief.graph.sites import Site
+from onnx_relief.graph.views import attributes
+from onnx_relief.plan import LayerKind
+
+
+class Estimator(Enum):
+    """How the signal of a convolution kernel is estimated (DESIGN: section "method")."""
+
+    PAPER = "paper"
+    MEAN_MAP = "mean-map"
+
+
+class Granularity(Enum):
+    """What one connection of a convolution is."""
+
+    KERNEL = "kernel"
+    WEIGHT = "weight"
+
+
+class ProbeKind(Enum):
+    """What the rows of a probe hold; C channels, T taps, all of |x|, x the layer's input."""
+
+    FEATURES = "sum over positions of |x|, one row (groups * features)"
+    TAPS = "sum over samples of the norm of |x| as each tap sees it, one row (C * T)"
+    GRAM = "patch Gram matrix per sample, rows (C, T, T)"
+    KERNELS = "sum over samples of the norm of every kernel's map, one row (C * units per channel)"
+    MAP = "sum over samples of |x|, one row (C, *spatial)"
+    HIDDEN = "sum over steps of |previous hidden state|, one row (directions * hidden)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """One measurement of one tensor; equal probes are the same measurement.
+
+    Attributes:
+        kind: What is measured.
+        path: Path of the graph that holds the tensor.
+        tensor: Name of the tensor.
+        channels: Channels or features of the tensor.
+        axis: FEATURES: which axis counts features, -1 or -2.
+        batch: FEATURES: leading axes of a batched weight.
+        matrix: FEATURES: whether the tensor is known to have two axes.
+        geometry: TAPS, GRAM, KERNELS: the convolution that reads the tensor.
+        width: HIDDEN: features of the layer's input, whose size counts the steps;
+            KERNELS: kernels that read one channel.
+        spatial: Convolutions: number of spatial axes.
+        node: HIDDEN, KERNELS and sequences of several lengths: first output of the reading node.
+        wide: Whether the statistics are kept in float64 rather than float32.
+    """
+
+    kind: ProbeKind
+    path: str
+    tensor: str
+    channels: int
+    axis: int = -1
+    batch: tuple[int, ...] = ()
+    matrix: bool = False
+    geometry: ConvGeometry | None = None
+    spatial: int = 0
+    width: int = 0
+    node: str = ""
+    wide: bool = False
+
+    @property
+    def row_entries(self) -> int:
+        """Entries of one row of statistics, where that does not depend on the data (not MAP)."""
+        if self.kind is ProbeKind.KERNELS:
+            return self.channels * self.width
+        taps = self.geometry.taps if self.geometry else 1
+        per_channel = taps * taps if self.kind is ProbeKind.GRAM else taps
+        return self.channels * per_channel * int(np.prod(self.batch, dtype=np.int64))
+
+    @property
+    def size_entries(self) -> int:
+        """Entries of one row of sizes: (N, C, *spatial) for convolutions, else (positions,)."""
+        return 2 + self.spatial if self.spatial else 1
+
+
+def probes_for(site: Site, estimator: Estimator, granularity: Granularity) -> tuple[Probe, ...]:
+    """Return the probes that `site` needs, one per weight of its layer."""
+    layer = site.layer
+    path = site.scope.path
+    wide = site.parts[0].view.dtype == np.float64
+    if layer.kind is LayerKind.CONVOLUTION:
+        return (_convolution_probe(site, path, wide, estimator, granularity),)
+    if layer.kind is LayerKind.RECURRENT:
+        return _recurrent_probes(site, path, wide)
+    weight = layer.weights[0]
+    matmul = layer.op == "MatMul"
+    weight_left = site.data_input == 1
+    transposed = bool(attributes(site.node).get("transB" if weight_left else "transA", 0))
+    # The features of x are its last axis in x @ W, and its last but one in W @ x.
+    features_first = weight_left != transposed
+    return (
+        Probe(
+            kind=ProbeKind.FEATURES,
+            path=path,
+            tensor=site.data,
+            channels=weight.inputs,
+            axis=-2 if features_first else -1,
+            batch=site.parts[0].view.shape[:-2] if matmul and weight.groups > 1 else (),
+            matrix=not matmul,
+            wide=wide,
+        ),
+    )
+
+
+def _convolution_probe(
+    site: Site, path: str, wide: bool, estimator: Estimator, granularity: Granularity
+) -> Probe:
+    layer, weight = site.layer, site.layer.weights[0]
+    channels = weight.inputs * weight.groups
+    per_channel = layer.units // weight.groups
+    node = ""
+    if estimator is Estimator.MEAN_MAP:
+        kind = ProbeKind.MAP
+    elif granularity is Granularity.WEIGHT or layer.taps == 1:
+        kind = ProbeKind.TAPS
+    elif per_channel <= 2 * layer.taps:
+        # Few filters read a channel that has many taps (depthwise): their own maps are the
+        # cheaper way to the same norms than the Gram matrix of the patches.
+        kind, node = ProbeKind.KERNELS, site.node.output[0]
+    else:
+        kind = ProbeKind.GRAM
+    geometry = layer.geometry
+    assert geometry is not None
+    return Probe(
+        kind=kind,
+        path=path,
+        tensor=site.data,
+        channels=channels,
+        # The sum of the maps serves layers of any kernel; the rest depends on the kernel's patches.
+        geometry=None if kind is ProbeKind.MAP else geometry,
+        spatial=geometry.rank,
+        width=per_channel if kind is ProbeKind.KERNELS else 0,
+        node=node,
+        wide=wide,
+    )
+
+
+def _recurrent_probes(site: Site, path: str, wide: bool) -> tuple[Probe, ...]:
+    inputs, hidden = site.layer.weights
+    lengths = len(site.node.input) > 4 and bool(site.node.input[4])
+    key = next(name for name in site.node.output if name)
+    common = {"path": path, "tensor": site.data, "wide": wide}
+    return (
+        Probe(
+            kind=ProbeKind.FEATURES,
+            channels=inputs.inputs,
+            node=key if lengths else "",
+            **common,  # type: ignore[arg-type]
+        ),
+        Probe(
+            kind=ProbeKind.HIDDEN,
+            channels=hidden.inputs * hidden.groups,
+            node=key,
+            width=inputs.inputs,
+            **common,  # type: ignore[arg-type]
+        ),
+    )

@@ -1,0 +1,82 @@
+"""Why a node that multiplies by constants is not a layer, in words: nothing is skipped silently."""
+
+from __future__ import annotations
+
+import onnx
+
+from onnx_relief.graph.views import Constants
+from onnx_relief.graph.walk import Scope, subgraphs
+
+_ELEMENTWISE = "it scales elements one by one, so there is no connection to drop"
+_NORMALISATION = "it normalises channels one by one; its parameters go when their channel goes"
+_INTEGER = "its weights are integers used as they are; prune the float model, then quantize"
+_ATTRIBUTES = "its coefficients are attributes, not tensors"
+
+# By operator: (indices of the inputs that may hold the constants, the reason).
+REASONS: dict[str, tuple[tuple[int, ...], str]] = {
+    "Mul": ((0, 1), _ELEMENTWISE),
+    "Div": ((0, 1), _ELEMENTWISE),
+    "PRelu": ((1,), _ELEMENTWISE),
+    "BatchNormalization": ((1,), _NORMALISATION),
+    "InstanceNormalization": ((1,), _NORMALISATION),
+    "GroupNormalization": ((1,), _NORMALISATION),
+    "LayerNormalization": ((1,), _NORMALISATION),
+    "RMSNormalization": ((1,), _NORMALISATION),
+    "Einsum": ((0, 1), "Einsum is not split into units; write it as MatMul to have it pruned"),
+    "DeformConv": ((1,), "its taps move with the data, which this version cannot score"),
+    "QLinearConv": ((3,), _INTEGER),
+    "ConvInteger": ((1,), _INTEGER),
+    "QLinearMatMul": ((0, 3), _INTEGER),
+    "MatMulInteger": ((0, 1), _INTEGER),
+    "Gather": ((0,), "it looks rows up and multiplies nothing (an embedding)"),
+}
+
+
+def reason_against(node: onnx.NodeProto, scope: Scope, constants: Constants) -> str | None:
+    """Return why `node` is no layer although it holds constants that act on data, else None."""
+    if node.domain == "ai.onnx.ml":
+        linear = node.op_type.startswith(("Linear", "SVM"))
+        return _ATTRIBUTES if linear else None
+    if node.domain not in ("", "ai.onnx"):
+        return _custom(node, scope, constants)
+    places, reason = REASONS.get(node.op_type, ((), ""))
+    for index in places:
+        if index < len(node.input) and _holds_weights(node.input[index], scope, constants):
+            others = [name for i, name in enumerate(node.input) if i != index and name]
+            if any(depends_on_data(scope, name) for name in others):
+                return reason
+    return None
+
+
+def depends_on_data(scope: Scope, name: str) -> bool:
+    """Whether the tensor `name` changes with what is fed to the model (or may, inside a body)."""
+    seen: set[tuple[str, str]] = set()
+    waiting = [(scope, name)]
+    while waiting:
+        here, wanted = waiting.pop()
+        definer = here.definer(wanted)
+        if definer is None or (definer.path, wanted) in seen:
+            continue
+        seen.add((definer.path, wanted))
+        node = definer.producers.get(wanted)
+        if node is None:
+            if wanted in definer.inputs and wanted not in definer.initializers:
+                return True
+            continue
+        if any(True for _ in subgraphs(node)):
+            return True
+        waiting += [(definer, used) for used in node.input if used]
+    return False
+
+
+def _custom(node: onnx.NodeProto, scope: Scope, constants: Constants) -> str | None:
+    if any(_holds_weights(name, scope, constants) for name in node.input if name):
+        return (
+            f"{node.domain}.{node.op_type} is not an ONNX operator, so its weights are left alone"
+        )
+    return None
+
+
+def _holds_weights(name: str, scope: Scope, constants: Constants) -> bool:
+    view = constants.resolve(scope, name) if name else ""
+    return not isinstance(view, str) and view.size > 1

@@ -1,0 +1,82 @@
+"""Where a layer stands in the graph, and how its tensors map to the canonical rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from onnx_relief.graph.views import TensorView
+from onnx_relief.graph.walk import Scope
+from onnx_relief.plan import Layer
+
+
+@dataclass(frozen=True)
+class RowLayout:
+    """How a tensor maps to rows: split its axes, reorder them, join them to `rows`."""
+
+    split: tuple[int, ...]
+    order: tuple[int, ...]
+    rows: tuple[int, ...]
+
+    def to_rows(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Return `array` in canonical layout."""
+        return array.reshape(self.split).transpose(self.order).reshape(self.rows)
+
+    def from_rows(self, rows: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+        """Return the tensor of `shape` whose canonical layout is `rows`."""
+        moved = rows.reshape([self.split[axis] for axis in self.order])
+        return moved.transpose(np.argsort(self.order)).reshape(shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A weight or bias of a layer: the constant, and its layout in rows."""
+
+    view: TensorView
+    layout: RowLayout
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """Where a layer stands in the graph.
+
+    Attributes:
+        layer: What the method needs to know of it.
+        scope: The graph that holds its node.
+        node: The node, in the expanded model.
+        data_input: Index of the node's input that carries the data.
+        parts: Its weights, in the order of `layer.weights`.
+        bias: Its bias.
+        output: Name of the tensor after the bias.
+    """
+
+    layer: Layer
+    scope: Scope
+    node: onnx.NodeProto
+    data_input: int
+    parts: tuple[Part, ...]
+    bias: Part | None
+    output: str
+
+    @property
+    def tensors(self) -> tuple[Part, ...]:
+        """Its weights, then its bias where it has one."""
+        return (*self.parts, self.bias) if self.bias else self.parts
+
+    @property
+    def data(self) -> str:
+        """Name of the tensor that carries the data."""
+        return str(self.node.input[self.data_input])
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A node that multiplies by constants and cannot be pruned, and why, in words."""
+
+    node: str
+    op: str
+    reason: str

@@ -1,0 +1,128 @@
+"""The operators between a stored constant and the node that uses it: one table row for each.
+
+None of them mixes values, so each is run twice: on the values, to read the weight, and on the
+element numbers of the stored tensor, to learn which stored element a pruned weight is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper
+
+from onnx_relief.errors import ModelError
+from onnx_relief.graph.walk import attributes, node_key
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One operator on the way: what it does to values, and what to the places of the elements."""
+
+    on_values: Callable[[Array], Array]
+    on_places: Callable[[Array], Array]
+
+
+StepMaker = Callable[
+    [TensorView, onnx.NodeProto, list[Array | None]],
+    tuple[Step, tuple[int, ...], np.dtype[Any], Array],
+]
+_Made = tuple[Step, tuple[int, ...], np.dtype[Any], Array]
+
+
+def _moving(before: TensorView, move: Callable[[Array], Array]) -> _Made:
+    """A step that only moves elements: values, places and zero points move alike."""
+    empty = np.broadcast_to(np.zeros((), before.dtype), before.shape)
+    zero = before.zero if before.zero.ndim == 0 else move(before.zero)
+    step = Step(move, move)
+    return step, move(empty).shape, before.dtype, zero
+
+
+def _identity(before: TensorView, node: onnx.NodeProto, operands: list[Array | None]) -> _Made:
+    return _moving(before, lambda array: array)
+
+
+def _transpose(before: TensorView, node: onnx.NodeProto, operands: list[Array | None]) -> _Made:
+    order = attributes(node).get("perm") or tuple(reversed(range(len(before.shape))))
+    return _moving(before, lambda array: array.transpose(order))
+
+
+def _reshape(before: TensorView, node: onnx.NodeProto, operands: list[Array | None]) -> _Made:
+    target = operands[0] if operands else attributes(node)["shape"]
+    sizes = [int(size) for size in np.asarray(target).reshape(-1)]
+    if not attributes(node).get("allowzero"):
+        sizes = [before.shape[i] if size == 0 else size for i, size in enumerate(sizes)]
+    return _moving(before, lambda array: array.reshape(sizes))
+
+
+def _squeeze(before: TensorView, node: onnx.NodeProto, operands: list[Array | None]) -> _Made:
+    axes = operands[0] if operands else attributes(node).get("axes")
+    which = None if axes is None else tuple(int(axis) for axis in np.asarray(axes).reshape(-1))
+    return _moving(before, lambda array: np.squeeze(array, which))
+
+
+def _unsqueeze(before: TensorView, node: onnx.NodeProto, operands: list[Array | None]) -> _Made:
+    axes = operands[0] if operands else attributes(node)["axes"]
+    which = tuple(int(axis) for axis in np.asarray(axes).reshape(-1))
+    return _moving(before, lambda array: np.expand_dims(array, which))
+
+
+def _cast(before: TensorView, node: onnx.NodeProto, operands: list[Array | None]) -> _Made:
+    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(attributes(node)["to"]))
+    step = Step(lambda array: array.astype(dtype), lambda places: places)
+    return step, before.shape, dtype, before.zero
+
+
+def _dequantize(before: TensorView, node: onnx.NodeProto, operands: list[Array | None]) -> _Made:
+    scale = operands[0]
+    if scale is None:
+        raise ModelError(f"DequantizeLinear {node_key(node)!r} has no scale")
+    zero_point = operands[1] if len(operands) > 1 else None
+    settings = attributes(node)
+    axis, block = int(settings.get("axis", 1)), int(settings.get("block_size", 0))
+    scales = _per_element(scale, before.shape, axis, block)
+    kind = before.dtype if zero_point is None else zero_point.dtype
+    zeros = np.zeros((), kind) if zero_point is None else zero_point
+    zeros = _per_element(zeros, before.shape, axis, block)
+
+    wanted = settings.get("output_dtype", 0)
+    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(wanted)) if wanted else scale.dtype
+
+    def values(array: Array) -> Array:
+        wide = array.astype(np.float64) - zeros.astype(np.float64)
+        return (wide * scales.astype(np.float64)).astype(dtype)
+
+    return Step(values, lambda places: places), before.shape, dtype, zeros
+
+
+def _per_element(array: Array, shape: tuple[int, ...], axis: int, block: int) -> Array:
+    """Spread a scale or zero point (one, per axis or per block) over a tensor of `shape`."""
+    if array.size == 1:
+        return array.reshape(())
+    if block:
+        array = np.repeat(array, block, axis)
+        cut = [slice(None)] * array.ndim
+        cut[axis] = slice(shape[axis])
+        return array[tuple(cut)]
+    spread = [1] * len(shape)
+    spread[axis] = array.size
+    return np.broadcast_to(array.reshape(spread), shape)
+
+
+STEPS: dict[str, StepMaker] = {
+    "Identity": _identity,
+    "Transpose": _transpose,
+    "Reshape": _reshape,
+    "Squeeze": _squeeze,
+    "Unsqueeze": _unsqueeze,
+    "Cast": _cast,
+    "DequantizeLinear": _dequantize,
+}
+
+

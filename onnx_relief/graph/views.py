@@ -1,0 +1,222 @@
+"""Constants seen through the operators between where they are kept and where they are used.
+
+Weights are not always initializers: they come from Constant nodes, ConstantOfShape or sparse
+initializers, and pass through Identity, Transpose, Cast, Reshape and the like. None of these mixes
+values, so each is run twice: on the values, to read the weight, and on the element numbers of the
+stored tensor, to learn which stored element a pruned weight is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper
+
+from onnx_relief.errors import ModelError, ReliefError, UnsupportedError
+from onnx_relief.graph import external
+from onnx_relief.graph.document import Document
+from onnx_relief.graph.storage import read, read_sparse
+from onnx_relief.graph.walk import (
+    Holder,
+    Place,
+    Scope,
+    TensorHome,
+    constants_by_home,
+    home_of,
+    node_key,
+)
+
+Array = NDArray[Any]
+STANDARD = ("", "ai.onnx")
+
+
+@dataclass(frozen=True, eq=False)
+class TensorView:
+    """A constant as a node sees it.
+
+    Attributes:
+        home: Where it is kept.
+        stored_shape: Its shape there.
+        shape: Its shape as the node sees it.
+        dtype: Its element type as the node sees it.
+        steps: The operators between.
+        zero: The stored value that reads as zero: one, or one per element as seen (zero points).
+        passing: Names of the tensors between, as (scope path, name), the stored one first.
+    """
+
+    home: TensorHome
+    stored_shape: tuple[int, ...]
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    steps: tuple[Step, ...]
+    zero: Array
+    passing: tuple[Place, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    def places(self) -> NDArray[np.int64]:
+        """Return for every element as seen its flat place in the stored tensor."""
+        places: Array = np.arange(self.size, dtype=np.int64).reshape(self.stored_shape)
+        for step in self.steps:
+            places = step.on_places(places)
+        return places
+
+
+class Constants:
+    """Everything constant in a document, to be read by home; nothing is loaded before it is asked for."""
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self._homes = constants_by_home(document.proto)
+
+    def __contains__(self, home: TensorHome) -> bool:
+        return home in self._homes
+
+    def stored(self, home: TensorHome) -> Array:
+        """Return the stored array of `home`, in its own element type."""
+        kept = self._homes[home]
+        if isinstance(kept, onnx.TensorProto):
+            return read(self._document, kept)
+        if isinstance(kept, onnx.SparseTensorProto):
+            return read_sparse(self._document, kept)
+        return _node_value(self._document, kept)
+
+    def shape_and_type(self, home: TensorHome) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        """Return shape and element type of what is stored at `home`, without reading large data."""
+        kept = self._homes[home]
+        if isinstance(kept, onnx.NodeProto) and kept.op_type == "Constant":
+            kept = tensor_in(kept) or kept
+        if isinstance(kept, onnx.TensorProto):
+            return tuple(kept.dims), np.dtype(helper.tensor_dtype_to_np_dtype(kept.data_type))
+        if isinstance(kept, onnx.SparseTensorProto):
+            kind = helper.tensor_dtype_to_np_dtype(kept.values.data_type)
+            return tuple(kept.dims), np.dtype(kind)
+        array = _node_value(self._document, kept)
+        return array.shape, array.dtype
+
+    def values(self, view: TensorView) -> Array:
+        """Return the values of `view` as the node sees them."""
+        # ConstantOfShape stores one value for all elements.
+        array = np.broadcast_to(self.stored(view.home), view.stored_shape)
+        for step in view.steps:
+            array = step.on_values(array)
+        return array
+
+    def why_not_writable(self, view: TensorView) -> str | None:
+        """Return why single elements of what is stored cannot be made zero, or None if they can."""
+        kept: Holder | None = self._homes[view.home]
+        if isinstance(kept, onnx.NodeProto):
+            kept = tensor_in(kept)
+        if isinstance(kept, onnx.SparseTensorProto):
+            if any(map(external.is_external, (kept.values, kept.indices))):
+                return "it is sparse and kept in another file"
+            # What a sparse tensor leaves out is 0.
+            return "it is sparse and has a zero point" if np.any(view.zero != 0) else None
+        if isinstance(kept, onnx.TensorProto):
+            kind = onnx.TensorProto.DataType.Name(kept.data_type)
+            if kind in external.PACKED_BITS:
+                return f"it packs several {kind.lower()} values into one byte"
+        return None
+
+    def resolve(self, scope: Scope, name: str) -> TensorView | str:
+        """Return the constant that `scope` sees as `name`, or the reason in words why it is none."""
+        try:
+            return self._resolve(scope, name)
+        except (ReliefError, ValueError, LookupError, TypeError, RecursionError) as error:
+            return f"{name!r} cannot be computed ({error})"
+
+    def _resolve(self, scope: Scope, name: str) -> TensorView | str:
+        definer = scope.definer(name)
+        if definer is None:
+            return f"{name!r} is not defined in the graph"
+        node = definer.producers.get(name)
+        if node is None and (name in definer.initializers or name in definer.sparse):
+            return self._stored_view(definer, name)
+        if node is None:
+            return f"{name!r} is an input of the {'body' if definer.parent else 'model'}"
+        standard = node.domain in STANDARD
+        if standard and node.op_type == "Constant":
+            return self._stored_view(definer, name)
+        if standard and node.op_type == "ConstantOfShape":
+            shape = self.array(definer, node.input[0])
+            if shape is not None:
+                return self._stored_view(definer, name, tuple(int(size) for size in shape))
+        make = STEPS.get(node.op_type) if standard else None
+        if make is None:
+            return f"{name!r} is computed at run time by {node.op_type} {node_key(node)!r}"
+        before = self.resolve(definer, node.input[0])
+        if isinstance(before, str):
+            return before
+        return self._through(before, make, definer, node)
+
+    def array(self, scope: Scope, name: str) -> Array | None:
+        """Return the values of the constant `name`, or None if it is no constant."""
+        view = self.resolve(scope, name)
+        return None if isinstance(view, str) else self.values(view)
+
+    def _stored_view(
+        self, definer: Scope, name: str, filled: tuple[int, ...] | None = None
+    ) -> TensorView | str:
+        home = home_of(definer, name)
+        if home not in self._homes:
+            return f"{name!r} is kept inside a local function where it cannot be changed"
+        try:
+            shape, dtype = self.shape_and_type(home)
+        except (KeyError, TypeError, UnsupportedError):
+            return f"{name!r} has an element type that is not a number"
+        shape = shape if filled is None else filled
+        zero = np.zeros((), dtype)
+        return TensorView(home, shape, shape, dtype, (), zero, ((definer.path, name),))
+
+    def _through(
+        self, before: TensorView, make: StepMaker, scope: Scope, node: onnx.NodeProto
+    ) -> TensorView | str:
+        operands = [self.array(scope, name) if name else None for name in node.input[1:]]
+        missing = [
+            name for name, a in zip(node.input[1:], operands, strict=True) if name and a is None
+        ]
+        if missing:
+            return f"{missing[0]!r}, which {node.op_type} {node_key(node)!r} needs, is not constant"
+        step, shape, dtype, zero = make(before, node, operands)
+        passing = (*before.passing, (scope.path, node.output[0]))
+        steps = (*before.steps, step)
+        return TensorView(before.home, before.stored_shape, shape, dtype, steps, zero, passing)
+
+
+def tensor_in(node: onnx.NodeProto) -> onnx.TensorProto | onnx.SparseTensorProto | None:
+    """Return the tensor that a Constant or ConstantOfShape node holds, None for other attributes."""
+    for attribute in node.attribute:
+        if attribute.name == "value":
+            return attribute.t
+        if attribute.name == "sparse_value":
+            return attribute.sparse_tensor
+    return None
+
+
+def _node_value(document: Document, node: onnx.NodeProto) -> Array:
+    """Return what a Constant node holds, or the fill value of a ConstantOfShape node."""
+    held = tensor_in(node)
+    if isinstance(held, onnx.SparseTensorProto):
+        return read_sparse(document, held)
+    if held is not None:
+        return read(document, held)
+    for attribute in node.attribute:
+        if attribute.name == "value_float":
+            return np.array(attribute.f, np.float32)
+        if attribute.name == "value_floats":
+            return np.array(attribute.floats, np.float32)
+        if attribute.name == "value_int":
+            return np.array(attribute.i, np.int64)
+        if attribute.name == "value_ints":
+            return np.array(attribute.ints, np.int64)
+    if node.op_type == "ConstantOfShape":
+        return np.zeros(1, np.float32)
+    raise UnsupportedError(f"Constant {node_key(node)!r} holds strings or nothing")

@@ -1,0 +1,250 @@
+"""Every graph of a model, bodies of If, Loop and Scan too, and who defines and reads what in it.
+
+Local functions are expanded first, in a copy: a layer inside a function is found once per call, and
+the constants of the function body remember where they live in the user's file.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import onnx
+from onnx import helper, inliner
+
+_HOME_KEY = "onnx_relief.home"
+
+Holder = onnx.TensorProto | onnx.SparseTensorProto | onnx.NodeProto
+"""What can hold a constant; a node is a Constant or a ConstantOfShape."""
+
+Place = tuple[str, str]
+"""A tensor of the expanded model: path of the graph that defines it, and its name there."""
+
+
+@dataclass(frozen=True)
+class TensorHome:
+    """Where a constant lives in the user's file.
+
+    Attributes:
+        graph: Path of the graph: empty for the main one, `output.attribute` steps for bodies, and
+            `domain::function` for the constants of a local function.
+        name: Name of the initializer, or of the Constant node's output.
+    """
+
+    graph: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.graph}/{self.name}" if self.graph else self.name
+
+
+@dataclass(frozen=True, eq=False)
+class Use:
+    """One place that reads a tensor: input `index` of `node`, or an output of the graph (None)."""
+
+    scope: Scope
+    node: onnx.NodeProto | None
+    index: int
+
+
+@dataclass(frozen=True, eq=False)
+class Scope:
+    """One graph and what can be seen from it; names not defined here belong to `parent`."""
+
+    path: str
+    graph: onnx.GraphProto
+    parent: Scope | None
+    owner: onnx.NodeProto | None
+    producers: dict[str, onnx.NodeProto] = field(default_factory=dict)
+    initializers: dict[str, onnx.TensorProto] = field(default_factory=dict)
+    sparse: dict[str, onnx.SparseTensorProto] = field(default_factory=dict)
+    inputs: frozenset[str] = frozenset()
+    uses: dict[str, list[Use]] = field(default_factory=dict)
+
+    def definer(self, name: str) -> Scope | None:
+        """Return the scope that defines the tensor `name`, looking outwards; None if none does."""
+        scope: Scope | None = self
+        while scope is not None:
+            if (
+                name in scope.producers
+                or name in scope.initializers
+                or name in scope.sparse
+                or name in scope.inputs
+            ):
+                return scope
+            scope = scope.parent
+        return None
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A model with its functions expanded, ready to be asked who makes and who reads a tensor.
+
+    Attributes:
+        proto: The model.
+        scopes: All its graphs, the main one first.
+        places: Every tensor that a constant is read as: one, or one per call of its function.
+    """
+
+    proto: onnx.ModelProto
+    scopes: tuple[Scope, ...]
+    places: Mapping[TensorHome, tuple[Place, ...]]
+
+    @property
+    def opset(self) -> int:
+        """Version of the default operator set."""
+        return next(
+            (entry.version for entry in self.proto.opset_import if entry.domain in ("", "ai.onnx")),
+            1,
+        )
+
+
+def understand(proto: onnx.ModelProto) -> Model:
+    """Return the scopes of `proto`, main graph first, with local functions expanded in a copy."""
+    expanded = _expand_functions(proto) if proto.functions else proto
+    scopes = tuple(_scopes(expanded.graph, "", None, None))
+    places: dict[TensorHome, list[Place]] = defaultdict(list)
+    for scope in scopes:
+        _note_uses(scope)
+        for name in _held(scope.graph):
+            places[home_of(scope, name)].append((scope.path, name))
+    return Model(expanded, scopes, {home: tuple(found) for home, found in places.items()})
+
+
+def home_of(scope: Scope, name: str) -> TensorHome:
+    """Return where the constant that `scope` defines as `name` lives in the user's file."""
+    holder: Holder | None = scope.producers.get(name) or scope.initializers.get(name)
+    if holder is None and name in scope.sparse:
+        holder = scope.sparse[name]
+    for entry in _notes(holder) if holder is not None else ():
+        if entry.key == _HOME_KEY:
+            path, _, original = entry.value.rpartition("\n")
+            return TensorHome(path, original)
+    return TensorHome(scope.path, name)
+
+
+def constants_by_home(proto: onnx.ModelProto) -> dict[TensorHome, Holder]:
+    """Return everything in `proto` that can hold a weight, by home.
+
+    The values are parts of `proto`: changing them changes the model.
+    """
+    bodies = [(scope.path, scope.graph) for scope in _scopes(proto.graph, "", None, None)]
+    for function in proto.functions:
+        bodies += _function_bodies(function)
+    return {
+        TensorHome(path, name): holder
+        for path, body in bodies
+        for name, holder in _held(body).items()
+    }
+
+
+def node_key(node: onnx.NodeProto) -> str:
+    """Return what names a node best: its name, or that of its first output."""
+    return str(node.name or next((name for name in node.output if name), node.op_type))
+
+
+def attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    """Return a node's attributes as Python values, strings decoded."""
+    found: dict[str, Any] = {}
+    for attribute in node.attribute:
+        if attribute.ref_attr_name or attribute.type == onnx.AttributeProto.GRAPH:
+            continue
+        value = helper.get_attribute_value(attribute)
+        found[attribute.name] = (
+            value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+        )
+    return found
+
+
+def subgraphs(node: onnx.NodeProto) -> Iterator[tuple[str, onnx.GraphProto]]:
+    """Yield the attribute name and graph of every body that `node` carries."""
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            yield attribute.name, attribute.g
+        for index, graph in enumerate(attribute.graphs):
+            yield f"{attribute.name}{index}", graph
+
+
+def _scopes(
+    graph: onnx.GraphProto, path: str, parent: Scope | None, owner: onnx.NodeProto | None
+) -> Iterator[Scope]:
+    scope = Scope(
+        path=path,
+        graph=graph,
+        parent=parent,
+        owner=owner,
+        producers={name: node for node in graph.node for name in node.output if name},
+        initializers={tensor.name: tensor for tensor in graph.initializer},
+        sparse={sparse.values.name: sparse for sparse in graph.sparse_initializer},
+        inputs=frozenset(value.name for value in graph.input),
+    )
+    yield scope
+    for node in graph.node:
+        for attribute, body in subgraphs(node):
+            yield from _scopes(body, _body_path(path, node, attribute), scope, node)
+
+
+def _body_path(path: str, node: onnx.NodeProto, attribute: str) -> str:
+    # Output names are unique in a graph, node names need not be.
+    step = f"{next((name for name in node.output if name), node.name)}.{attribute}"
+    return f"{path}/{step}" if path else step
+
+
+def _note_uses(scope: Scope) -> None:
+    for node in scope.graph.node:
+        for index, name in enumerate(node.input):
+            definer = scope.definer(name) if name else None
+            if definer is not None:
+                definer.uses.setdefault(name, []).append(Use(scope, node, index))
+    for index, value in enumerate(scope.graph.output):
+        definer = scope.definer(value.name)
+        if definer is not None:
+            definer.uses.setdefault(value.name, []).append(Use(scope, None, index))
+
+
+def _held(body: onnx.GraphProto | onnx.FunctionProto) -> dict[str, Holder]:
+    """Return what one graph or function holds itself, by the name that it is read by."""
+    found: dict[str, Holder] = {}
+    if isinstance(body, onnx.GraphProto):
+        found |= {tensor.name: tensor for tensor in body.initializer}
+        found |= {sparse.values.name: sparse for sparse in body.sparse_initializer}
+    for node in body.node:
+        if node.op_type in ("Constant", "ConstantOfShape") and node.domain in ("", "ai.onnx"):
+            found[node.output[0]] = node
+    return found
+
+
+def _function_bodies(
+    function: onnx.FunctionProto,
+) -> list[tuple[str, onnx.GraphProto | onnx.FunctionProto]]:
+    """Return the function and the bodies inside it, with their paths."""
+    path = f"{function.domain}::{function.name}"
+    if function.overload:
+        path += f":{function.overload}"
+    found: list[tuple[str, onnx.GraphProto | onnx.FunctionProto]] = [(path, function)]
+    # The list grows while it is walked: bodies may hold bodies.
+    for path, body in found:
+        for node in body.node:
+            found += [(_body_path(path, node, name), inner) for name, inner in subgraphs(node)]
+    return found
+
+
+def _notes(holder: Holder) -> Iterable[onnx.StringStringEntryProto]:
+    if isinstance(holder, onnx.SparseTensorProto):
+        holder = holder.values
+    notes: Iterable[onnx.StringStringEntryProto] = holder.metadata_props
+    return notes
+
+
+def _expand_functions(proto: onnx.ModelProto) -> onnx.ModelProto:
+    tagged = onnx.ModelProto()
+    tagged.CopyFrom(proto)
+    for function in tagged.functions:
+        for path, body in _function_bodies(function):
+            for name, holder in _held(body).items():
+                if isinstance(holder, onnx.SparseTensorProto):
+                    holder = holder.values
+                holder.metadata_props.add(key=_HOME_KEY, value=f"{path}\n{name}")
+    return inliner.inline_local_functions(tagged)

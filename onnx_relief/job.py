@@ -1,0 +1,283 @@
+"""One whole run of `prune`, as the command line and the Python API share it.
+
+What can be known before the long work is checked before it: model, data, metric, plan.
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass, fields, replace
+from enum import Enum
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from onnx_relief import __version__
+from onnx_relief.data import Dataset, Preprocess, open_data
+from onnx_relief.errors import DataError, SettingsError
+from onnx_relief.evaluate import compare_models, try_out
+from onnx_relief.graph.cost import cost_of, total_bytes
+from onnx_relief.graph.document import Document, check, input_specs, parse_file
+from onnx_relief.graph.layers import Survey, find_layers
+from onnx_relief.latency import measure_latency
+from onnx_relief.pipeline import Pruned, prune, replay
+from onnx_relief.plan import PrunePlan
+from onnx_relief.positions import positions_on_data
+from onnx_relief.progress import ticker
+from onnx_relief.report.advice import advise
+from onnx_relief.report.build import DataRow, Report, layer_rows, refusal_rows
+from onnx_relief.results import Evaluation, Latency, ModelCost, Progress
+from onnx_relief.runtime import open_session
+from onnx_relief.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """What the user calls the data.
+
+    Attributes:
+        data: The calibration data; None where a plan is replayed.
+        eval_data: What both models are compared on; None for the calibration data.
+        preprocess: How samples become what the model takes.
+        strict: Whether a broken picture is an error.
+    """
+
+    data: object | None = None
+    eval_data: object | None = None
+    preprocess: Preprocess = Preprocess()
+    strict: bool = False
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Job:
+    """Everything that a run needs, opened and tried.
+
+    Attributes:
+        document: The dense model.
+        calibration: What the activity is measured on; None where a plan is replayed.
+        evaluation: What both models are compared on; None without data.
+        same_data: Whether the comparison uses the calibration data.
+        settings: What to prune, and how much.
+        plan: A plan to replay instead of measuring.
+        metric: How both models are compared; None for the usual way.
+        output: The output that the metric looks at; None for the first that suits it.
+    """
+
+    document: Document
+    calibration: Dataset | None
+    evaluation: Dataset | None
+    same_data: bool
+    settings: Settings
+    plan: PrunePlan | None = None
+    metric: str | None = None
+    output: str | None = None
+
+
+def open_job(
+    document: Document,
+    sources: Sources,
+    settings: Settings,
+    *,
+    plan: PrunePlan | None = None,
+    metric: str | None = None,
+    output: str | None = None,
+) -> Job:
+    """Return a job after trying the model on a first sample.
+
+    Raises:
+        SettingsError, DataError, ModelError: Something is missing or does not go together.
+    """
+    if sources.data is None and plan is None:
+        raise DataError("there is no calibration data; give some with --data, or replay a --plan")
+    inputs = input_specs(document.proto)
+
+    def opened(source: object | None) -> Dataset | None:
+        if source is None:
+            return None
+        return open_data(source, inputs, preprocess=sources.preprocess, strict=sources.strict)
+
+    calibration, evaluation = opened(sources.data), opened(sources.eval_data)
+    if evaluation is None and calibration is not None:
+        evaluation = calibration.take(settings.samples)
+    if evaluation is not None:
+        try_out(document, evaluation, metric=metric, output=output, provider=settings.provider)
+    elif metric is not None or output is not None:
+        raise SettingsError("--metric and --output need data to compare on; give --eval-data")
+    return Job(
+        document=document,
+        calibration=None if plan else calibration,
+        evaluation=evaluation,
+        same_data=plan is None and _is_same(sources),
+        settings=settings,
+        plan=plan,
+        metric=metric,
+        output=output,
+    )
+
+
+def run(job: Job, *, progress: Progress | None = None, dump: Path | None = None) -> Pruned:
+    """Return the masked model, by measuring or by replaying.
+
+    Raises:
+        ReliefError: As `pipeline.prune` and `pipeline.replay`.
+    """
+    if job.plan is not None:
+        return replay(job.document, job.plan)
+    assert job.calibration is not None
+    total = job.calibration.take(job.settings.samples).size
+    tick = ticker(progress, "measuring activity", total)
+    return prune(job.document, job.calibration, job.settings, tick=tick, dump=dump)
+
+
+def account(
+    job: Job, pruned: Pruned, written: Path, *, name: str, progress: Progress | None = None
+) -> Report:
+    """Check the written model, run it beside the dense one, and return the report.
+
+    Args:
+        job: What was asked for.
+        pruned: What came of it.
+        written: The pruned model as it lies on disk.
+        name: What to call it in the report.
+        progress: Told how far the work has come.
+
+    Raises:
+        ModelError: The checker or the runtime refuses the written model.
+        SettingsError, DataError: As `compare_models`.
+    """
+    document = replace(parse_file(written), name=name)
+    check(document)
+    evaluation, latency = _compared(job, document, progress)
+    positions = _positions(job, pruned)
+    dense = _cost(pruned.survey, positions, progress, "reading the model")
+    after = _cost(find_layers(document), positions, progress, "reading the pruned model")
+    measured = pruned.measurement
+    report = Report(
+        versions=versions(),
+        settings=plain_settings(job),
+        dense=dense,
+        pruned=after,
+        layers=layer_rows(pruned.survey, pruned.plan, pruned.flows, pruned.left_alone, after),
+        refusals=refusal_rows(pruned.survey),
+        data=_data_row(job, measured.samples if measured else None),
+        evaluation=evaluation,
+        latency=latency,
+    )
+    return replace(report, advice=advise(report))
+
+
+def compared(
+    dense: Document,
+    pruned: Document,
+    data: Dataset,
+    settings: Settings,
+    *,
+    metric: str | None = None,
+    output: str | None = None,
+    progress: Progress | None = None,
+) -> tuple[Evaluation, Latency]:
+    """Return how two models differ on data, and how long each takes for one sample of it.
+
+    Raises:
+        SettingsError, DataError, ModelError: As `compare_models`.
+    """
+    evaluation = compare_models(
+        dense,
+        pruned,
+        data,
+        metric=metric,
+        output=output,
+        batch_size=settings.batch_size,
+        provider=settings.provider,
+        tick=ticker(progress, "comparing outputs", data.size),
+    )
+    batch = next(iter(data.take(1).batches(1)))
+    latency = measure_latency(
+        (dense, pruned),
+        batch.feed,
+        samples=batch.count,
+        provider=settings.provider,
+        tick=ticker(progress, "measuring latency", None),
+    )
+    return evaluation, latency
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of this package and of what its numbers depend on."""
+    names = ("onnx", "onnxruntime", "onnxruntime-gpu", "numpy")
+    found = {"onnx-relief": __version__, "python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def plain_settings(job: Job) -> dict[str, Any]:
+    """Return what the user chose as plain data."""
+    values = {field.name: getattr(job.settings, field.name) for field in fields(job.settings)}
+    said = {key: v.value if isinstance(v, Enum) else v for key, v in values.items()}
+    return {
+        **said,
+        "alpha_layers": dict(job.settings.alpha_layers),
+        "metric": job.metric,
+        "output": job.output,
+        "replayed_plan": job.plan is not None,
+    }
+
+
+def _is_same(sources: Sources) -> bool:
+    """Whether the comparison would use the calibration data, as far as can be seen."""
+    if sources.eval_data is None or sources.eval_data is sources.data:
+        return True
+    both = (sources.data, sources.eval_data)
+    return all(isinstance(one, str | Path) for one in both) and str(both[0]) == str(both[1])
+
+
+def _compared(
+    job: Job, document: Document, progress: Progress | None
+) -> tuple[Evaluation | None, Latency | None]:
+    if job.evaluation is None:
+        open_session(document, provider=job.settings.provider)  # at least it can be loaded
+        return None, None
+    return compared(
+        job.document,
+        document,
+        job.evaluation,
+        job.settings,
+        metric=job.metric,
+        output=job.output,
+        progress=progress,
+    )
+
+
+def _positions(job: Job, pruned: Pruned) -> dict[str, float]:
+    """Return the positions that were measured, and for layers left alone those of one sample."""
+    measured = pruned.measurement.activities if pruned.measurement else {}
+    positions = {name: activity.positions for name, activity in measured.items()}
+    if job.evaluation is not None and len(positions) < len(pruned.survey.layers):
+        data = job.calibration or job.evaluation
+        others = positions_on_data(pruned.survey, data, job.settings.provider)
+        positions = {**others.by_layer, **positions}
+    return positions
+
+
+def _cost(
+    survey: Survey, positions: dict[str, float], progress: Progress | None, stage: str
+) -> ModelCost:
+    tick = ticker(progress, stage, total_bytes(survey.document))
+    return cost_of(survey, positions, tick=tick)
+
+
+def _data_row(job: Job, samples: int | None) -> DataRow:
+    calibration, evaluation = job.calibration, job.evaluation
+    skipped = {**(calibration.skipped if calibration else {})}
+    skipped |= evaluation.skipped if evaluation else {}
+    return DataRow(
+        calibration=calibration.take(job.settings.samples).description if calibration else None,
+        evaluation=evaluation.description if evaluation else None,
+        same=job.same_data,
+        samples=samples,
+        skipped=skipped,
+    )

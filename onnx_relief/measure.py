@@ -1,0 +1,167 @@
+"""Run the instrumented model over data and turn what it emits into the signal of every connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_relief.activity.record import Record
+from onnx_relief.data import Batch, Dataset
+from onnx_relief.digest import LayerActivity, digest, finish
+from onnx_relief.errors import DataError, ModelError, OutputError, UnsupportedError
+from onnx_relief.graph.instrument import Instrumented, instrument
+from onnx_relief.graph.layers import Survey
+from onnx_relief.graph.probes import Probe, ProbeKind, probes_for
+from onnx_relief.graph.sites import Site
+from onnx_relief.runtime import Session, open_session
+from onnx_relief.settings import Settings
+
+Tick = Callable[[int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """Activity by layer name, the layers that could not be observed and why, and the data's size."""
+
+    activities: Mapping[str, LayerActivity]
+    unobserved: Mapping[str, str]
+    samples: int
+
+
+def measure(
+    survey: Survey,
+    sites: Sequence[Site],
+    batches: Iterable[Batch],
+    settings: Settings,
+    *,
+    tick: Tick | None = None,
+    dump: Path | None = None,
+) -> Measurement:
+    """Return the activity of `sites` over `batches`; memory does not grow with their number.
+
+    Raises:
+        DataError: There is no data, or it (or a weight) makes NaN or infinity, named by layer.
+        ModelError: The model itself cannot be run on the data.
+    """
+    plan, unobserved = _plan_probes(survey, sites, settings)
+    graph, session, lost = _start(survey, plan, settings, dump)
+    unobserved |= lost
+    plan = {name: probes for name, probes in plan.items() if name not in lost}
+    by_name = {site.layer.name: site for site in sites}
+    record, samples = Record(), 0
+    for number, batch in enumerate(batches):
+        results = session.run(batch.feed)
+        record = record.merge(digest(survey, by_name, plan, graph, results))
+        if dump is not None:
+            _write_dumps(dump, number, graph.dumps, results)
+        samples += batch.count
+        if tick is not None:
+            tick(batch.count)
+    if samples == 0:
+        raise DataError("the calibration data holds no complete batch; give more samples")
+    activities = {
+        name: finish(survey, by_name[name], probes, record, samples, settings)
+        for name, probes in plan.items()
+    }
+    return Measurement(activities, unobserved, samples)
+
+
+def full_batches(data: Dataset, batch_size: int) -> Iterator[Batch]:
+    """Yield the batches that hold real samples only, or the one batch there is.
+
+    A model with a fixed batch gets its last batch filled up with repeated samples, which would
+    count twice in every mean.
+    """
+    first = True
+    for batch in data.batches(batch_size):
+        rows = max((len(array) for array in batch.feed.values() if array.ndim), default=0)
+        if data.whole_feeds or batch.count == rows or first:
+            yield batch
+        first = False
+
+
+def _plan_probes(
+    survey: Survey, sites: Sequence[Site], settings: Settings
+) -> tuple[dict[str, tuple[Probe, ...]], dict[str, str]]:
+    plan: dict[str, tuple[Probe, ...]] = {}
+    unobserved: dict[str, str] = {}
+    for site in sites:
+        probes = probes_for(site, settings.estimator, settings.granularity)
+        inside = [scope for scope in survey.model.scopes if scope.path == site.scope.path][0]
+        while inside.parent is not None and inside.owner is not None:
+            if inside.owner.op_type not in ("If", "Loop", "Scan"):
+                unobserved[site.layer.name] = f"it sits in the body of a {inside.owner.op_type}"
+            inside = inside.parent
+        if site.layer.name not in unobserved:
+            plan[site.layer.name] = probes
+    return plan, unobserved
+
+
+def _start(
+    survey: Survey,
+    plan: Mapping[str, tuple[Probe, ...]],
+    settings: Settings,
+    dump: Path | None,
+) -> tuple[Instrumented, Session, dict[str, str]]:
+    """Open the instrumented model; where the runtime refuses it, do without the bodies' layers."""
+    kernels = _kernel_banks(survey, plan)
+    dumped = list(plan) if dump is not None else []
+    try:
+        return *_open(survey, plan, kernels, dumped, settings), {}
+    except (ModelError, UnsupportedError) as error:
+        outside = {n: probes for n, probes in plan.items() if not probes[0].path}
+        if len(outside) == len(plan):
+            # Perhaps the model itself does not run: then its own error says more than ours.
+            open_session(survey.document, provider=settings.provider)
+            raise
+        lost = {n: f"its input cannot be observed: {error}" for n in plan if n not in outside}
+        return *_open(survey, outside, kernels, dumped, settings), lost
+
+
+def _open(
+    survey: Survey,
+    plan: Mapping[str, tuple[Probe, ...]],
+    kernels: Mapping[str, NDArray[np.floating]],
+    dumped: Sequence[str],
+    settings: Settings,
+) -> tuple[Instrumented, Session]:
+    graph = instrument(survey, plan, kernels, dumped)
+    folder = survey.document.folder if survey.document.has_external_data else None
+    return graph, open_session(graph.proto, provider=settings.provider, folder=folder)
+
+
+def _kernel_banks(
+    survey: Survey, plan: Mapping[str, tuple[Probe, ...]]
+) -> dict[str, NDArray[np.floating]]:
+    """Return |K| as (channels, units per channel, *kernel) for the layers probed by their kernels."""
+    banks: dict[str, NDArray[np.floating]] = {}
+    for site in survey.sites:
+        probe = plan.get(site.layer.name, (None,))[0]
+        if probe is None or probe.kind is not ProbeKind.KERNELS or probe.geometry is None:
+            continue
+        weight = site.layer.weights[0]
+        rows = np.abs(survey.rows(site.parts[0])).astype(np.float64)
+        grouped = rows.reshape(weight.groups, -1, weight.inputs, site.layer.taps)
+        by_channel = grouped.transpose(0, 2, 1, 3).reshape(
+            probe.channels, -1, *probe.geometry.kernel
+        )
+        banks[probe.node] = by_channel
+    return banks
+
+
+def _write_dumps(
+    folder: Path, number: int, dumps: Mapping[str, str], results: Mapping[str, Any]
+) -> None:
+    """Write each layer's raw input of this run as `<layer>/<run>.npy` below `folder`."""
+    for layer, output in dumps.items():
+        target = folder / "".join(c if c.isalnum() or c in "._-" else "_" for c in layer)
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+            np.save(target / f"{number:06d}.npy", results[output])
+        except OSError as error:
+            raise OutputError(f"--dump-activations: cannot write {target}: {error}") from error

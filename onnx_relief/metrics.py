@@ -1,0 +1,191 @@
+"""How good an output is: arrays and labels in, numbers out. A new metric is one table row.
+
+Rows are samples. What an output decides for every sample (`decisions`) is compared with the labels
+or with what the dense model decided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_relief.errors import DataError, SettingsError
+from onnx_relief.results import OutputDifference
+
+Array = NDArray[Any]
+Hits = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How two models are judged.
+
+    Attributes:
+        meaning: What the number says, for the help.
+        hits: (output, labels) -> one bool per sample; None where labels play no part.
+        unit: ``%`` or nothing.
+    """
+
+    meaning: str
+    hits: Callable[[Array, NDArray[np.int64]], Hits] | None = None
+    unit: str = "%"
+
+
+def top1_hits(output: Array, labels: NDArray[np.int64]) -> Hits:
+    """Return for which samples the output's first choice is the label, (samples,)."""
+    _check_labels(output, labels)
+    return np.asarray(choices(output) == labels)
+
+
+def top5_hits(output: Array, labels: NDArray[np.int64]) -> Hits:
+    """Return for which samples the label is among the five highest scores; ties by class number."""
+    scores = _flat_tail(output)
+    if scores.ndim != 2 or scores.shape[1] < 2 or scores.dtype.kind in "biu":
+        raise ValueError("top5 needs scores of shape (samples, classes)")
+    _check_labels(output, labels)
+    best = np.argsort(-scores.astype(np.float64), axis=1, kind="stable")[:, :5]
+    return np.asarray((best == labels[:, None]).any(axis=1))
+
+
+METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
+    {
+        "accuracy": Metric("share of samples whose first choice is the label", top1_hits),
+        "top5": Metric("share of samples whose label is among the five best", top5_hits),
+        "agreement": Metric("share of decisions that are those of the dense model"),
+        "cosine": Metric("mean cosine to the dense model's output", unit=""),
+        "error": Metric("norm of the difference over the norm of the dense output", unit=""),
+    }
+)
+
+
+def metric_named(name: str) -> Metric:
+    """Return a metric of the table.
+
+    Raises:
+        SettingsError: There is none of that name.
+    """
+    metric = METRICS.get(name)
+    if metric is None:
+        raise SettingsError(f"--metric {name!r} does not exist; choose one of {', '.join(METRICS)}")
+    return metric
+
+
+def choices(output: Array) -> Array:
+    """Return the class that an output chooses for each sample, (samples,).
+
+    Raises:
+        ValueError: The output does not choose a class; the text says why.
+
+    >>> choices(np.array([[0.1, 0.9], [0.7, 0.3]])).tolist()
+    [1, 0]
+    """
+    values = _flat_tail(output)
+    if values.dtype.kind in "biu" and values.size == len(values):
+        return values.reshape(-1)
+    if values.ndim == 2 and values.shape[1] >= 2 and values.dtype.kind not in "biu":
+        return np.asarray(values.argmax(axis=1))
+    if values.ndim in (1, 2) and values.size == len(values):
+        if _are_shares(values):
+            return (values.reshape(-1) > 0.5).astype(np.int64)
+        raise ValueError("one number per sample is a choice only between 0 and 1")
+    raise ValueError("it is neither (samples,) nor (samples, classes)")
+
+
+def decisions(output: Array) -> Array | None:
+    """Return what an output decides, of any shape, or None if it decides nothing.
+
+    Integers are decisions; of scores (samples, classes) and (samples, steps, classes) the highest
+    of the last axis is; of values in [0, 1] the side of 0.5 is.
+    """
+    values = _flat_tail(output)
+    if values.dtype.kind in "biu":
+        return values
+    if values.ndim in (2, 3) and values.shape[-1] >= 2:
+        return np.asarray(values.argmax(axis=-1))
+    return np.asarray(values > 0.5) if _are_shares(values) else None
+
+
+class Gap:
+    """Sums over samples from which the difference of one output of two models follows."""
+
+    def __init__(self, output: str) -> None:
+        self._output = output
+        self._largest = self._squares = self._dense_squares = self._cosines = 0.0
+        self._rows = 0
+        self._nan = [0, 0]
+
+    def add(self, dense: Array, pruned: Array, samples: int) -> None:
+        """Take in what both models give for some samples, arrays of the same shape."""
+        wide = [np.asarray(part, dtype=np.float64) for part in (dense, pruned)]
+        for index, part in enumerate(wide):
+            self._nan[index] += int(np.count_nonzero(np.isnan(part)))
+        finite = np.isfinite(wide[0]) & np.isfinite(wide[1])
+        first, second = (np.where(finite, part, 0.0) for part in wide)
+        gap = second - first
+        self._largest = max(self._largest, float(np.abs(gap).max(initial=0.0)))
+        self._squares += float(np.vdot(gap, gap))
+        self._dense_squares += float(np.vdot(first, first))
+        rows = samples if first.ndim and len(first) == samples else 1
+        self._cosines += float(_cosines(first.reshape(rows, -1), second.reshape(rows, -1)).sum())
+        self._rows += rows
+
+    def finish(self) -> OutputDifference:
+        """Return the difference over all samples."""
+        known = self._dense_squares > 0 or self._squares == 0
+        error = np.sqrt(self._squares / self._dense_squares) if self._dense_squares > 0 else 0.0
+        return OutputDifference(
+            output=self._output,
+            largest=self._largest,
+            relative_error=float(error) if known else None,
+            cosine=self._cosines / self._rows if self._rows else None,
+            nan_dense=self._nan[0],
+            nan_pruned=self._nan[1],
+        )
+
+
+def _cosines(first: Array, second: Array) -> Array:
+    """Return the cosine of each pair of rows; 1 where both are zero, 0 where one is."""
+    lengths = np.linalg.norm(first, axis=1), np.linalg.norm(second, axis=1)
+    product = lengths[0] * lengths[1]
+    both_zero = (lengths[0] == 0) & (lengths[1] == 0)
+    dots = np.einsum("rc,rc->r", first, second)
+    cosines = np.divide(dots, product, out=np.zeros_like(dots), where=product > 0)
+    return np.where(both_zero, 1.0, np.clip(cosines, -1.0, 1.0))
+
+
+def _flat_tail(output: Array) -> Array:
+    """Drop axes of length 1 at the end: classifiers may give (samples, classes, 1, 1)."""
+    while output.ndim > 2 and output.shape[-1] == 1:
+        output = output[..., 0]
+    return output
+
+
+def _are_shares(values: Array) -> bool:
+    return bool(values.size) and bool(values.min() >= 0) and bool(values.max() <= 1)
+
+
+def _check_labels(output: Array, labels: NDArray[np.int64]) -> None:
+    """Refuse labels that the output has no class for, or not one for each row.
+
+    Raises:
+        DataError: Naming the label.
+    """
+    if output.ndim == 0 or len(output) != len(labels):
+        raise DataError(
+            f"there are {len(labels)} labels for an output of shape {output.shape}, which has not "
+            "as many rows; correct 'labels', or use --metric agreement"
+        )
+    values = _flat_tail(output)
+    if values.dtype.kind in "biu" or not len(labels):
+        return
+    classes = max(2, values.shape[1]) if values.ndim == 2 else 2
+    if labels.max() >= classes:
+        raise DataError(
+            f"the data has label {labels.max()}, but the output has {classes} classes "
+            f"(0 to {classes - 1}); correct the labels, or use --metric agreement"
+        )

@@ -1,0 +1,172 @@
+"""The method on one screen: measure activity, score connections, keep what carries the signal, mask.
+
+Source: "Neural network relief", arXiv 2109.10795, algorithm 1, with selection by rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from onnx_relief.activity.mean import FloatArray
+from onnx_relief.agreement import agree_on_shared_weights, outlooks
+from onnx_relief.data import Dataset
+from onnx_relief.digest import LayerActivity
+from onnx_relief.errors import UnsupportedError
+from onnx_relief.graph.document import Document
+from onnx_relief.graph.follow import UnitFlow, follow_units
+from onnx_relief.graph.layers import Survey, find_layers
+from onnx_relief.graph.mask import mask
+from onnx_relief.graph.sites import Site
+from onnx_relief.measure import Measurement, Tick, full_batches, measure
+from onnx_relief.plan import LayerPlan, PrunePlan
+from onnx_relief.scoring.relief import relief_scores
+from onnx_relief.selection.coverage import keep_covering_set
+from onnx_relief.selection.units import remove_units
+from onnx_relief.settings import Settings
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Scores:
+    """Scores of one layer: per weight (units, inputs, taps or 1), and of its biases."""
+
+    weights: tuple[FloatArray, ...]
+    bias: FloatArray
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Pruned:
+    """What `prune` found, decided and made.
+
+    Attributes:
+        survey: The dense model and its layers.
+        document: The masked model.
+        plan: What was kept.
+        flows: Where the units of every layer go.
+        scores: By layer; empty where a plan was replayed.
+        measurement: What the data showed; None where a plan was replayed.
+        left_alone: Layers without a plan, and why, in words.
+    """
+
+    survey: Survey
+    document: Document
+    plan: PrunePlan
+    flows: Mapping[str, UnitFlow]
+    scores: Mapping[str, Scores]
+    measurement: Measurement | None
+    left_alone: Mapping[str, str]
+
+
+def prune(
+    document: Document,
+    calibration: Dataset,
+    settings: Settings,
+    *,
+    tick: Tick | None = None,
+    dump: Path | None = None,
+) -> Pruned:
+    """Return a masked copy of `document` that keeps, per unit, the share alpha of its signal.
+
+    Args:
+        document: The dense model; it is not changed.
+        calibration: Sample data; labels are not looked at.
+        settings: What to prune, and how much.
+        tick: Called with the number of samples after every batch.
+        dump: Folder that raw layer inputs are written to.
+
+    Raises:
+        UnsupportedError: The model has no layer that can be pruned, or none was asked for.
+        DataError, ModelError, SettingsError: The data, the model or a pattern is no good.
+    """
+    survey = find_layers(document)
+    sites, left_alone = _choose(survey, settings)
+    batches = full_batches(calibration.take(settings.samples), settings.batch_size)
+    measured = measure(survey, sites, batches, settings, tick=tick, dump=dump)
+    sites = [site for site in sites if site.layer.name in measured.activities]
+    scores = {s.layer.name: _score(survey, s, measured.activities[s.layer.name]) for s in sites}
+    kept = {s.layer.name: _select(s, scores[s.layer.name], settings) for s in sites}
+    flows = follow_units(survey)
+    kept = agree_on_shared_weights(survey, kept)
+    kept = remove_units(kept, outlooks(survey, flows, measured.activities))
+    plan = PrunePlan(layers=tuple(kept.values()))
+    return Pruned(
+        survey=survey,
+        document=mask(survey, plan, flows),
+        plan=plan,
+        flows=flows,
+        scores=scores,
+        measurement=measured,
+        left_alone=left_alone | dict(measured.unobserved),
+    )
+
+
+def replay(document: Document, plan: PrunePlan) -> Pruned:
+    """Return `document` masked with a plan that was made before, to the same bytes.
+
+    Raises:
+        SettingsError: The plan was made for another model.
+    """
+    survey = find_layers(document)
+    flows = follow_units(survey)
+    return Pruned(
+        survey=survey,
+        document=mask(survey, plan, flows),
+        plan=plan,
+        flows=flows,
+        scores={},
+        measurement=None,
+        left_alone={
+            layer.name: "the plan does not name it"
+            for layer in survey.layers
+            if plan.for_layer(layer.name) is None
+        },
+    )
+
+
+def _choose(survey: Survey, settings: Settings) -> tuple[list[Site], dict[str, str]]:
+    """Return the layers to prune, and those that the user wants left alone."""
+    if not survey.sites:
+        reasons = "; ".join(f"{r.op} {r.node!r}: {r.reason}" for r in survey.refusals[:3])
+        raise UnsupportedError(
+            f"{survey.document.name} has no layer that can be pruned"
+            + (f" ({reasons})" if reasons else "")
+        )
+    settings.check_patterns(survey.layers)
+    reasons_by_name = {layer.name: settings.leaves_out(layer) for layer in survey.layers}
+    left_alone = {name: reason for name, reason in reasons_by_name.items() if reason}
+    sites = [site for site in survey.sites if site.layer.name not in left_alone]
+    if not sites:
+        raise UnsupportedError("--only and --skip leave no layer to prune")
+    return sites, left_alone
+
+
+def _score(survey: Survey, site: Site, activity: LayerActivity) -> Scores:
+    """Score the connections and the biases of one layer together: they compete for each unit."""
+    bias = np.zeros((site.layer.units, 0))
+    if site.bias and site.layer.bias:
+        strength = np.abs(survey.rows(site.bias).astype(np.float64))
+        bias = strength * abs(site.layer.bias.scale) * activity.bias_gain
+    units = site.layer.units
+    signals = [*(signal.reshape(units, -1) for signal in activity.signals), bias]
+    scores = relief_scores(np.concatenate(signals, axis=1))
+    *weights, bias = np.split(scores, np.cumsum([part.shape[1] for part in signals])[:-1], axis=1)
+    shaped = (part.reshape(s.shape) for part, s in zip(weights, activity.signals, strict=True))
+    return Scores(weights=tuple(shaped), bias=bias)
+
+
+def _select(site: Site, scores: Scores, settings: Settings) -> LayerPlan:
+    """Keep, per unit, the fewest connections and biases that hold the share alpha."""
+    alpha, units = settings.alpha_for(site.layer), site.layer.units
+    rows = [*(part.reshape(units, -1) for part in scores.weights), scores.bias]
+    keep = keep_covering_set(np.concatenate(rows, axis=1), alpha)
+    *weights, bias = np.split(keep, np.cumsum([part.shape[1] for part in rows])[:-1], axis=1)
+    return LayerPlan(
+        layer=site.layer.name,
+        alpha=alpha,
+        keep=tuple(k.reshape(s.shape) for k, s in zip(weights, scores.weights, strict=True)),
+        keep_bias=bias,
+        removed=np.zeros(units, dtype=bool),
+    )

@@ -1,0 +1,105 @@
+"""What the numbers mean and what could be done, in sentences: nothing is left to be found out later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from typing import Final
+
+from onnx_relief.report.build import Report
+from onnx_relief.report.text import bytes_text, plural, score_text, time_text
+
+COMMANDS: Final = ("inspect", "prune", "evaluate", "compare")
+"""The commands that exist; advice names no other."""
+
+_NOTICEABLE = 0.95
+_LOSS_OF_ACCURACY = 1.0
+_LOSS_OF_AGREEMENT = 5.0
+
+
+def advise(report: Report, commands: Collection[str] = COMMANDS) -> tuple[str, ...]:
+    """Return what has to be said about a report, the most important first."""
+    if report.drops_nothing:
+        return (
+            "nothing was dropped: the model was written as it is; a lower --alpha drops more",
+            *_about_data(report),
+        )
+    rules: tuple[Callable[[Report, Collection[str]], Iterator[str]], ...] = (
+        _about_quality,
+        _about_speed,
+        _about_size,
+    )
+    return (*(text for rule in rules for text in rule(report, commands)), *_about_data(report))
+
+
+def _about_quality(report: Report, _commands: Collection[str]) -> Iterator[str]:
+    found = report.evaluation
+    if found is None:
+        yield "the pruned model was not compared with the dense one; give --data or --eval-data"
+        return
+    if found.pruned is None:
+        return
+    broken = [gap.output for gap in found.differences if gap.nan_pruned > gap.nan_dense]
+    if broken:
+        yield f"output {broken[0]!r} of the pruned model holds NaN where the dense model has none"
+    now = score_text(found.pruned, found.unit)
+    if found.dense is not None and found.dense - found.pruned > _LOSS_OF_ACCURACY:
+        before = score_text(found.dense, found.unit)
+        yield f"{found.metric} fell from {before} to {now}; a higher --alpha keeps more"
+    elif found.metric == "agreement" and 100 - found.pruned > _LOSS_OF_AGREEMENT:
+        yield f"only {now} of the decisions are those of the dense model; a higher --alpha keeps more"
+
+
+def _about_speed(report: Report, commands: Collection[str]) -> Iterator[str]:
+    if report.latency is not None:
+        dense, pruned = report.latency.timings
+        if pruned.median < _NOTICEABLE * dense.median:
+            return
+        yield (
+            f"it is not faster ({time_text(dense.median)} before, {time_text(pruned.median)} now): "
+            "zeros alone make no common runtime faster"
+        )
+    dead = report.dead_units
+    if not dead:
+        yield "no unit lost all of its connections, so no tensor could become smaller either"
+    elif "compact" in commands:
+        yield f"`onnx-relief compact` would remove {plural(dead, 'dead unit')}"
+    else:
+        yield (
+            f"cutting the {plural(dead, 'dead unit')} out of the tensors would make it smaller and "
+            "could make it faster; this version only writes zeros"
+        )
+
+
+def _about_size(report: Report, _commands: Collection[str]) -> Iterator[str]:
+    before, after = report.dense, report.pruned
+    zipped = f"zipped {bytes_text(before.zipped)} -> {bytes_text(after.zipped)}"
+    if after.plain > before.plain:
+        yield (
+            f"the file grew from {bytes_text(before.plain)} to {bytes_text(after.plain)}, because "
+            "weights that were one repeated number had to be written out to hold zeros "
+            f"({zipped})"
+        )
+    elif after.plain == before.plain:
+        yield (
+            f"the file keeps its {bytes_text(after.plain)}, because zeros are stored like any "
+            f"number; {zipped}"
+        )
+    else:
+        yield f"the file went from {bytes_text(before.plain)} to {bytes_text(after.plain)}; {zipped}"
+
+
+def _about_data(report: Report) -> Iterator[str]:
+    if report.data.same and report.evaluation is not None:
+        yield (
+            "the comparison used the calibration data itself; give other samples with --eval-data "
+            "for a number to rely on"
+        )
+    if report.data.skipped:
+        name, reason = next(iter(report.data.skipped.items()))
+        yield (
+            f"{plural(len(report.data.skipped), 'picture')} could not be read and "
+            f"{'was' if len(report.data.skipped) == 1 else 'were'} left out, first {name} ({reason}); "
+            "--strict stops instead"
+        )
+    if report.evaluation is not None:
+        yield from report.evaluation.notes

@@ -1,0 +1,154 @@
+"""A report as tables for a terminal. Every name is escaped: it comes from a file of a stranger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from onnx_relief.report.build import LayerRow, RefusalRow, Report
+from onnx_relief.report.text import (
+    bytes_text,
+    count_text,
+    plain,
+    score_text,
+    share_text,
+    time_text,
+)
+from onnx_relief.results import Evaluation, Latency, ModelCost
+
+_NAMED: Final = 3
+"""How many layers or nodes a reason names before it only counts them."""
+
+
+def report_table(report: Report, *, verbose: bool = False) -> RenderableType:
+    """Return everything worth knowing of a run of `prune`; all refusals only if `verbose`."""
+    parts: list[RenderableType] = [
+        layer_table(report.layers),
+        totals_table(report.dense, report.pruned, report.latency, report),
+    ]
+    if report.evaluation is not None:
+        parts.append(evaluation_table(report.evaluation))
+    parts += left_alone_lines(report.layers, report.refusals, verbose=verbose)
+    parts += sentences(report.advice)
+    return Group(*parts)
+
+
+def layer_table(rows: Sequence[LayerRow]) -> Table:
+    """Return one line per layer."""
+    table = _table("layer", "op", *("connections", "kept", "% kept", "units", "alive", "removed"))
+    for row in rows:
+        table.add_row(
+            Text(plain(row.name), style="" if row.left_alone is None else "dim"),
+            Text(plain(row.op)),
+            f"{row.connections:,}",
+            f"{row.kept:,}" if row.left_alone is None else "left alone",
+            share_text(row.kept, row.connections),
+            f"{row.units:,}",
+            f"{row.alive:,}",
+            f"{row.removed:,}" if row.removed else "-",
+        )
+    return table
+
+
+def totals_table(
+    dense: ModelCost,
+    pruned: ModelCost,
+    latency: Latency | None,
+    report: Report | None = None,
+    names: tuple[str, str] = ("dense", "pruned"),
+) -> Table:
+    """Return size, work and time of two models side by side."""
+    table = _table("", *names, "left")
+    if report is not None:
+        _add_counts(table, "connections", report.connections, report.kept)
+    _add_counts(table, "parameters, all", dense.parameters, pruned.parameters)
+    _add_counts(table, "parameters, not zero", dense.nonzero, pruned.nonzero)
+    _add_counts(table, "MACs, zeros included", dense.macs, pruned.macs)
+    _add_counts(table, "MACs, zeros skipped", dense.effective_macs, pruned.effective_macs)
+    for label, before, after in (
+        ("file", dense.plain, pruned.plain),
+        ("file, zipped", dense.zipped, pruned.zipped),
+    ):
+        table.add_row(label, bytes_text(before), bytes_text(after), share_text(after, before))
+    if latency is not None:
+        first, second = latency.timings
+        table.add_row(
+            f"latency, {latency.samples} sample{'' if latency.samples == 1 else 's'}",
+            time_text(first.median),
+            time_text(second.median),
+            share_text(second.median, first.median),
+        )
+    return table
+
+
+def evaluation_table(evaluation: Evaluation) -> RenderableType:
+    """Return the score and the difference of every output."""
+    table = _table("output", "largest difference", "relative error", "mean cosine")
+    for gap in evaluation.differences:
+        values = (gap.largest, gap.relative_error, gap.cosine)
+        table.add_row(Text(plain(gap.output)), *(score_text(value, "") for value in values))
+    return Group(_score_line(evaluation), table) if evaluation.differences else _score_line(evaluation)
+
+
+def left_alone_lines(
+    rows: Iterable[LayerRow], refusals: Iterable[RefusalRow], *, verbose: bool = False
+) -> list[RenderableType]:
+    """Return what was left alone and why, grouped by reason."""
+    layers = [(row.left_alone, row.name) for row in rows if row.left_alone]
+    nodes = [(refusal.reason, f"{refusal.op} {refusal.node}") for refusal in refusals]
+    units = [(row.not_followed, row.name) for row in rows if row.not_followed]
+    return [
+        *_grouped("Layers left alone", layers, verbose),
+        *_grouped("Nodes with constants that are no layers", nodes, verbose),
+        *_grouped("Units that cannot be removed", units, verbose),
+    ]
+
+
+def sentences(texts: Iterable[str]) -> list[RenderableType]:
+    """Return sentences, one to a line."""
+    return [Text(f"- {plain(text)}") for text in texts]
+
+
+def _score_line(evaluation: Evaluation) -> Text:
+    now = score_text(evaluation.pruned, evaluation.unit)
+    if evaluation.dense is not None:
+        score = f"{score_text(evaluation.dense, evaluation.unit)} -> {now}"
+    else:
+        score = f"{now} with the dense model" if evaluation.metric == "agreement" else now
+    text = f"{evaluation.metric} of {plain(evaluation.output)}: {score}, on {plain(evaluation.data)}"
+    return Text(text, style="bold")
+
+
+def _grouped(
+    title: str, entries: Iterable[tuple[str | None, str]], verbose: bool
+) -> list[RenderableType]:
+    groups: dict[str, list[str]] = {}
+    for reason, name in entries:
+        groups.setdefault(str(reason), []).append(name)
+    if not groups:
+        return []
+    lines: list[RenderableType] = [Text(f"{title}:", style="bold")]
+    for reason, names in groups.items():
+        shown = names if verbose else names[:_NAMED]
+        more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+        named = ", ".join(map(plain, shown))
+        lines.append(Text(f"  {len(names):>4} x {plain(reason)}: {named}{more}"))
+    return lines
+
+
+def _add_counts(table: Table, label: str, before: float | None, after: float | None) -> None:
+    if before is None or after is None:
+        return
+    table.add_row(label, count_text(before), count_text(after), share_text(after, before))
+
+
+def _table(first: str, *numbers: str) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column(first, overflow="fold")
+    for name in numbers:
+        table.add_column(Text(plain(name)), justify="left" if name == "op" else "right")
+    return table

@@ -1,0 +1,184 @@
+"""ONNX Runtime behind one door: sessions, providers, and its errors in one sentence.
+
+The only importer of onnxruntime. `onnxruntime` and `onnxruntime-gpu` install the same module, so
+neither is a hard dependency; what is missing is said with the command that mends it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import onnx
+from numpy.typing import NDArray
+
+from onnx_relief.errors import ModelError, SettingsError
+from onnx_relief.graph.document import Document
+from onnx_relief.graph.save import write_to
+
+logger = logging.getLogger(__name__)
+Feed = Mapping[str, NDArray[Any]]
+
+# Best first. TensorRT is left out of `auto`: it compiles for minutes before the first result.
+_BEST_FIRST = (
+    "CUDAExecutionProvider",
+    "ROCMExecutionProvider",
+    "MIGraphXExecutionProvider",
+    "DmlExecutionProvider",
+    "CoreMLExecutionProvider",
+)
+_CPU = "CPUExecutionProvider"
+
+
+class Session:
+    """A model that can be run; closes over its temporary files."""
+
+    def __init__(self, inner: Any, folder: tempfile.TemporaryDirectory[str] | None) -> None:  # noqa: ANN401
+        self._inner = inner
+        self._folder = folder
+
+    @property
+    def provider(self) -> str:
+        """Name of the execution provider that was really started."""
+        return str(self._inner.get_providers()[0])
+
+    def run(self, feed: Feed, outputs: Sequence[str] | None = None) -> dict[str, Any]:
+        """Run the model once.
+
+        Args:
+            feed: Arrays by input name.
+            outputs: Names of the outputs wanted; all of them by default.
+
+        Returns:
+            What the model gives, by output name.
+
+        Raises:
+            ModelError: The model cannot be run on this feed; the text is the runtime's reason.
+        """
+        names = list(outputs) if outputs else [out.name for out in self._inner.get_outputs()]
+        try:
+            results = self._inner.run(names, dict(feed))
+        except Exception as error:
+            raise ModelError(f"ONNX Runtime cannot run the model: {_first_line(error)}") from error
+        return dict(zip(names, results, strict=True))
+
+
+def open_session(
+    model: Document | onnx.ModelProto,
+    *,
+    provider: str = "auto",
+    folder: Path | None = None,
+    threads: int | None = None,
+) -> Session:
+    """Return a session that runs `model`.
+
+    Args:
+        model: A document, or a graph of our own making.
+        provider: `auto`, or the name of a provider, short (`cpu`, `cuda`) or as ONNX Runtime has it.
+        folder: Where the external data of a bare proto lies.
+        threads: Threads within an operator; ONNX Runtime's choice by default.
+
+    Raises:
+        ModelError: ONNX Runtime is missing or refuses the model.
+        SettingsError: No such provider here, or it was named and cannot start.
+    """
+    runtime = load_onnxruntime()
+    options = runtime.SessionOptions()
+    options.log_severity_level = 4
+    if threads:
+        options.intra_op_num_threads = threads
+    external = isinstance(model, Document) and model.has_external_data
+    if isinstance(model, Document) and not model.edits:
+        model, folder = model.proto, model.folder
+    if folder is not None and not isinstance(model, Document):
+        key = "session.model_external_initializers_file_folder_path"
+        options.add_session_config_entry(key, str(folder.resolve()))
+        external = True
+    if external and not isinstance(model, Document):
+        return Session(_start(runtime, _serialise(model), options, provider), None)
+    # A session made from bytes keeps them for ever; one made from a file does not.
+    temporary = tempfile.TemporaryDirectory(prefix="onnx-relief-")
+    path = Path(temporary.name, "model.onnx")
+    if isinstance(model, Document):
+        write_to(model, path.parent, path.name)
+    else:
+        path.write_bytes(_serialise(model))
+    return Session(_start(runtime, str(path), options, provider), temporary)
+
+
+def load_onnxruntime() -> ModuleType:
+    """Return the module onnxruntime.
+
+    Raises:
+        ModelError: It is not installed.
+    """
+    try:
+        return importlib.import_module("onnxruntime")
+    except ImportError as missing:
+        raise ModelError(
+            "running models needs ONNX Runtime: pip install 'onnx-relief[cpu]', or 'onnx-relief[gpu]'"
+        ) from missing
+
+
+def choose_providers(provider: str, available: Sequence[str]) -> list[str]:
+    """Return the providers to start, best first, for what the user asked.
+
+    >>> choose_providers("auto", ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    ['CUDAExecutionProvider', 'CPUExecutionProvider']
+    >>> choose_providers("cpu", ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    ['CPUExecutionProvider']
+
+    Raises:
+        SettingsError: The installed ONNX Runtime has no such provider.
+    """
+    if provider == "auto":
+        return [name for name in _BEST_FIRST if name in available] + [_CPU]
+    wanted = provider.lower().removesuffix("executionprovider")
+    for name in available:
+        if name.lower().removesuffix("executionprovider") == wanted:
+            return [name] if name == _CPU else [name, _CPU]
+    names = ", ".join(name.removesuffix("ExecutionProvider").lower() for name in available)
+    raise SettingsError(f"--provider {provider}: this ONNX Runtime offers auto, {names}")
+
+
+def _start(runtime: ModuleType, source: bytes | str, options: object, provider: str) -> object:
+    providers = choose_providers(provider, runtime.get_available_providers())
+    try:
+        session = runtime.InferenceSession(source, options, providers=providers, enable_fallback=0)
+    except Exception as error:
+        if len(providers) == 1:
+            raise ModelError(f"ONNX Runtime refuses the model: {_first_line(error)}") from error
+        if provider != "auto":
+            reason = _first_line(error)
+            raise SettingsError(f"--provider {provider} cannot start here: {reason}") from error
+        logger.warning("%s cannot start (%s); using the CPU", providers[0], _first_line(error))
+        return _start(runtime, source, options, "cpu")
+    started = session.get_providers()[0]
+    if started != providers[0]:
+        if provider != "auto":
+            raise SettingsError(
+                f"--provider {provider} cannot start here (missing driver, device or library?); "
+                f"leave the flag out to run on {started.removesuffix('ExecutionProvider')}"
+            )
+        logger.warning("%s cannot start here; using %s", providers[0], started)
+    return session
+
+
+def _serialise(proto: onnx.ModelProto) -> bytes:
+    try:
+        return proto.SerializeToString()
+    except Exception as error:
+        raise ModelError(
+            "the model is larger than 2 GB in one piece; save it with external data"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    line = text[0] if text else type(error).__name__
+    return line.removeprefix("[ONNXRuntimeError] : ").rstrip(". ")

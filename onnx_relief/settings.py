@@ -1,0 +1,90 @@
+"""What the user can decide about pruning, checked when it is said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from onnx_relief.errors import SettingsError
+from onnx_relief.graph.probes import Estimator, Granularity
+from onnx_relief.plan import Layer, LayerKind
+
+DEFAULT_ALPHA = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The choices of `prune`.
+
+    Attributes:
+        alpha: Share of each unit's signal to keep; overridden by the next three.
+        alpha_conv: The same for convolutions.
+        alpha_fc: The same for everything else.
+        alpha_layers: (pattern, alpha) by name of layer or weight; the last match counts.
+        estimator: How the signal of kernels is estimated.
+        granularity: Whether convolutions lose kernels or single weights.
+        only: Patterns; layers that match none of them are left alone.
+        skip: Patterns; layers that match one of them are left alone.
+        samples: At most so many samples of the calibration data, evenly spread; None for all.
+        batch_size: Samples per run, where the model leaves that open.
+        provider: Execution provider of ONNX Runtime.
+    """
+
+    alpha: float = DEFAULT_ALPHA
+    alpha_conv: float | None = None
+    alpha_fc: float | None = None
+    alpha_layers: tuple[tuple[str, float], ...] = ()
+    estimator: Estimator = Estimator.PAPER
+    granularity: Granularity = Granularity.KERNEL
+    only: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    samples: int | None = 1000
+    batch_size: int = 16
+    provider: str = "auto"
+
+    def __post_init__(self) -> None:
+        named = (("--alpha", self.alpha), ("--alpha-conv", self.alpha_conv))
+        layers = (("--alpha-layer " + pattern, value) for pattern, value in self.alpha_layers)
+        for flag, value in (*named, ("--alpha-fc", self.alpha_fc), *layers):
+            if value is not None and not 0.0 < value <= 1.0:
+                raise SettingsError(f"{flag} must lie in (0, 1], got {value}")
+        if self.samples is not None and self.samples < 1:
+            raise SettingsError(f"--samples must be at least 1, got {self.samples}")
+        if self.batch_size < 1:
+            raise SettingsError(f"--batch-size must be at least 1, got {self.batch_size}")
+
+    def alpha_for(self, layer: Layer) -> float:
+        """Return the alpha of one layer."""
+        for pattern, alpha in reversed(self.alpha_layers):
+            if matches(layer, pattern):
+                return alpha
+        special = self.alpha_conv if layer.kind is LayerKind.CONVOLUTION else self.alpha_fc
+        return self.alpha if special is None else special
+
+    def leaves_out(self, layer: Layer) -> str | None:
+        """Return why the user wants `layer` left alone, or None."""
+        if self.only and not any(matches(layer, pattern) for pattern in self.only):
+            return "it matches no --only pattern"
+        skipped = next((pattern for pattern in self.skip if matches(layer, pattern)), None)
+        return f"--skip {skipped}" if skipped is not None else None
+
+    def check_patterns(self, layers: tuple[Layer, ...]) -> None:
+        """Refuse a pattern that matches nothing: it is a typing mistake.
+
+        Raises:
+            SettingsError: Naming the pattern and some layers that exist.
+        """
+        alphas = (("--alpha-layer", pattern) for pattern, _ in self.alpha_layers)
+        said = (*(("--only", p) for p in self.only), *(("--skip", p) for p in self.skip), *alphas)
+        for flag, pattern in said:
+            if not any(matches(layer, pattern) for layer in layers):
+                names = ", ".join(layer.name for layer in layers[:5])
+                raise SettingsError(
+                    f"{flag} {pattern!r} matches no layer; `onnx-relief inspect` lists them ({names} ...)"
+                )
+
+
+def matches(layer: Layer, pattern: str) -> bool:
+    """Whether `pattern` (shell wildcards) names the layer or one of its weights."""
+    names = (layer.name, *(weight.name for weight in layer.weights))
+    return any(fnmatchcase(name, pattern) or name == pattern for name in names)

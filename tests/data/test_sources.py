@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from onnx_relief import data
+from onnx_relief.data import open_data
+from onnx_relief.errors import DataError
+
+
+def test_the_public_names_are_these() -> None:
+    assert set(data.__all__) == {"PRESETS", "Batch", "Dataset", "Preprocess", "open_data"}
+
+
+@pytest.mark.parametrize("name", ["missing.npz", "missing", "missing:train", "a.npz:train:x"])
+def test_what_does_not_exist_is_named(tmp_path: Path, spec: Any, name: Any) -> None:
+    with pytest.raises(DataError, match=f"{name} does not exist; give a folder"):
+        open_data(tmp_path / name, [spec("N", 2)])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("a.csv", "none of the forms of data"), ("a.png", "single picture has to lie in a folder")],
+)
+def test_other_files_are_refused(tmp_path: Path, spec: Any, name: Any, message: Any) -> None:
+    (tmp_path / name).write_bytes(b"1,2,3")
+    with pytest.raises(DataError, match=message):
+        open_data(tmp_path / name, [spec("N", 2)])
+
+
+def test_an_empty_folder_is_named(tmp_path: Path, spec: Any) -> None:
+    (tmp_path / "calib").mkdir()
+    with pytest.raises(DataError, match="calib is empty; give"):
+        open_data(tmp_path / "calib", [spec("N", 3, 4, 4)])
+
+
+def test_a_folder_without_pictures_is_named(tmp_path: Path, spec: Any) -> None:
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(DataError, match="holds no pictures"):
+        open_data(tmp_path, [spec("N", 3, 4, 4)])
+
+
+def test_a_colon_in_a_file_name_is_no_split(tmp_path: Path, spec: Any) -> None:
+    np.save(tmp_path / "a:train.npy", np.zeros((2, 3), np.float32))
+    assert open_data(tmp_path / "a:train.npy", [spec("N", 3)]).size == 2
+
+
+def test_a_split_of_a_folder_may_hold_feeds(tmp_path: Path, spec: Any) -> None:
+    for split, length in (("train", 1), ("test", 2)):
+        (tmp_path / split).mkdir()
+        np.savez(tmp_path / split / "0.npz", x=np.zeros((length, 3), np.float32))
+    (batch,) = open_data(f"{tmp_path}:test", [spec("N", 3)]).batches(1)
+    assert batch.feed["x"].shape == (2, 3)
+
+
+@pytest.mark.parametrize("source", [3, None, 2.5, b"abc"])
+def test_what_is_no_data_is_refused(spec: Any, source: Any) -> None:
+    with pytest.raises(DataError, match=r"data cannot be a|is a int; give"):
+        open_data(source, [spec("N", 3)])
+
+
+def test_a_model_without_inputs(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="leave --data out"):
+        open_data(tmp_path, [])

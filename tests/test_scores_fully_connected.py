@@ -1,0 +1,115 @@
+"""Scores of Gemm and MatMul against the equations written a second time, in every orientation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import mutually_broadcastable_shapes
+from reference import matmul_signals, shares
+from onnx import helper
+from scored import assert_scores, model_of, one_layer, run, scores_of
+
+few = settings(max_examples=int(__import__("os").environ.get("HX", 40)), deadline=None)
+sizes = st.integers(1, 4)
+seeds = st.integers(0, 2**32 - 1)
+
+
+def numbers(seed: int, *shape: int) -> Any:
+    rng = np.random.default_rng(seed)
+    return (rng.standard_normal(shape) * rng.choice([0.1, 1, 30])).astype(np.float32)
+
+
+@st.composite
+def products(draw: Any) -> tuple[Any, Any, bool]:
+    """Return x, a weight, and whether the weight stands on the left; any ranks and broadcasting."""
+    rows, inner, columns = draw(sizes), draw(sizes), draw(sizes)
+    batches = draw(mutually_broadcastable_shapes(num_shapes=2, max_dims=3, max_side=3))
+    left, right = ((*batch, *matrix) for batch, matrix in zip(batches.input_shapes, ((rows, inner), (inner, columns)), strict=True))
+    if draw(st.integers(0, 4)) == 0:
+        left = (inner,)
+    if draw(st.integers(0, 4)) == 0:
+        right = (inner,)
+    on_left, seed = draw(st.booleans()), draw(seeds)
+    x, weight = numbers(seed, *(right if on_left else left)), numbers(seed + 1, *(left if on_left else right))
+    return x, weight, on_left
+
+
+@few
+@given(products())
+def test_matmul(case: tuple[Any, Any, bool]) -> None:
+    x, weight, on_left = case
+    names = ["w", "x"] if on_left else ["x", "w"]
+    model = one_layer("MatMul", names, {"w": weight}, {"x": x})
+    y = weight @ x if on_left else x @ weight
+    np.testing.assert_allclose(run(model, {"x": x})["y"], y, rtol=1e-4, atol=1e-4*abs(y).max())
+    expected = shares(matmul_signals(x, weight, weight_left=on_left))
+    scores = scores_of(model, {"x": x})["layer"]
+    assert_scores(scores, *expected, np.zeros((len(expected[0]), 0)), rtol=1e-5, atol=1e-8)
+
+
+@st.composite
+def gemms(draw: Any) -> dict[str, Any]:
+    """Return operands of one Gemm by name, and what it is told to do with them."""
+    rows, inner, columns, seed = draw(sizes), draw(sizes), draw(sizes), draw(seeds)
+    turn_a, turn_b, on_left = draw(st.booleans()), draw(st.booleans()), draw(st.booleans())
+    a = numbers(seed, *((inner, rows) if turn_a else (rows, inner)))
+    b = numbers(seed + 1, *((columns, inner) if turn_b else (inner, columns)))
+    per_unit = (rows, 1) if on_left else (columns,)
+    shape = draw(st.sampled_from([None, per_unit, (1, columns), (rows, 1), (rows, columns), ()]))
+    factor = st.sampled_from([1.0, 0.5, -3.0])
+    return {
+        "x": b if on_left else a,
+        "w": a if on_left else b,
+        "c": None if shape is None else numbers(seed + 2, *shape),
+        "on_left": on_left,
+        "attributes": {"transA": int(turn_a), "transB": int(turn_b), "alpha": draw(factor), "beta": draw(factor)},
+    }
+
+
+@few
+@given(gemms())
+def test_gemm(case: dict[str, Any]) -> None:
+    x, weight, bias, on_left, said = (case[key] for key in ("x", "w", "c", "on_left", "attributes"))
+    constants = {"w": weight} | ({} if bias is None else {"c": bias})
+    names = [*(["w", "x"] if on_left else ["x", "w"]), *([] if bias is None else ["c"])]
+    model = one_layer("Gemm", names, constants, {"x": x}, **said)
+    a, b = (weight, x) if on_left else (x, weight)
+    a, b = a.T if said["transA"] else a, b.T if said["transB"] else b
+    data, matrix = (b, a) if on_left else (a, b)
+    signals = matmul_signals(data, matrix * said["alpha"], weight_left=on_left)
+    units = len(signals)
+    axis = -2 if on_left else -1
+    competes = bias is not None and bias.size == units and bias.shape[axis:][:1] == (units,) and bias.ndim >= -axis
+    strength = np.abs(bias.astype(np.float64).reshape(units, 1) * said["beta"]) if competes else np.zeros((units, 0))
+    scores = scores_of(model, {"x": x})["layer"]
+    assert_scores(scores, *shares(signals, strength), rtol=1e-5, atol=1e-8)
+
+
+ADDS = {
+    "MatMul, weight right": (["x", "w"], (3, 4), (2,), {}),
+    "MatMul, weight left": (["w", "x"], (3, 4), (3, 1), {}),
+}
+
+
+@pytest.mark.parametrize(("op", "names", "shape"), [
+    ("MatMul", ["x", "w"], (4,)),
+    ("MatMul", ["x", "w"], (1, 4)),
+    ("MatMul", ["w", "x"], (4, 1)),
+    ("Gemm", ["x", "w"], (4,)),
+    ("Gemm", ["w", "x"], (4, 1)),
+])
+@pytest.mark.parametrize("first", [False, True])
+def test_bias_in_a_following_add_competes(op: str, names: list[str], shape: tuple[int, ...], first: bool) -> None:
+    x, weight, bias = numbers(0, 4, 4), numbers(1, 4, 4), numbers(2, *shape)
+    nodes = [
+        helper.make_node(op, names, ["before"], name="layer"),
+        helper.make_node("Add", ["b", "before"] if first else ["before", "b"], ["y"]),
+    ]
+    model = model_of(nodes, {"w": weight, "b": bias}, {"x": x}, ["y"])
+    signals = matmul_signals(x, weight, weight_left=names[0] == "w")
+    expected = shares(signals, np.abs(bias.astype(np.float64)).reshape(4, 1))
+    assert_scores(scores_of(model, {"x": x})["layer"], *expected, rtol=1e-5, atol=1e-8)
