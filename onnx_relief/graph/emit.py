@@ -18,7 +18,7 @@ from onnx_relief.geometry import ConvGeometry
 from onnx_relief.graph.probes import Probe, ProbeKind
 
 _NEVER_NEGATIVE = ("Relu", "Sigmoid", "Softmax", "HardSigmoid", "Exp", "Abs", "Softplus")
-_BLOCK_ENTRIES = 150_000  # maps of one block, all channels together: 16 MB in float32
+_BLOCK_ENTRIES = 4_000_000  # maps of one block, all channels together: 16 MB in float32
 PREFIX = "onnx_relief::"
 _numbers = count()
 
@@ -85,6 +85,8 @@ class Emitter:
         ones: several times faster than the runtime's own reduction over a leading axis.
         """
         flat = self.reshape(tensor, 0, -1) if width is None else self.reshape(tensor, -1, width)
+        if self.opset < 9:  # There is no ConstantOfShape yet.
+            return self.reduce("ReduceSum", flat, 0, keepdims=True)
         shape = self.op("Shape", flat, dtype=np.int64)
         rows = self.op("Gather", shape, self.ints(0), axis=0, dtype=np.int64)
         ones = self.op("ConstantOfShape", rows, value=gs.Constant("", np.ones(1, self.dtype)))
@@ -225,7 +227,13 @@ def _hidden(to: Emitter, probe: Probe, tensor: gs.Tensor, node: gs.Node) -> Rows
     total = to.reduce("ReduceSum", states, 0, keepdims=False)
     read = to.op("Sub", total, last)
     if len(node.inputs) > 5 and not node.inputs[5].is_empty():
-        read = to.op("Add", read, to.op("Abs", to.cast(node.inputs[5])))
+        initial = to.op("Abs", to.cast(node.inputs[5]))
+        if len(node.inputs) > 4 and not node.inputs[4].is_empty():
+            # A sequence without steps reads no state, not even its initial one.
+            has_steps = to.op("Cast", node.inputs[4], to=9, dtype=np.bool_)
+            kind = 11 if to.dtype == np.float64 else 1
+            initial = to.op("Mul", initial, to.reshape(to.op("Cast", has_steps, to=kind), 1, -1, 1))
+        read = to.op("Add", read, initial)
     rows = to.reshape(to.reduce("ReduceSum", read, 1, keepdims=False), 1, probe.channels)
     if len(node.inputs) > 4 and not node.inputs[4].is_empty():
         positions = _steps(to, node.inputs[4])
@@ -277,6 +285,8 @@ def _patch_statistics(
         width = probe.channels * maps_per_channel
         return inside.sum_rows(inside.norms(inside.reshape(maps, 0, width, -1), 2), width)
 
+    if to.opset < 9:  # There is no Scan yet: all samples at once.
+        return to.reshape(statistics(to, tensor), -1)
     if to.opset < 10:
         return _for_each_sample(to, tensor, statistics)
     return _in_blocks(to, tensor, probe.channels * maps_per_channel, statistics)

@@ -130,7 +130,7 @@ def _convolution_probe(
         kind = ProbeKind.MAP
     elif granularity is Granularity.WEIGHT or layer.taps == 1:
         kind = ProbeKind.TAPS
-    elif per_channel <= 2 * layer.taps:
+    elif per_channel <= layer.taps:
         # Few filters read a channel that has many taps (depthwise): their own maps are the
         # cheaper way to the same norms than the Gram matrix of the patches.
         kind, node = ProbeKind.KERNELS, site.node.output[0]

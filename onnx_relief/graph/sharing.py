@@ -1,4 +1,4 @@
-"""Refuse weights that something else reads too: changing them for one reader would change the other.
+"""Refuse weights that something else reads too: a change for one reader would change the other.
 
 Several layers may share a weight: then a weight goes only if none of them wants it. Any other
 reader (an embedding lookup, an output of the graph, an operator we do not know) forbids the change.
@@ -6,12 +6,17 @@ reader (an embedding lookup, an output of the graph, an operator we do not know)
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from onnx_relief.graph.sites import Part, Refusal, Site
-from onnx_relief.graph.walk import Model, Scope, Use, node_key
-
-Place = tuple[str, str]
+from onnx_relief.graph.views import TensorView
+from onnx_relief.graph.walk import Model, Place, TensorHome, Use, node_key
 
 
 def without_foreign_readers(sites: list[Site], model: Model) -> tuple[list[Site], list[Refusal]]:
@@ -31,20 +36,24 @@ def without_foreign_readers(sites: list[Site], model: Model) -> tuple[list[Site]
 
 def _one_round(sites: list[Site], model: Model) -> tuple[list[Site], list[Refusal]]:
     scopes = {scope.path: scope for scope in model.scopes}
-    readers = {
+    own = {
         (part.view.passing[-1], place)
         for site in sites
         for part in site.tensors
         for place in _readers_of(site)
     }
-    steps = {place for site in sites for part in site.tensors for place in part.view.passing[1:]}
+    steps = {(p, 0) for site in sites for part in site.tensors for p in part.view.passing[1:]}
+    disagreed = _seen_differently(part.view for site in sites for part in site.tensors)
 
     def foreign(part: Part) -> str | None:
-        for path, name in part.view.passing:
+        home = part.view.home
+        if home in disagreed:
+            return "other nodes see it with another shape or zero point"
+        for path, name in dict.fromkeys((*part.view.passing, *model.places.get(home, ()))):
             for use in scopes[path].uses.get(name, []):
                 if use.node is None:
                     return f"{name!r} is also an output of the graph"
-                if ((path, name), _place(use)) not in readers and _place(use) not in steps:
+                if ((path, name), _place(use)) not in own and _place(use) not in steps:
                     return f"{use.node.op_type} {node_key(use.node)!r} reads it too"
         return None
 
@@ -63,17 +72,45 @@ def _one_round(sites: list[Site], model: Model) -> tuple[list[Site], list[Refusa
     return kept, refusals
 
 
-def _place(use: Use) -> Place:
+def _seen_differently(views: Iterable[TensorView]) -> set[TensorHome]:
+    """Return the constants that cannot be changed at one place alone: not all see the same there.
+
+    Two DequantizeLinear may give one tensor two zero points, and the calls of a function may give
+    one ConstantOfShape two shapes.
+    """
+    by_home: dict[TensorHome, list[TensorView]] = defaultdict(list)
+    for view in views:
+        by_home[view.home].append(view)
+    return {home for home, seen in by_home.items() if any(_differ(seen[0], v) for v in seen[1:])}
+
+
+def _differ(first: TensorView, second: TensorView) -> bool:
+    if first.stored_shape != second.stored_shape:
+        return True
+    if first.zero.ndim == second.zero.ndim == 0:
+        return bool(first.zero != second.zero)
+    return not np.array_equal(_zeros_as_stored(first), _zeros_as_stored(second))
+
+
+def _zeros_as_stored(view: TensorView) -> NDArray[Any]:
+    zeros = np.empty(view.size, dtype=view.zero.dtype)
+    zeros[view.places()] = view.zero
+    return zeros
+
+
+def _place(use: Use) -> tuple[Place, int]:
+    """Return where a tensor is read: by the node that makes this, at this input."""
     assert use.node is not None
-    return (use.scope.path, _first_output(use.node.output))
+    return (use.scope.path, next((name for name in use.node.output if name), "")), use.index
 
 
-def _first_output(outputs: object) -> str:
-    return next((str(name) for name in outputs if name), "")  # type: ignore[attr-defined]
-
-
-def _readers_of(site: Site) -> list[Place]:
-    """The nodes that read the site's constants: its own, and the Add that follows it."""
-    scope: Scope = site.scope
-    own = (scope.path, _first_output(site.node.output))
-    return [own] if site.output in site.node.output else [own, (scope.path, site.output)]
+def _readers_of(site: Site) -> list[tuple[Place, int]]:
+    """The inputs that may hold the site's constants: its node's, and those of the Add after it."""
+    path = site.scope.path
+    made = next((name for name in site.node.output if name), "")
+    read = [((path, made), i) for i in range(len(site.node.input)) if i != site.data_input]
+    return (
+        read
+        if site.output in site.node.output
+        else [*read, *(((path, site.output), i) for i in (0, 1))]
+    )

@@ -1,4 +1,4 @@
-"""The operators between a stored constant and the node that uses it: one table row for each.
+"""The operators between a stored constant and the node that uses it, one table row for each.
 
 None of them mixes values, so each is run twice: on the values, to read the weight, and on the
 element numbers of the stored tensor, to learn which stored element a pruned weight is.
@@ -7,7 +7,7 @@ element numbers of the stored tensor, to learn which stored element a pruned wei
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,22 @@ from onnx_relief.errors import ModelError
 from onnx_relief.graph.walk import attributes, node_key
 
 Array = NDArray[Any]
+Operands = list[Array | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """How a constant looks at one place of the graph.
+
+    Attributes:
+        shape: Its shape.
+        dtype: Its element type.
+        zero: The stored value that reads as zero: one, or one per element (zero points).
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    zero: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,31 +45,26 @@ class Step:
     on_places: Callable[[Array], Array]
 
 
-StepMaker = Callable[
-    [TensorView, onnx.NodeProto, list[Array | None]],
-    tuple[Step, tuple[int, ...], np.dtype[Any], Array],
-]
-_Made = tuple[Step, tuple[int, ...], np.dtype[Any], Array]
+StepMaker = Callable[[Look, onnx.NodeProto, Operands], tuple[Step, Look]]
 
 
-def _moving(before: TensorView, move: Callable[[Array], Array]) -> _Made:
+def _moving(before: Look, move: Callable[[Array], Array]) -> tuple[Step, Look]:
     """A step that only moves elements: values, places and zero points move alike."""
     empty = np.broadcast_to(np.zeros((), before.dtype), before.shape)
     zero = before.zero if before.zero.ndim == 0 else move(before.zero)
-    step = Step(move, move)
-    return step, move(empty).shape, before.dtype, zero
+    return Step(move, move), Look(move(empty).shape, before.dtype, zero)
 
 
-def _identity(before: TensorView, node: onnx.NodeProto, operands: list[Array | None]) -> _Made:
+def _identity(before: Look, _node: onnx.NodeProto, _operands: Operands) -> tuple[Step, Look]:
     return _moving(before, lambda array: array)
 
 
-def _transpose(before: TensorView, node: onnx.NodeProto, operands: list[Array | None]) -> _Made:
+def _transpose(before: Look, node: onnx.NodeProto, _operands: Operands) -> tuple[Step, Look]:
     order = attributes(node).get("perm") or tuple(reversed(range(len(before.shape))))
     return _moving(before, lambda array: array.transpose(order))
 
 
-def _reshape(before: TensorView, node: onnx.NodeProto, operands: list[Array | None]) -> _Made:
+def _reshape(before: Look, node: onnx.NodeProto, operands: Operands) -> tuple[Step, Look]:
     target = operands[0] if operands else attributes(node)["shape"]
     sizes = [int(size) for size in np.asarray(target).reshape(-1)]
     if not attributes(node).get("allowzero"):
@@ -61,44 +72,43 @@ def _reshape(before: TensorView, node: onnx.NodeProto, operands: list[Array | No
     return _moving(before, lambda array: array.reshape(sizes))
 
 
-def _squeeze(before: TensorView, node: onnx.NodeProto, operands: list[Array | None]) -> _Made:
+def _squeeze(before: Look, node: onnx.NodeProto, operands: Operands) -> tuple[Step, Look]:
     axes = operands[0] if operands else attributes(node).get("axes")
     which = None if axes is None else tuple(int(axis) for axis in np.asarray(axes).reshape(-1))
     return _moving(before, lambda array: np.squeeze(array, which))
 
 
-def _unsqueeze(before: TensorView, node: onnx.NodeProto, operands: list[Array | None]) -> _Made:
+def _unsqueeze(before: Look, node: onnx.NodeProto, operands: Operands) -> tuple[Step, Look]:
     axes = operands[0] if operands else attributes(node)["axes"]
     which = tuple(int(axis) for axis in np.asarray(axes).reshape(-1))
     return _moving(before, lambda array: np.expand_dims(array, which))
 
 
-def _cast(before: TensorView, node: onnx.NodeProto, operands: list[Array | None]) -> _Made:
+def _cast(before: Look, node: onnx.NodeProto, _operands: Operands) -> tuple[Step, Look]:
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(attributes(node)["to"]))
     step = Step(lambda array: array.astype(dtype), lambda places: places)
-    return step, before.shape, dtype, before.zero
+    return step, replace(before, dtype=dtype)
 
 
-def _dequantize(before: TensorView, node: onnx.NodeProto, operands: list[Array | None]) -> _Made:
+def _dequantize(before: Look, node: onnx.NodeProto, operands: Operands) -> tuple[Step, Look]:
     scale = operands[0]
     if scale is None:
         raise ModelError(f"DequantizeLinear {node_key(node)!r} has no scale")
     zero_point = operands[1] if len(operands) > 1 else None
     settings = attributes(node)
     axis, block = int(settings.get("axis", 1)), int(settings.get("block_size", 0))
-    scales = _per_element(scale, before.shape, axis, block)
+    scales = _per_element(scale.astype(np.float64), before.shape, axis, block)
     kind = before.dtype if zero_point is None else zero_point.dtype
     zeros = np.zeros((), kind) if zero_point is None else zero_point
     zeros = _per_element(zeros, before.shape, axis, block)
-
     wanted = settings.get("output_dtype", 0)
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(wanted)) if wanted else scale.dtype
 
     def values(array: Array) -> Array:
         wide = array.astype(np.float64) - zeros.astype(np.float64)
-        return (wide * scales.astype(np.float64)).astype(dtype)
+        return np.asarray((wide * scales).astype(dtype))
 
-    return Step(values, lambda places: places), before.shape, dtype, zeros
+    return Step(values, lambda places: places), Look(before.shape, dtype, zeros)
 
 
 def _per_element(array: Array, shape: tuple[int, ...], axis: int, block: int) -> Array:
@@ -109,7 +119,7 @@ def _per_element(array: Array, shape: tuple[int, ...], axis: int, block: int) ->
         array = np.repeat(array, block, axis)
         cut = [slice(None)] * array.ndim
         cut[axis] = slice(shape[axis])
-        return array[tuple(cut)]
+        return np.broadcast_to(array[tuple(cut)], shape)
     spread = [1] * len(shape)
     spread[axis] = array.size
     return np.broadcast_to(array.reshape(spread), shape)
@@ -124,5 +134,3 @@ STEPS: dict[str, StepMaker] = {
     "Cast": _cast,
     "DequantizeLinear": _dequantize,
 }
-
-

@@ -1,14 +1,11 @@
-"""Constants seen through the operators between where they are kept and where they are used.
+"""Constants as the nodes that use them see them, whatever keeps them.
 
 Weights are not always initializers: they come from Constant nodes, ConstantOfShape or sparse
-initializers, and pass through Identity, Transpose, Cast, Reshape and the like. None of these mixes
-values, so each is run twice: on the values, to read the weight, and on the element numbers of the
-stored tensor, to learn which stored element a pruned weight is.
+initializers, and pass through Identity, Transpose, Cast, Reshape and the like.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +14,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from onnx_relief.errors import ModelError, ReliefError, UnsupportedError
+from onnx_relief.errors import ReliefError, UnsupportedError
 from onnx_relief.graph import external
 from onnx_relief.graph.document import Document
+from onnx_relief.graph.steps import STEPS, Look, Step, StepMaker
 from onnx_relief.graph.storage import read, read_sparse
 from onnx_relief.graph.walk import (
+    STANDARD,
     Holder,
     Place,
     Scope,
@@ -30,9 +29,10 @@ from onnx_relief.graph.walk import (
     home_of,
     node_key,
 )
+from onnx_relief.graph.walk import attributes as attributes
 
 Array = NDArray[Any]
-STANDARD = ("", "ai.onnx")
+FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,20 +42,31 @@ class TensorView:
     Attributes:
         home: Where it is kept.
         stored_shape: Its shape there.
-        shape: Its shape as the node sees it.
-        dtype: Its element type as the node sees it.
+        look: Shape, element type and zero as the node sees it.
         steps: The operators between.
-        zero: The stored value that reads as zero: one, or one per element as seen (zero points).
-        passing: Names of the tensors between, as (scope path, name), the stored one first.
+        passing: The tensors between, the stored one first.
     """
 
     home: TensorHome
     stored_shape: tuple[int, ...]
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
+    look: Look
     steps: tuple[Step, ...]
-    zero: Array
     passing: tuple[Place, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape as the node sees it."""
+        return self.look.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Its element type as the node sees it."""
+        return self.look.dtype
+
+    @property
+    def zero(self) -> Array:
+        """The stored value that reads as zero: one, or one per element as seen (zero points)."""
+        return self.look.zero
 
     @property
     def size(self) -> int:
@@ -71,7 +82,7 @@ class TensorView:
 
 
 class Constants:
-    """Everything constant in a document, to be read by home; nothing is loaded before it is asked for."""
+    """Everything constant in a document, read by home; nothing is loaded before it is asked for."""
 
     def __init__(self, document: Document) -> None:
         self._document = document
@@ -123,15 +134,20 @@ class Constants:
         if isinstance(kept, onnx.TensorProto):
             kind = onnx.TensorProto.DataType.Name(kept.data_type)
             if kind in external.PACKED_BITS:
-                return f"it packs several {kind.lower()} values into one byte"
+                return f"its {kind.lower()} values share bytes"
         return None
 
     def resolve(self, scope: Scope, name: str) -> TensorView | str:
-        """Return the constant that `scope` sees as `name`, or the reason in words why it is none."""
+        """Return the constant that `scope` sees as `name`, or why it is none, in words."""
         try:
             return self._resolve(scope, name)
         except (ReliefError, ValueError, LookupError, TypeError, RecursionError) as error:
             return f"{name!r} cannot be computed ({error})"
+
+    def array(self, scope: Scope, name: str) -> Array | None:
+        """Return the values of the constant `name`, or None if it is no constant."""
+        view = self.resolve(scope, name)
+        return None if isinstance(view, str) else self.values(view)
 
     def _resolve(self, scope: Scope, name: str) -> TensorView | str:
         definer = scope.definer(name)
@@ -142,14 +158,14 @@ class Constants:
             return self._stored_view(definer, name)
         if node is None:
             return f"{name!r} is an input of the {'body' if definer.parent else 'model'}"
-        standard = node.domain in STANDARD
-        if standard and node.op_type == "Constant":
+        operator = node.op_type if node.domain in STANDARD else ""
+        if operator == "Constant":
             return self._stored_view(definer, name)
-        if standard and node.op_type == "ConstantOfShape":
+        if operator == "ConstantOfShape":
             shape = self.array(definer, node.input[0])
             if shape is not None:
                 return self._stored_view(definer, name, tuple(int(size) for size in shape))
-        make = STEPS.get(node.op_type) if standard else None
+        make = STEPS.get(operator)
         if make is None:
             return f"{name!r} is computed at run time by {node.op_type} {node_key(node)!r}"
         before = self.resolve(definer, node.input[0])
@@ -157,24 +173,17 @@ class Constants:
             return before
         return self._through(before, make, definer, node)
 
-    def array(self, scope: Scope, name: str) -> Array | None:
-        """Return the values of the constant `name`, or None if it is no constant."""
-        view = self.resolve(scope, name)
-        return None if isinstance(view, str) else self.values(view)
-
     def _stored_view(
         self, definer: Scope, name: str, filled: tuple[int, ...] | None = None
     ) -> TensorView | str:
         home = home_of(definer, name)
-        if home not in self._homes:
-            return f"{name!r} is kept inside a local function where it cannot be changed"
         try:
             shape, dtype = self.shape_and_type(home)
         except (KeyError, TypeError, UnsupportedError):
-            return f"{name!r} has an element type that is not a number"
+            return f"{name!r} does not hold numbers of its own"
         shape = shape if filled is None else filled
-        zero = np.zeros((), dtype)
-        return TensorView(home, shape, shape, dtype, (), zero, ((definer.path, name),))
+        look = Look(shape, dtype, np.zeros((), dtype))
+        return TensorView(home, shape, look, (), ((definer.path, name),))
 
     def _through(
         self, before: TensorView, make: StepMaker, scope: Scope, node: onnx.NodeProto
@@ -185,19 +194,20 @@ class Constants:
         ]
         if missing:
             return f"{missing[0]!r}, which {node.op_type} {node_key(node)!r} needs, is not constant"
-        step, shape, dtype, zero = make(before, node, operands)
+        step, look = make(before.look, node, operands)
         passing = (*before.passing, (scope.path, node.output[0]))
-        steps = (*before.steps, step)
-        return TensorView(before.home, before.stored_shape, shape, dtype, steps, zero, passing)
+        return TensorView(before.home, before.stored_shape, look, (*before.steps, step), passing)
 
 
 def tensor_in(node: onnx.NodeProto) -> onnx.TensorProto | onnx.SparseTensorProto | None:
-    """Return the tensor that a Constant or ConstantOfShape node holds, None for other attributes."""
+    """Return the tensor that a Constant or ConstantOfShape holds; None for other attributes."""
     for attribute in node.attribute:
         if attribute.name == "value":
-            return attribute.t
+            dense: onnx.TensorProto = attribute.t
+            return dense
         if attribute.name == "sparse_value":
-            return attribute.sparse_tensor
+            sparse: onnx.SparseTensorProto = attribute.sparse_tensor
+            return sparse
     return None
 
 

@@ -19,6 +19,9 @@ _HOME_KEY = "onnx_relief.home"
 Holder = onnx.TensorProto | onnx.SparseTensorProto | onnx.NodeProto
 """What can hold a constant; a node is a Constant or a ConstantOfShape."""
 
+STANDARD = ("", "ai.onnx")
+"""Spellings of the default operator domain."""
+
 Place = tuple[str, str]
 """A tensor of the expanded model: path of the graph that defines it, and its name there."""
 
@@ -96,7 +99,7 @@ class Model:
     def opset(self) -> int:
         """Version of the default operator set."""
         return next(
-            (entry.version for entry in self.proto.opset_import if entry.domain in ("", "ai.onnx")),
+            (entry.version for entry in self.proto.opset_import if entry.domain in STANDARD),
             1,
         )
 
@@ -211,7 +214,7 @@ def _held(body: onnx.GraphProto | onnx.FunctionProto) -> dict[str, Holder]:
         found |= {tensor.name: tensor for tensor in body.initializer}
         found |= {sparse.values.name: sparse for sparse in body.sparse_initializer}
     for node in body.node:
-        if node.op_type in ("Constant", "ConstantOfShape") and node.domain in ("", "ai.onnx"):
+        if node.op_type in ("Constant", "ConstantOfShape") and node.domain in STANDARD:
             found[node.output[0]] = node
     return found
 

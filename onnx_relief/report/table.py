@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -22,6 +23,8 @@ from onnx_relief.results import Evaluation, Latency, ModelCost
 
 _NAMED: Final = 3
 """How many layers or nodes a reason names before it only counts them."""
+
+_QUOTED: Final = re.compile(r"'[^']*'")
 
 
 def report_table(report: Report, *, verbose: bool = False) -> RenderableType:
@@ -126,18 +129,22 @@ def _score_line(evaluation: Evaluation) -> Text:
 def _grouped(
     title: str, entries: Iterable[tuple[str | None, str]], verbose: bool
 ) -> list[RenderableType]:
-    groups: dict[str, list[str]] = {}
+    groups: dict[str, list[tuple[str, str]]] = {}
     for reason, name in entries:
-        groups.setdefault(str(reason), []).append(name)
+        # Reasons that differ in the names of nodes only are one reason.
+        groups.setdefault(_QUOTED.sub("...", str(reason)), []).append((str(reason), name))
     if not groups:
         return []
-    lines: list[RenderableType] = [Text(f"{title}:", style="bold")]
-    for reason, names in groups.items():
-        shown = names if verbose else names[:_NAMED]
-        more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
-        named = ", ".join(map(plain, shown))
-        lines.append(Text(f"  {len(names):>4} x {plain(reason)}: {named}{more}"))
-    return lines
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(justify="right")
+    grid.add_column(overflow="fold")
+    for general, members in groups.items():
+        reason = members[0][0] if len({reason for reason, _ in members}) == 1 else general
+        shown = members if verbose else members[:_NAMED]
+        more = f" and {len(members) - len(shown)} more" if len(members) > len(shown) else ""
+        named = ", ".join(plain(name) for _, name in shown)
+        grid.add_row(f"  {len(members):,} x", Text(f"{plain(reason)}: {named}{more}"))
+    return [Text(f"{title}:", style="bold"), grid]
 
 
 def _add_counts(table: Table, label: str, before: float | None, after: float | None) -> None:

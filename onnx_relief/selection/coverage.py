@@ -41,13 +41,13 @@ def keep_covering_set(scores: NDArray[np.float64], alpha: float) -> BoolArray:
     if alpha == 1.0 or scores.shape[-1] == 0:
         return np.ones(scores.shape, dtype=bool)
 
+    # Powers of two change no digit, and keep sums from overflowing and shares from underflowing.
+    _, exponents = np.frexp(scores.max(axis=-1, keepdims=True))
+    scores = np.ldexp(scores, -exponents)
     order = np.argsort(-scores, axis=-1, kind="stable")
     running = np.cumsum(np.take_along_axis(scores, order, axis=-1), axis=-1)
     before = np.zeros_like(running)
     before[..., 1:] = running[..., :-1]
     keep = np.empty(scores.shape, dtype=bool)
-    needed = before < alpha * running[..., -1:]
-    # alpha * total can underflow to 0 for the tiniest of rows; their strongest entry still stays.
-    needed[..., 0] |= running[..., -1] > 0
-    np.put_along_axis(keep, order, needed, axis=-1)
+    np.put_along_axis(keep, order, before < alpha * running[..., -1:], axis=-1)
     return keep

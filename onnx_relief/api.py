@@ -1,0 +1,364 @@
+"""The Python API: what the commands do, with values instead of files.
+
+>>> import onnx_relief as relief
+>>> result = relief.prune("model.onnx", {"image": pictures}, alpha=0.95)  # doctest: +SKIP
+>>> result.save("smaller.onnx")  # doctest: +SKIP
+
+No function changes the model it is given.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, TypeVar
+
+import onnx
+
+from onnx_relief.data import Dataset, Preprocess, open_data
+from onnx_relief.errors import SettingsError
+from onnx_relief.evaluation import compare_models, evaluate_model
+from onnx_relief.files import write_file
+from onnx_relief.graph.cost import cost_of, total_bytes
+from onnx_relief.graph.document import Document, input_specs, load
+from onnx_relief.graph.layers import find_layers
+from onnx_relief.graph.probes import Estimator, Granularity
+from onnx_relief.graph.save import save, write_to
+from onnx_relief.job import Sources, account, compared, open_job, run
+from onnx_relief.plan import PrunePlan
+from onnx_relief.positions import positions_on_data, positions_on_shapes
+from onnx_relief.progress import ticker
+from onnx_relief.report.build import Report, as_plain, to_json
+from onnx_relief.results import Evaluation, Latency, ModelCost, Progress, Score
+from onnx_relief.scores import Array, scores_by_weight, write_scores
+from onnx_relief.settings import DEFAULT_ALPHA, Settings
+
+Model = str | os.PathLike[str] | onnx.ModelProto
+Path_ = str | os.PathLike[str]
+Choice = TypeVar("Choice", bound=Enum)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Result:
+    """What `prune` made.
+
+    Attributes:
+        document: The pruned model with everything that its file will hold.
+        plan: What was kept.
+        report: What was measured and what to make of it.
+        scores: By weight, what each connection was worth; empty where a plan was replayed.
+    """
+
+    document: Document
+    plan: PrunePlan
+    report: Report
+    scores: Mapping[str, Array]
+
+    @property
+    def model(self) -> onnx.ModelProto | Document:
+        """The pruned model; a document if it has data in other files, which only `save` writes."""
+        return self.document if self.document.has_external_data else self.document.proto
+
+    def save(self, path: Path_, *, force: bool = False) -> None:
+        """Write the pruned model, completely or not at all.
+
+        Raises:
+            OutputError: It cannot be written there, or is there already and `force` is not set.
+        """
+        save(self.document, path, force=force)
+
+    def save_plan(self, path: Path_, *, force: bool = False) -> None:
+        """Write the plan as JSON; errors as `save`."""
+        data = self.plan.to_json().encode()
+        write_file(Path(path), "path", lambda file: file.write(data), force=force)
+
+    def save_report(self, path: Path_, *, force: bool = False) -> None:
+        """Write the report as JSON; errors as `save`."""
+        data = self.report.to_json().encode()
+        write_file(Path(path), "path", lambda file: file.write(data), force=force)
+
+    def save_scores(self, path: Path_, *, force: bool = False) -> None:
+        """Write the scores as ``.npz``, one array per weight; errors as `save`.
+
+        Raises:
+            SettingsError: There are none, because a plan was replayed.
+        """
+        if not self.scores:
+            raise SettingsError("a replayed plan has no scores; prune with data to get them")
+        write_file(
+            Path(path), "path", lambda file: write_scores(file, self.scores), force=force
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What `compare` found.
+
+    Attributes:
+        first: Size and work of the first model.
+        second: The same of the second.
+        evaluation: How far their outputs lie apart; None without data.
+        latency: How long each takes; None without data.
+    """
+
+    first: ModelCost
+    second: ModelCost
+    evaluation: Evaluation | None
+    latency: Latency | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        plain = as_plain(self)
+        for name, cost in (("first", self.first), ("second", self.second)):
+            plain[name] |= {"macs": cost.macs, "effective_macs": cost.effective_macs}
+        return {"format": "onnx-relief comparison 1", **plain}
+
+    def to_json(self) -> str:
+        """Return it as JSON text."""
+        return to_json(self.to_dict())
+
+
+def prune(
+    model: Model,
+    data: object | None = None,
+    *,
+    alpha: float = DEFAULT_ALPHA,
+    alpha_conv: float | None = None,
+    alpha_fc: float | None = None,
+    alpha_layer: Mapping[str, float] | None = None,
+    estimator: str = "paper",
+    granularity: str = "kernel",
+    only: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    samples: int | None = 1000,
+    batch_size: int = 16,
+    provider: str = "auto",
+    eval_data: object | None = None,
+    metric: str | None = None,
+    output: str | None = None,
+    preprocess: Preprocess | None = None,
+    strict: bool = False,
+    plan: PrunePlan | Path_ | None = None,
+    dump_activations: Path_ | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Return a copy of a model whose connections that carry little signal are zero.
+
+    Args:
+        model: Path of an ONNX file, or a model in memory; it is not changed.
+        data: Calibration data: a path of any form that the command line takes, an array, a mapping
+            from input names to arrays (and ``labels``), or an iterable of feeds.
+        alpha: Share of each unit's signal to keep, in (0, 1].
+        alpha_conv: The same for convolutions alone.
+        alpha_fc: The same for everything but convolutions.
+        alpha_layer: The same by pattern of layer or weight names; the last match counts.
+        estimator: ``paper`` or ``mean-map``.
+        granularity: ``kernel`` or ``weight``, for convolutions.
+        only: Patterns; layers that match none of them are left alone.
+        skip: Patterns; layers that match one of them are left alone.
+        samples: At most so many samples of `data`, evenly spread; None for all.
+        batch_size: Samples per run, where the model leaves that open.
+        provider: Execution provider of ONNX Runtime, or ``auto``.
+        eval_data: What both models are compared on; by default the calibration data.
+        metric: ``accuracy``, ``top5``, ``agreement``, ``cosine`` or ``error``.
+        output: The output that the metric looks at.
+        preprocess: How samples become what the model takes.
+        strict: Whether a broken picture is an error instead of being skipped and counted.
+        plan: A plan, or the path of one, to replay instead of measuring.
+        dump_activations: Folder for the raw inputs of every layer.
+        progress: Called with (stage, done, total or None).
+
+    Raises:
+        ReliefError: One sentence that says what, where, and what to do.
+    """
+    settings = Settings(
+        alpha=alpha,
+        alpha_conv=alpha_conv,
+        alpha_fc=alpha_fc,
+        alpha_layers=tuple((alpha_layer or {}).items()),
+        estimator=chosen("estimator", Estimator, estimator),
+        granularity=chosen("granularity", Granularity, granularity),
+        only=tuple(only),
+        skip=tuple(skip),
+        samples=samples,
+        batch_size=batch_size,
+        provider=provider,
+    )
+    job = open_job(
+        load(model),
+        Sources(
+            data=data, eval_data=eval_data, preprocess=preprocess or Preprocess(), strict=strict
+        ),
+        settings,
+        plan=plan if plan is None or isinstance(plan, PrunePlan) else read_plan(Path(plan)),
+        metric=metric,
+        output=output,
+    )
+    dump = None if dump_activations is None else Path(dump_activations)
+    pruned = run(job, progress=progress, dump=dump)
+    with tempfile.TemporaryDirectory(prefix="onnx-relief-") as folder:
+        written = write_to(pruned.document, Path(folder), "model.onnx")
+        name = f"{job.document.name}, pruned"
+        report = account(job, pruned, written, name=name, progress=progress)
+    return Result(
+        document=pruned.document,
+        plan=pruned.plan,
+        report=report,
+        scores=scores_by_weight(pruned, settings.granularity),
+    )
+
+
+def evaluate(
+    model: Model,
+    data: object,
+    *,
+    against: Model | None = None,
+    metric: str | None = None,
+    output: str | None = None,
+    batch_size: int = 16,
+    provider: str = "auto",
+    preprocess: Preprocess | None = None,
+    strict: bool = False,
+    progress: Progress | None = None,
+) -> Score | Evaluation:
+    """Return how well a model does on labelled data, or how far it is from another one.
+
+    Args:
+        model: Path of an ONNX file, or a model in memory; it is not changed.
+        data: Data of any form that `prune` takes.
+        against: The dense model to compare with; needed without labels.
+        metric: As `prune` takes it.
+        output: The output that the metric looks at.
+        batch_size: Samples per run, where the model leaves that open.
+        provider: Execution provider of ONNX Runtime, or ``auto``.
+        preprocess: How samples become what the model takes.
+        strict: Whether a broken picture is an error.
+        progress: Called with (stage, done, total or None).
+
+    Raises:
+        ReliefError: One sentence that says what, where, and what to do.
+    """
+    document = load(model)
+    opened = _opened(document, data, preprocess, strict)
+    tick = ticker(progress, "running the model", opened.size)
+    if against is None:
+        return evaluate_model(
+            document,
+            opened,
+            metric=metric,
+            output=output,
+            batch_size=batch_size,
+            provider=provider,
+            tick=tick,
+        )
+    return compare_models(
+        load(against),
+        document,
+        opened,
+        metric=metric,
+        output=output,
+        batch_size=batch_size,
+        provider=provider,
+        tick=tick,
+    )
+
+
+def compare(
+    first: Model,
+    second: Model,
+    data: object | None = None,
+    *,
+    metric: str | None = None,
+    output: str | None = None,
+    batch_size: int = 16,
+    provider: str = "auto",
+    preprocess: Preprocess | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    strict: bool = False,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Return size, work, outputs and latency of two models side by side.
+
+    Args:
+        first: What the other is measured against.
+        second: The other one.
+        data: Data of any form that `prune` takes; without it only sizes are compared.
+        metric: As `prune` takes it.
+        output: The output that the metric looks at.
+        batch_size: Samples per run, where the models leave that open.
+        provider: Execution provider of ONNX Runtime, or ``auto``.
+        preprocess: How samples become what the models take.
+        shapes: Without data, the shapes of inputs with free sizes.
+        strict: Whether a broken picture is an error.
+        progress: Called with (stage, done, total or None).
+
+    Raises:
+        ReliefError: One sentence that says what, where, and what to do.
+    """
+    documents = [load(first), load(second)]
+    evaluation, latency, opened = None, None, None
+    if data is not None:
+        opened = _opened(documents[0], data, preprocess, strict)
+        settings = Settings(batch_size=batch_size, provider=provider)
+        evaluation, latency = compared(
+            *documents, opened, settings, metric=metric, output=output, progress=progress
+        )
+    elif metric is not None or output is not None:
+        raise SettingsError("--metric and --output need data to compare on; give --data")
+    costs = [_cost(document, opened, shapes or {}, provider, progress) for document in documents]
+    return Comparison(first=costs[0], second=costs[1], evaluation=evaluation, latency=latency)
+
+
+def read_plan(path: Path) -> PrunePlan:
+    """Return the plan in a file.
+
+    Raises:
+        SettingsError: It cannot be read or is no plan.
+    """
+    try:
+        return PrunePlan.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise SettingsError(f"--plan {path} cannot be read: {reason}; check the path") from error
+    except SettingsError as error:
+        raise SettingsError(f"--plan {path}: {error}; make one with --save-plan") from error
+
+
+def chosen(flag: str, kind: type[Choice], value: str) -> Choice:
+    """Return the member of `kind` that the user named.
+
+    Raises:
+        SettingsError: There is none.
+    """
+    try:
+        return kind(value)
+    except ValueError as error:
+        names = ", ".join(str(member.value) for member in kind)
+        raise SettingsError(f"--{flag} {value!r} does not exist; choose one of {names}") from error
+
+
+def _opened(
+    document: Document, data: object, preprocess: Preprocess | None, strict: bool
+) -> Dataset:
+    inputs = input_specs(document.proto)
+    return open_data(data, inputs, preprocess=preprocess or Preprocess(), strict=strict)
+
+
+def _cost(
+    document: Document,
+    data: Dataset | None,
+    shapes: Mapping[str, tuple[int, ...]],
+    provider: str,
+    progress: Progress | None,
+) -> ModelCost:
+    survey = find_layers(document)
+    if data is not None:
+        positions = positions_on_data(survey, data, provider)
+    else:
+        positions = positions_on_shapes(survey, input_specs(document.proto), shapes, provider)
+    tick = ticker(progress, "reading the model", total_bytes(document))
+    return cost_of(survey, positions.by_layer, tick=tick)

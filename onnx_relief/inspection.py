@@ -1,0 +1,160 @@
+"""Look at a model without changing it: its layers, what they cost, and why others are none."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+
+from onnx_relief.data import Preprocess, open_data
+from onnx_relief.graph.cost import cost_of, total_bytes
+from onnx_relief.graph.document import input_specs, load, opset, output_specs
+from onnx_relief.graph.follow import follow_units
+from onnx_relief.graph.layers import Survey, find_layers
+from onnx_relief.plan import Layer
+from onnx_relief.positions import positions_on_data, positions_on_shapes
+from onnx_relief.progress import ticker
+from onnx_relief.report.build import RefusalRow, as_plain, refusal_rows, to_json
+from onnx_relief.results import LayerCost, ModelCost, Progress
+
+Model = str | os.PathLike[str] | onnx.ModelProto
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectedLayer:
+    """One layer and what it costs.
+
+    Attributes:
+        name: The layer's name, as --only, --skip and --alpha-layer take it.
+        op: The ONNX operator.
+        kind: Which equations it is scored with.
+        weights: Names of its weights.
+        bias: Name of the bias that competes with its connections.
+        groups: Groups of its first weight.
+        kernel: Kernel size of a convolution.
+        cost: Its connections, weights, units and work, as they are now.
+        readers: Layers that read its units.
+        not_followed: Why its units cannot be removed, or None.
+    """
+
+    name: str
+    op: str
+    kind: str
+    weights: tuple[str, ...]
+    bias: str | None
+    groups: int
+    kernel: tuple[int, ...]
+    cost: LayerCost
+    readers: tuple[str, ...]
+    not_followed: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """What `inspect` found.
+
+    Attributes:
+        inputs: Name -> type and shape in words.
+        outputs: The same of what the model gives.
+        opset: Version of the default operator set.
+        producer: The program that wrote the file.
+        cost: Bytes, parameters and work of the whole model.
+        layers: What can be pruned.
+        refusals: Nodes that multiply by constants and are no layers, and why.
+        unknown_work: Why multiply-accumulates are not known for all layers, or None.
+    """
+
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+    opset: int
+    producer: str
+    cost: ModelCost
+    layers: tuple[InspectedLayer, ...]
+    refusals: tuple[RefusalRow, ...]
+    unknown_work: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        plain = as_plain(self)
+        del plain["cost"]["layers"]
+        return {
+            "format": "onnx-relief inspection 1",
+            "macs": self.cost.macs,
+            "effective_macs": self.cost.effective_macs,
+            **plain,
+        }
+
+    def to_json(self) -> str:
+        """Return it as JSON text."""
+        return to_json(self.to_dict())
+
+
+def inspect(
+    model: Model,
+    data: object | None = None,
+    *,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    preprocess: Preprocess | None = None,
+    provider: str = "auto",
+    progress: Progress | None = None,
+) -> Inspection:
+    """Return the layers of a model, their cost, and why other nodes are none.
+
+    Args:
+        model: Path of an ONNX file, or a model in memory; it is not changed.
+        data: Any form of data; its first sample tells how much work a layer is.
+        shapes: Instead of data, the shapes of inputs with free sizes.
+        preprocess: How samples become what the model takes.
+        provider: Execution provider of ONNX Runtime.
+        progress: Told how far the work has come.
+
+    Raises:
+        ModelError: The model cannot be read.
+        DataError, SettingsError: Data or shapes do not fit the model.
+    """
+    document = load(model)
+    survey = find_layers(document)
+    inputs = input_specs(document.proto)
+    if data is not None:
+        opened = open_data(data, inputs, preprocess=preprocess or Preprocess())
+        positions = positions_on_data(survey, opened, provider)
+    else:
+        positions = positions_on_shapes(survey, inputs, shapes or {}, provider)
+    tick = ticker(progress, "reading the model", total_bytes(document))
+    cost = cost_of(survey, positions.by_layer, tick=tick)
+    return Inspection(
+        inputs={spec.name: spec.describe() for spec in inputs},
+        outputs={spec.name: spec.describe() for spec in output_specs(document.proto)},
+        opset=opset(document.proto),
+        producer=f"{document.proto.producer_name} {document.proto.producer_version}".strip(),
+        cost=cost,
+        layers=_layers(survey, cost),
+        refusals=refusal_rows(survey),
+        unknown_work=positions.reason if cost.unmeasured else None,
+    )
+
+
+def _layers(survey: Survey, cost: ModelCost) -> tuple[InspectedLayer, ...]:
+    flows = follow_units(survey)
+    return tuple(
+        InspectedLayer(
+            name=layer.name,
+            op=layer.op,
+            kind=layer.kind.value,
+            weights=tuple(weight.name for weight in layer.weights),
+            bias=layer.bias.name if layer.bias else None,
+            groups=layer.weights[0].groups,
+            kernel=_kernel(layer),
+            cost=price,
+            readers=tuple(reader.layer for reader in flows[layer.name].readers),
+            not_followed=flows[layer.name].blocked,
+        )
+        for layer, price in zip(survey.layers, cost.layers, strict=True)
+    )
+
+
+def _kernel(layer: Layer) -> tuple[int, ...]:
+    return layer.geometry.kernel if layer.geometry else ()
