@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx_relief.digest import LayerActivity
 from onnx_relief.graph.follow import UnitFlow
 from onnx_relief.graph.layers import Survey
-from onnx_relief.graph.sites import Part
+from onnx_relief.graph.sites import Part, Site
 from onnx_relief.graph.walk import TensorHome
 from onnx_relief.plan import BoolArray, LayerPlan, Weight
 from onnx_relief.selection.units import Link, Outlook
@@ -54,19 +54,28 @@ def outlooks(
     for name, flow in flows.items():
         if flow.blocked or any(part.view.home in shared for part in sites[name].tensors):
             continue
-        links = tuple(
-            Link(
-                reader=reader.layer,
-                block=reader.block,
-                groups=sites[reader.layer].layer.weights[0].groups,
-                active=_active(sites[reader.layer].layer.weights[0], activities.get(reader.layer)),
-            )
-            for reader in flow.readers
-        )
         found[name] = Outlook(
-            links=links, keeps_zero=flow.keeps_zero, has_normalisation=bool(flow.normalisation)
+            links=tuple(_link(sites[r.layer], r.block, activities, shared) for r in flow.readers),
+            keeps_zero=flow.keeps_zero,
+            normalisation=flow.normalisation_names,
         )
     return found
+
+
+def _link(
+    reader: Site,
+    block: int,
+    activities: Mapping[str, LayerActivity],
+    shared: set[TensorHome],
+) -> Link:
+    weight = reader.layer.weights[0]
+    return Link(
+        reader=reader.layer.name,
+        block=block,
+        groups=weight.groups,
+        active=_active(weight, activities.get(reader.layer.name)),
+        fixed=reader.parts[0].view.home in shared,
+    )
 
 
 def _active(weight: Weight, activity: LayerActivity | None) -> BoolArray:

@@ -89,9 +89,7 @@ class Result:
         """
         if not self.scores:
             raise SettingsError("a replayed plan has no scores; prune with data to get them")
-        write_file(
-            Path(path), "path", lambda file: write_scores(file, self.scores), force=force
-        )
+        write_file(Path(path), "path", lambda file: write_scores(file, self.scores), force=force)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """The shape arithmetic of convolutions: which input positions meet which kernel taps.
 
 One value serves Conv and ConvTranspose in any number of spatial dimensions. Sources: ONNX operator
-specifications of Conv and ConvTranspose (output sizes, `auto_pad`, `output_padding`, `output_shape`).
+specifications of Conv and ConvTranspose (output sizes, `auto_pad`, `output_padding`).
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class ConvGeometry:
         )
 
     def resolved_pads(self, size: Sequence[int]) -> tuple[tuple[int, int], ...]:
-        """Return (begin, end) padding per axis for the spatial input `size`; crops if transposed."""
+        """Return (begin, end) padding per axis for the input `size`; crops if transposed."""
         return tuple(self._pad(axis, size[axis]) for axis in range(self.rank))
 
     def _span(self, axis: int) -> int:

@@ -1,4 +1,4 @@
-"""Run the instrumented model over data and turn what it emits into the signal of every connection."""
+"""Run the instrumented model over data and collect the activity of every layer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Tick = Callable[[int], None]
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """Activity by layer name, the layers that could not be observed and why, and the data's size."""
+    """Activity by layer, the layers that could not be observed and why, and the samples seen."""
 
     activities: Mapping[str, LayerActivity]
     unobserved: Mapping[str, str]
@@ -95,7 +95,7 @@ def _plan_probes(
     unobserved: dict[str, str] = {}
     for site in sites:
         probes = probes_for(site, settings.estimator, settings.granularity)
-        inside = [scope for scope in survey.model.scopes if scope.path == site.scope.path][0]
+        inside = site.scope
         while inside.parent is not None and inside.owner is not None:
             if inside.owner.op_type not in ("If", "Loop", "Scan"):
                 unobserved[site.layer.name] = f"it sits in the body of a {inside.owner.op_type}"
@@ -141,7 +141,7 @@ def _open(
 def _kernel_banks(
     survey: Survey, plan: Mapping[str, tuple[Probe, ...]]
 ) -> dict[str, NDArray[np.floating]]:
-    """Return |K| as (channels, units per channel, *kernel) for the layers probed by their kernels."""
+    """Return |K| as (channels, units per channel, *kernel) where kernels are the probes."""
     banks: dict[str, NDArray[np.floating]] = {}
     for site in survey.sites:
         probe = plan.get(site.layer.name, (None,))[0]

@@ -1,4 +1,4 @@
-"""The method on one screen: measure activity, score connections, keep what carries the signal, mask.
+"""The method on one screen: measure, score, keep what carries the signal, mask.
 
 Source: "Neural network relief", arXiv 2109.10795, algorithm 1, with selection by rank.
 """

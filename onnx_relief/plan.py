@@ -13,9 +13,11 @@ from __future__ import annotations
 import base64
 import json
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -128,7 +130,7 @@ class LayerPlan:
     @property
     def alive(self) -> BoolArray:
         """(units,): units with at least one connection left."""
-        return np.any([keep.any(axis=(1, 2)) for keep in self.keep], axis=0)
+        return np.asarray(np.any([keep.any(axis=(1, 2)) for keep in self.keep], axis=0))
 
     @property
     def drops_nothing(self) -> bool:
@@ -163,8 +165,13 @@ class PrunePlan:
         )
 
     @staticmethod
-    def from_json(text: str) -> PrunePlan:
+    def from_json(text: str, *, limit: int = 1 << 32) -> PrunePlan:
         """Return the plan that `to_json` wrote.
+
+        Args:
+            text: The JSON text.
+            limit: Most mask entries that it may have: a hostile file of some kilobytes may
+                otherwise ask for all memory.
 
         Raises:
             SettingsError: The text is not such a plan.
@@ -173,11 +180,25 @@ class PrunePlan:
             data = json.loads(text)
             if data["format"] != FORMAT:
                 raise ValueError(f"its format is {data['format']!r}")
-            return PrunePlan(layers=tuple(_from_dict(entry) for entry in data["layers"]))
-        except (ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
+            if _entries(data["layers"]) > limit:
+                raise ValueError(f"its masks have more than {limit} entries")
+            plan = PrunePlan(layers=tuple(_from_dict(entry) for entry in data["layers"]))
+            names = Counter(entry.layer for entry in plan)
+            if len(names) != len(plan.layers):
+                raise ValueError(f"it names layer {max(names, key=names.__getitem__)!r} twice")
+        except _NOT_A_PLAN as error:
             raise SettingsError(
-                f"this is not a plan that --save-plan wrote ({error or type(error).__name__})"
+                "this is not a plan that --save-plan wrote "
+                f"({type(error).__name__}: {str(error)[:200]}); make it again"
             ) from error
+        return plan
+
+
+# What json, base64, zlib and our own questions raise on text that is anything else.
+_NOT_A_PLAN = (
+    *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError),
+    *(RecursionError, zlib.error),
+)
 
 
 def _to_dict(plan: LayerPlan) -> dict[str, Any]:
@@ -193,19 +214,44 @@ def _to_dict(plan: LayerPlan) -> dict[str, Any]:
     }
 
 
+def _entries(layers: list[dict[str, Any]]) -> int:
+    """Return how many entries the masks of a plan say that they have."""
+    masks = (mask for entry in layers for mask in (*entry["keep"], entry["keep_bias"]))
+    return sum(prod(_shape(mask)) for mask in masks) + sum(
+        prod(_shape(entry["removed"])) for entry in layers
+    )
+
+
 def _from_dict(entry: dict[str, Any]) -> LayerPlan:
     plan = LayerPlan(
-        layer=str(entry["layer"]),
+        layer=_text(entry["layer"]),
         alpha=float(entry["alpha"]),
         keep=tuple(_unpack(packed, rank=3) for packed in entry["keep"]),
         keep_bias=_unpack(entry["keep_bias"], rank=2),
         removed=_unpack(entry["removed"], rank=1),
-        normalisation=tuple(str(name) for name in entry["normalisation"]),
+        normalisation=tuple(_text(name) for name in entry["normalisation"]),
     )
-    units = len(plan.removed)
-    if not plan.keep or any(len(part) != units for part in (*plan.keep, plan.keep_bias)):
+    if not 0.0 < plan.alpha <= 1.0:
+        raise ValueError(f"alpha of layer {plan.layer!r} is {plan.alpha}")
+    masks = (*plan.keep, plan.keep_bias)
+    if not plan.keep or any(len(mask) != len(plan.removed) for mask in masks):
         raise ValueError(f"the masks of layer {plan.layer!r} do not belong together")
+    if any(mask[plan.removed].any() for mask in masks):
+        raise ValueError(f"layer {plan.layer!r} keeps something of a removed unit")
     return plan
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no name")
+    return value
+
+
+def _shape(entry: dict[str, Any]) -> tuple[int, ...]:
+    shape = tuple(entry["shape"])
+    if not all(type(size) is int and size >= 0 for size in shape):
+        raise ValueError(f"a mask has the shape {shape}")
+    return shape
 
 
 def _pack(mask: BoolArray) -> dict[str, Any]:
@@ -214,15 +260,15 @@ def _pack(mask: BoolArray) -> dict[str, Any]:
 
 
 def _unpack(entry: dict[str, Any], *, rank: int) -> BoolArray:
-    shape = tuple(int(size) for size in entry["shape"])
-    size = int(np.prod(shape, dtype=object)) if shape else 1
-    if len(shape) != rank or min(shape) < 0:
+    shape = _shape(entry)
+    if len(shape) != rank:
         raise ValueError(f"a mask has the shape {shape}")
-    limit = (size + 7) // 8
-    # A hostile file may hold a tiny stream that inflates to gigabytes: take what the shape allows.
+    size = prod(shape)
+    length = (size + 7) // 8
+    # A tiny stream may inflate to gigabytes: take what the shape allows.
     stream = zlib.decompressobj()
-    raw = stream.decompress(base64.b64decode(entry["bits"], validate=True), limit + 1)
-    if len(raw) != limit:
-        raise ValueError(f"a mask of shape {shape} holds {len(raw)} bytes")
+    raw = stream.decompress(base64.b64decode(entry["bits"], validate=True), length + 1)
+    if len(raw) != length:
+        raise ValueError(f"a mask of shape {shape} has other than {length} bytes")
     bits = np.unpackbits(np.frombuffer(raw, dtype=np.uint8), count=size)
-    return bits.astype(bool).reshape(shape)
+    return bits.view(bool).reshape(shape)

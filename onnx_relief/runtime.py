@@ -38,8 +38,8 @@ _CPU = "CPUExecutionProvider"
 class Session:
     """A model that can be run; closes over its temporary files."""
 
-    def __init__(self, inner: Any, folder: tempfile.TemporaryDirectory[str] | None) -> None:  # noqa: ANN401
-        self._inner = inner
+    def __init__(self, inner: object, folder: tempfile.TemporaryDirectory[str] | None) -> None:
+        self._inner: Any = inner
         self._folder = folder
 
     @property
@@ -79,7 +79,7 @@ def open_session(
 
     Args:
         model: A document, or a graph of our own making.
-        provider: `auto`, or the name of a provider, short (`cpu`, `cuda`) or as ONNX Runtime has it.
+        provider: `auto`, or a provider's name, short (`cpu`, `cuda`) or as ONNX Runtime has it.
         folder: Where the external data of a bare proto lies.
         threads: Threads within an operator; ONNX Runtime's choice by default.
 
@@ -121,7 +121,7 @@ def load_onnxruntime() -> ModuleType:
         return importlib.import_module("onnxruntime")
     except ImportError as missing:
         raise ModelError(
-            "running models needs ONNX Runtime: pip install 'onnx-relief[cpu]', or 'onnx-relief[gpu]'"
+            "running models needs ONNX Runtime: pip install 'onnx-relief[cpu]' (or [gpu])"
         ) from missing
 
 

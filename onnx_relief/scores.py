@@ -45,9 +45,7 @@ def write_scores(file: IO[bytes], scores: Mapping[str, Array]) -> None:
                 np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
 
 
-def _arrays(
-    site: Site, scores: Scores, granularity: Granularity
-) -> Iterator[tuple[str, Array]]:
+def _arrays(site: Site, scores: Scores, granularity: Granularity) -> Iterator[tuple[str, Array]]:
     layer = site.layer
     whole = layer.kind is LayerKind.CONVOLUTION and granularity is Granularity.WEIGHT
     for weight, part, rows in zip(layer.weights, site.parts, scores.weights, strict=True):

@@ -80,7 +80,8 @@ class Settings:
             if not any(matches(layer, pattern) for layer in layers):
                 names = ", ".join(layer.name for layer in layers[:5])
                 raise SettingsError(
-                    f"{flag} {pattern!r} matches no layer; `onnx-relief inspect` lists them ({names} ...)"
+                    f"{flag} {pattern!r} matches no layer; there are for example {names} "
+                    "(`onnx-relief inspect` lists all)"
                 )
 
 

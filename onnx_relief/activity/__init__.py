@@ -1,0 +1,1 @@
+"""Statistics of layer inputs: start, add, merge, finish. Knows NumPy only."""

@@ -1,4 +1,4 @@
-"""All statistics of a run over data, under keys: started empty, added to, merged, read at the end."""
+"""All statistics of a run over data, by key: started empty, merged, read at the end."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def kernel_norms(
 
 
 def _upper_triangle(gram: NDArray[Any]) -> NDArray[Any]:
-    """Return the pairs t <= u of taps, shape (channels, pairs, samples), those off the diagonal doubled."""
+    """Return the entries t <= u, shape (channels, pairs, samples), doubled where t < u."""
     samples, channels, taps, _ = gram.shape
     upper, lower = np.triu_indices(taps)
     twice = np.where(upper == lower, 1.0, 2.0).astype(gram.dtype)

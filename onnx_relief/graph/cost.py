@@ -169,12 +169,12 @@ def _blocks(path: Path) -> Iterator[bytes]:
             while block := file.read(_BLOCK):
                 yield block
     except OSError as error:
-        raise ModelError(f"{path} cannot be read: {external.short(error)}; check the disk") from error
+        raise ModelError(
+            f"{path} cannot be read: {external.short(error)}; check the disk"
+        ) from error
 
 
-def _file_size(
-    name: str, blocks: Iterable[bytes], tick: Callable[[int], None] | None
-) -> FileSize:
+def _file_size(name: str, blocks: Iterable[bytes], tick: Callable[[int], None] | None) -> FileSize:
     packer, digest = zlib.compressobj(6), hashlib.sha256()
     plain = zipped = 0
     for block in blocks:

@@ -15,7 +15,8 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnx_relief.errors import UnsupportedError
-from onnx_relief.graph.emit import PREFIX, emit
+from onnx_relief.graph.emit import emit
+from onnx_relief.graph.emitter import fresh_name
 from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.probes import Probe, ProbeKind
 from onnx_relief.graph.sites import Site
@@ -231,7 +232,7 @@ def _emit_dumps(graph: gs.Graph, sites: Sequence[Site]) -> dict[str, str]:
             continue
         if site.data not in copies:
             source = graph.tensors()[site.data]
-            copy = gs.Variable(f"{PREFIX}dump{len(copies)}", dtype=source.dtype)
+            copy = gs.Variable(fresh_name("dump"), dtype=source.dtype)
             graph.nodes.append(gs.Node("Identity", copy.name, {}, [source], [copy]))
             graph.outputs.append(copy)
             copies[site.data] = copy

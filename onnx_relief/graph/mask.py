@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,8 @@ from onnx_relief.graph.follow import UnitFlow
 from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.sites import Part, Site
 from onnx_relief.graph.storage import drop_sparse_entries, write_entries
-from onnx_relief.graph.walk import TensorHome, constants_by_home
+from onnx_relief.graph.views import tensor_in
+from onnx_relief.graph.walk import Holder, TensorHome, constants_by_home
 from onnx_relief.plan import LayerPlan, PrunePlan
 
 
@@ -27,7 +29,7 @@ class _Zeros:
     values: NDArray[np.generic]
 
 
-def mask(survey: Survey, plan: PrunePlan, flows: dict[str, UnitFlow]) -> Document:
+def mask(survey: Survey, plan: PrunePlan, flows: Mapping[str, UnitFlow]) -> Document:
     """Return a copy of the document whose dropped connections, biases and units are zero.
 
     A weight that several layers share keeps what any of them keeps.
@@ -35,7 +37,7 @@ def mask(survey: Survey, plan: PrunePlan, flows: dict[str, UnitFlow]) -> Documen
     Raises:
         SettingsError: The plan was made for another model.
     """
-    _check(survey, plan)
+    _check(survey, plan, flows)
     keeps = _kept_places(survey, plan, flows)
     document = survey.document.copy()
     homes = constants_by_home(document.proto)
@@ -46,7 +48,7 @@ def mask(survey: Survey, plan: PrunePlan, flows: dict[str, UnitFlow]) -> Documen
     return document
 
 
-def _check(survey: Survey, plan: PrunePlan) -> None:
+def _check(survey: Survey, plan: PrunePlan, flows: Mapping[str, UnitFlow]) -> None:
     sites = {site.layer.name: site for site in survey.sites}
     for entry in plan:
         site = sites.get(entry.layer)
@@ -55,20 +57,35 @@ def _check(survey: Survey, plan: PrunePlan) -> None:
                 f"the plan names a layer {entry.layer!r} that this model does not have; "
                 "use it with the model it was made for"
             )
-        fits = len(entry.keep) == len(site.parts) and all(
-            keep.shape[:2] == part.layout.rows[:2] and keep.shape[2] in (1, part.layout.rows[2])
-            for keep, part in zip(entry.keep, site.parts, strict=True)
-        )
-        biases = site.layer.bias.count if site.layer.bias else 0
-        if not fits or entry.keep_bias.shape != (site.layer.units, biases):
+        if not _fits(entry, site):
             raise SettingsError(
                 f"the plan's masks do not fit layer {entry.layer!r} of this model; "
                 "use it with the model it was made for"
             )
+        flow = flows[entry.layer]
+        names = flow.normalisation_names if entry.removed.any() else ()
+        if entry.normalisation != names or (entry.removed.any() and flow.blocked):
+            raise SettingsError(
+                f"the plan removes units of layer {entry.layer!r} that lead elsewhere in this "
+                "model; use it with the model it was made for"
+            )
+
+
+def _fits(entry: LayerPlan, site: Site) -> bool:
+    biases = site.layer.bias.count if site.layer.bias else 0
+    return (
+        entry.removed.shape == (site.layer.units,)
+        and entry.keep_bias.shape == (site.layer.units, biases)
+        and len(entry.keep) == len(site.parts)
+        and all(
+            keep.shape[:2] == part.layout.rows[:2] and keep.shape[2] in (1, part.layout.rows[2])
+            for keep, part in zip(entry.keep, site.parts, strict=True)
+        )
+    )
 
 
 def _kept_places(
-    survey: Survey, plan: PrunePlan, flows: dict[str, UnitFlow]
+    survey: Survey, plan: PrunePlan, flows: Mapping[str, UnitFlow]
 ) -> dict[TensorHome, tuple[Part, NDArray[np.bool_]]]:
     """Return per stored tensor which of its elements stay, flat, and a part that shows it."""
     wishes: dict[TensorHome, list[tuple[Part, NDArray[np.bool_]]]] = defaultdict(list)
@@ -109,54 +126,37 @@ def _zeros(part: Part, kept: NDArray[np.bool_]) -> _Zeros:
     return _Zeros(places[dropped], values[dropped])
 
 
-def _write(
-    document: Document,
-    kept: onnx.TensorProto | onnx.SparseTensorProto | onnx.NodeProto,
-    part: Part,
-    zeros: _Zeros,
-) -> Document:
+def _write(document: Document, holder: Holder, part: Part, zeros: _Zeros) -> Document:
+    """Write the zeros where the constant keeps its data, in the field that it uses."""
+    kept: Holder | None = holder
+    if isinstance(holder, onnx.NodeProto):
+        if holder.op_type == "ConstantOfShape":
+            _write_out(holder, part.view.stored_shape)
+        kept = tensor_in(holder)
+        if kept is None:
+            _write_attribute(holder.attribute[0], zeros.places)
     if isinstance(kept, onnx.SparseTensorProto):
         drop_sparse_entries(kept, zeros.places)
-        return document
-    if isinstance(kept, onnx.NodeProto):
-        tensor = _tensor_of(kept, part)
-        if isinstance(tensor, onnx.SparseTensorProto):
-            drop_sparse_entries(tensor, zeros.places)
-            return document
-    else:
-        tensor = kept
-    for value in np.unique(zeros.values):
-        places = np.sort(zeros.places[zeros.values == value])
-        document = write_entries(document, tensor, places, value.item())
+    elif isinstance(kept, onnx.TensorProto):
+        for value in np.unique(zeros.values):
+            places = np.sort(zeros.places[zeros.values == value])
+            document = write_entries(document, kept, places, value.item())
     return document
 
 
-def _tensor_of(node: onnx.NodeProto, part: Part) -> onnx.TensorProto | onnx.SparseTensorProto:
-    """Return the tensor that a node holds; a ConstantOfShape becomes a Constant to hold one.
-
-    A fill value has no room for zeros among it, so that node has to be written out in full.
-    """
-    for attribute in node.attribute:
-        if attribute.name == "value" and node.op_type == "Constant":
-            return attribute.t
-        if attribute.name == "sparse_value":
-            return attribute.sparse_tensor
-        if attribute.name == "value_floats":
-            values = np.array(attribute.floats, dtype=np.float32)
-            return _hold(node, attribute, values)
-        if attribute.name == "value_float":
-            return _hold(node, attribute, np.array(attribute.f, dtype=np.float32))
-    fill = next((onnx.numpy_helper.to_array(a.t) for a in node.attribute), np.zeros(1, np.float32))
+def _write_out(node: onnx.NodeProto, shape: tuple[int, ...]) -> None:
+    """Turn a ConstantOfShape into a Constant: a fill value has no room for zeros among it."""
+    held = tensor_in(node)
+    fill = onnx.numpy_helper.to_array(held) if held else np.zeros(1, np.float32)
+    full = onnx.numpy_helper.from_array(np.full(shape, fill.reshape(()), dtype=fill.dtype))
     node.op_type = "Constant"
     del node.input[:], node.attribute[:]
-    full = np.full(part.view.stored_shape, fill.reshape(()), dtype=fill.dtype)
-    return _hold(node, node.attribute.add(), full)
+    node.attribute.append(onnx.helper.make_attribute("value", full))
 
 
-def _hold(
-    node: onnx.NodeProto, attribute: onnx.AttributeProto, values: NDArray[np.generic]
-) -> onnx.TensorProto:
-    """Make `attribute` hold `values` as a tensor and return that."""
-    made = onnx.helper.make_attribute("value", onnx.numpy_helper.from_array(values))
-    attribute.CopyFrom(made)
-    return attribute.t
+def _write_attribute(attribute: onnx.AttributeProto, places: NDArray[np.int64]) -> None:
+    """Write zeros into `value_float` or `value_floats` of a Constant."""
+    if attribute.name == "value_float":
+        attribute.f = 0.0
+    for place in places.tolist() if attribute.name == "value_floats" else ():
+        attribute.floats[place] = 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 
 from onnx_relief.graph.views import Constants
-from onnx_relief.graph.walk import Scope, subgraphs
+from onnx_relief.graph.walk import STANDARD, Scope, subgraphs
 
 _ELEMENTWISE = "it scales elements one by one, so there is no connection to drop"
 _NORMALISATION = "it normalises channels one by one; its parameters go when their channel goes"
@@ -31,13 +31,21 @@ REASONS: dict[str, tuple[tuple[int, ...], str]] = {
     "Gather": ((0,), "it looks rows up and multiplies nothing (an embedding)"),
 }
 
+# Of the operators for classical machine learning those that multiply.
+ML_REASONS = {
+    "LinearClassifier": _ATTRIBUTES,
+    "LinearRegressor": _ATTRIBUTES,
+    "SVMClassifier": _ATTRIBUTES,
+    "SVMRegressor": _ATTRIBUTES,
+    "Scaler": _ELEMENTWISE,
+}
+
 
 def reason_against(node: onnx.NodeProto, scope: Scope, constants: Constants) -> str | None:
     """Return why `node` is no layer although it holds constants that act on data, else None."""
     if node.domain == "ai.onnx.ml":
-        linear = node.op_type.startswith(("Linear", "SVM"))
-        return _ATTRIBUTES if linear else None
-    if node.domain not in ("", "ai.onnx"):
+        return ML_REASONS.get(node.op_type)
+    if node.domain not in STANDARD:
         return _custom(node, scope, constants)
     places, reason = REASONS.get(node.op_type, ((), ""))
     for index in places:
@@ -60,7 +68,8 @@ def depends_on_data(scope: Scope, name: str) -> bool:
         seen.add((definer.path, wanted))
         node = definer.producers.get(wanted)
         if node is None:
-            if wanted in definer.inputs and wanted not in definer.initializers:
+            held = wanted in definer.initializers or wanted in definer.sparse
+            if wanted in definer.inputs and not held:
                 return True
             continue
         if any(True for _ in subgraphs(node)):

@@ -1,4 +1,4 @@
-"""What operators do to the units of a layer, one table row for each that they can be followed through.
+"""What operators do to the units of a layer, as a table: a row for each that lets them through.
 
 An operator without a row blocks the way. Units stay what they are: one per entry of one axis, or
 one per block of neighbours after flattening. Source: the ONNX operator specifications.

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from rich.console import Group, RenderableType
+from rich.console import Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -19,11 +19,14 @@ from onnx_relief.report.text import (
     share_text,
     time_text,
 )
-from onnx_relief.results import Evaluation, Latency, ModelCost
+from onnx_relief.results import Evaluation, Latency, ModelCost, Score
 
 _NAMED: Final = 3
 """How many layers or nodes a reason names before it only counts them."""
 
+_LAYER_COLUMNS: Final = (
+    "layer", "op", "connections", "kept", "% kept", "units", "alive", "removed"
+)  # fmt: skip
 _QUOTED: Final = re.compile(r"'[^']*'")
 
 
@@ -42,7 +45,7 @@ def report_table(report: Report, *, verbose: bool = False) -> RenderableType:
 
 def layer_table(rows: Sequence[LayerRow]) -> Table:
     """Return one line per layer."""
-    table = _table("layer", "op", *("connections", "kept", "% kept", "units", "alive", "removed"))
+    table = named_table(*_LAYER_COLUMNS)
     for row in rows:
         table.add_row(
             Text(plain(row.name), style="" if row.left_alone is None else "dim"),
@@ -65,7 +68,7 @@ def totals_table(
     names: tuple[str, str] = ("dense", "pruned"),
 ) -> Table:
     """Return size, work and time of two models side by side."""
-    table = _table("", *names, "left")
+    table = named_table("", *names, "left")
     if report is not None:
         _add_counts(table, "connections", report.connections, report.kept)
     _add_counts(table, "parameters, all", dense.parameters, pruned.parameters)
@@ -90,11 +93,13 @@ def totals_table(
 
 def evaluation_table(evaluation: Evaluation) -> RenderableType:
     """Return the score and the difference of every output."""
-    table = _table("output", "largest difference", "relative error", "mean cosine")
+    table = named_table("output", "largest difference", "relative error", "mean cosine")
     for gap in evaluation.differences:
         values = (gap.largest, gap.relative_error, gap.cosine)
         table.add_row(Text(plain(gap.output)), *(score_text(value, "") for value in values))
-    return Group(_score_line(evaluation), table) if evaluation.differences else _score_line(evaluation)
+    return (
+        Group(score_line(evaluation), table) if evaluation.differences else score_line(evaluation)
+    )
 
 
 def left_alone_lines(
@@ -105,9 +110,9 @@ def left_alone_lines(
     nodes = [(refusal.reason, f"{refusal.op} {refusal.node}") for refusal in refusals]
     units = [(row.not_followed, row.name) for row in rows if row.not_followed]
     return [
-        *_grouped("Layers left alone", layers, verbose),
-        *_grouped("Nodes with constants that are no layers", nodes, verbose),
-        *_grouped("Units that cannot be removed", units, verbose),
+        *grouped("Layers left alone", layers, verbose),
+        *grouped("Nodes with constants that are no layers", nodes, verbose),
+        *grouped("Units that cannot be removed", units, verbose),
     ]
 
 
@@ -116,19 +121,27 @@ def sentences(texts: Iterable[str]) -> list[RenderableType]:
     return [Text(f"- {plain(text)}") for text in texts]
 
 
-def _score_line(evaluation: Evaluation) -> Text:
-    now = score_text(evaluation.pruned, evaluation.unit)
-    if evaluation.dense is not None:
-        score = f"{score_text(evaluation.dense, evaluation.unit)} -> {now}"
+def score_line(found: Evaluation | Score) -> Text:
+    """Return metric, score and data on one line."""
+    if isinstance(found, Score):
+        score = score_text(found.value, found.unit)
     else:
-        score = f"{now} with the dense model" if evaluation.metric == "agreement" else now
-    text = f"{evaluation.metric} of {plain(evaluation.output)}: {score}, on {plain(evaluation.data)}"
+        score = _both_scores(found)
+    text = f"{found.metric} of {plain(found.output)}: {score}, on {plain(found.data)}"
     return Text(text, style="bold")
 
 
-def _grouped(
+def _both_scores(evaluation: Evaluation) -> str:
+    now = score_text(evaluation.pruned, evaluation.unit)
+    if evaluation.dense is not None:
+        return f"{score_text(evaluation.dense, evaluation.unit)} -> {now}"
+    return f"{now} with the dense model" if evaluation.metric == "agreement" else now
+
+
+def grouped(
     title: str, entries: Iterable[tuple[str | None, str]], verbose: bool
 ) -> list[RenderableType]:
+    """Return (reason, name) pairs as one line per reason, all names only if `verbose`."""
     groups: dict[str, list[tuple[str, str]]] = {}
     for reason, name in entries:
         # Reasons that differ in the names of nodes only are one reason.
@@ -153,9 +166,11 @@ def _add_counts(table: Table, label: str, before: float | None, after: float | N
     table.add_row(label, count_text(before), count_text(after), share_text(after, before))
 
 
-def _table(first: str, *numbers: str) -> Table:
+def named_table(first: str, *others: str, left: tuple[str, ...] = ("op",)) -> Table:
+    """Return an empty table; columns but the first are right-aligned if not in `left`."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column(first, overflow="fold")
-    for name in numbers:
-        table.add_column(Text(plain(name)), justify="left" if name == "op" else "right")
+    for name in others:
+        justify: JustifyMethod = "left" if name in left else "right"
+        table.add_column(Text(plain(name)), justify=justify, overflow="fold")
     return table

@@ -1,0 +1,1 @@
+"""Criteria: arrays in, scores out. One per file."""

@@ -24,12 +24,15 @@ class Link:
         block: Inputs that one unit becomes.
         groups: Groups of the reader's weight.
         active: (inputs,): whether an input was ever other than zero on the data.
+        fixed: Whether another layer reads through the same weight, so that no connection of it
+            can be dropped for this one alone.
     """
 
     reader: str
     block: int
     groups: int
     active: BoolArray
+    fixed: bool = False
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -39,13 +42,13 @@ class Outlook:
     Attributes:
         links: Every layer that reads the units.
         keeps_zero: Whether a unit that is zero is read as zero.
-        has_normalisation: Whether there is normalisation between, which moves zero unless its own
-            parameters go with the unit.
+        normalisation: Names of normalisation parameters between, which move zero unless they go
+            with the unit.
     """
 
     links: tuple[Link, ...]
     keeps_zero: bool
-    has_normalisation: bool
+    normalisation: tuple[str, ...] = ()
 
 
 def remove_units(
@@ -68,7 +71,7 @@ def remove_units(
                 continue
             gone = _unread(outlook, state, len(plan.removed)) | _dead(outlook, len(plan.removed))
             if np.any(gone & ~plan.removed):
-                state[name] = _without_units(plan, gone | plan.removed)
+                state[name] = _without_units(plan, gone | plan.removed, outlook)
                 changed = True
             changed |= _cut_readers(outlook, state, _silent(outlook, state[name]))
     return state
@@ -98,17 +101,18 @@ def _silent(outlook: Outlook, plan: LayerPlan) -> BoolArray:
     """Units that are exactly zero wherever they are read."""
     if not outlook.keeps_zero:
         return np.zeros(len(plan.removed), dtype=bool)
-    if outlook.has_normalisation:
+    if outlook.normalisation:
         return plan.removed
     return ~(plan.alive | plan.keep_bias.any(axis=1))
 
 
-def _without_units(plan: LayerPlan, gone: BoolArray) -> LayerPlan:
+def _without_units(plan: LayerPlan, gone: BoolArray, outlook: Outlook) -> LayerPlan:
     return replace(
         plan,
         keep=tuple(keep & ~gone[:, None, None] for keep in plan.keep),
         keep_bias=plan.keep_bias & ~gone[:, None],
         removed=gone,
+        normalisation=outlook.normalisation,
     )
 
 
@@ -117,7 +121,7 @@ def _cut_readers(outlook: Outlook, state: dict[str, LayerPlan], silent: BoolArra
     changed = False
     for link in outlook.links:
         plan = state.get(link.reader)
-        if plan is None or plan.alpha == 1.0 or not silent.any():
+        if plan is None or plan.alpha == 1.0 or link.fixed or not silent.any():
             continue
         keep = plan.keep[0]
         per_group = np.repeat(silent, link.block).reshape(link.groups, 1, keep.shape[1], 1)

@@ -84,3 +84,230 @@ def test_every_operator_set_gives_the_same_scores(
     for name in expected:
         want = (*expected[name].weights, expected[name].bias)
         assert_scores(scores[name], *want, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("opset", [7, 8, 9, 10, 11, 13, 14, 22])
+def test_sequence_lengths_in_every_operator_set(opset: int) -> None:
+    feed = {"X": numbers(5, 2, 3), "lengths": np.array([5, 2], np.int32)}
+    constants = {"W": numbers(1, 8, 3), "R": numbers(1, 8, 2)}
+    node = helper.make_node(
+        "LSTM", ["X", "W", "R", "", "lengths"], ["Y", "Y_h"], name="layer", hidden_size=2
+    )
+    model = model_of([node], constants, feed, ["Y"], opset=opset)
+    signals = recurrent_signals(
+        feed["X"],
+        run(model, feed)["Y"],
+        (constants["W"], constants["R"]),
+        reverse=[False],
+        initial=None,
+        lengths=feed["lengths"],
+    )
+    expected = (*shares(*signals), np.zeros((8, 0)))
+    assert_scores(scores_of(model, feed)["layer"], *expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("opset", [7, 9, 11, 13, 18])
+@pytest.mark.parametrize("batch", [(2,), (2, 1), (1, 3)])
+def test_batched_weights_in_every_operator_set(opset: int, batch: tuple[int, ...]) -> None:
+    x, weight = numbers(2, 3, 4, 5), numbers(*batch, 5, 3)
+    x = x[:, 0] if batch == (2,) else x
+    node = helper.make_node("MatMul", ["x", "w"], ["y"], name="layer")
+    model = model_of([node], {"w": weight}, {"x": x}, ["y"], opset=opset)
+    expected = shares(matmul_signals(x, weight, weight_left=False))[0]
+    assert_scores(
+        scores_of(model, {"x": x})["layer"], expected, np.zeros((len(expected), 0)), rtol=1e-5, atol=0
+    )
+
+
+def test_half_precision_does_not_overflow() -> None:
+    model = small_net(17, dtype=np.float16)
+    large = (PICTURES / np.abs(PICTURES).max() * 60000).astype(np.float16)
+    assert np.isinf(np.abs(large).sum(dtype=np.float16))
+    scores = scores_of(model, {"x": large}, granularity=Granularity.WEIGHT)["full"]
+    weight = kernels_by_unit(CONSTANTS["w1"].astype(np.float16), 1, transposed=False)
+    seen = seen_by_taps(large, (3, 3), {"pads": (1,) * 4}, transposed=False)
+    signals = convolution_signals(seen, weight, 1, mean_map=False, weights=True)
+    assert_scores(scores, *shares(signals), np.zeros((12, 0)), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("op", ["Gemm", "MatMul"])
+def test_double_precision_stays_double(op: str) -> None:
+    x, weight = RNG.standard_normal((40, 3)), RNG.standard_normal((3, 2))
+    model = one_layer(op, ["x", "w"], {"w": weight}, {"x": x})
+    expect_dense(scores_of(model, {"x": x})["layer"], x, weight, rtol=1e-13)
+
+
+# --- batches, inputs, constants --------------------------------------------------------------------
+
+
+def test_a_fixed_batch_gives_what_an_open_one_gives() -> None:
+    expected = scores_of(small_net(17), {"x": PICTURES})
+    scores = scores_of(small_net(17, batch=2), {"x": PICTURES[:2]}, {"x": PICTURES[2:]})
+    for name in expected:
+        np.testing.assert_allclose(scores[name].weights, expected[name].weights, rtol=1e-6)
+
+
+def test_several_inputs_each_reach_their_layer() -> None:
+    feed = {"left": numbers(4, 3), "right": 100 * numbers(4, 3)}
+    weights = {"v": numbers(3, 2), "w": numbers(3, 2)}
+    nodes = [
+        helper.make_node("MatMul", ["left", "v"], ["a"], name="one"),
+        helper.make_node("MatMul", ["right", "w"], ["b"], name="two"),
+        helper.make_node("Add", ["a", "b"], ["y"]),
+    ]
+    scores = scores_of(model_of(nodes, weights, feed, ["y"]), feed)
+    expect_dense(scores["one"], feed["left"], weights["v"])
+    expect_dense(scores["two"], feed["right"], weights["w"])
+
+
+def test_initializers_listed_as_inputs_need_not_be_fed() -> None:
+    x, weight = numbers(4, 3), numbers(3, 2)
+    model = one_layer("MatMul", ["x", "w"], {"w": weight}, {"x": x})
+    model.ir_version = 3
+    model.opset_import[0].version = 8
+    model.graph.input.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, [3, 2]))
+    expect_dense(scores_of(model, {"x": x})["layer"], x, weight)
+
+
+def test_an_input_with_a_default_may_be_fed_or_left_out() -> None:
+    x, weight = numbers(4, 3), numbers(3, 2)
+    nodes = [
+        helper.make_node("Mul", ["x", "gain"], ["scaled"]),
+        helper.make_node("MatMul", ["scaled", "w"], ["y"], name="layer"),
+    ]
+    model = model_of(nodes, {"w": weight, "gain": np.ones(3, np.float32)}, {"x": x}, ["y"])
+    model.graph.input.append(helper.make_tensor_value_info("gain", TensorProto.FLOAT, [3]))
+    expect_dense(scores_of(model, {"x": x})["layer"], x, weight)
+    gain = np.array([1, 10, 100], np.float32)
+    expect_dense(scores_of(model, {"x": x, "gain": gain})["layer"], x * gain, weight)
+
+
+def test_an_optional_input() -> None:
+    x, weight = numbers(4, 3), numbers(3, 2)
+    nodes = [
+        helper.make_node("OptionalGetElement", ["x"], ["there"]),
+        helper.make_node("MatMul", ["there", "w"], ["y"], name="layer"),
+    ]
+    model = model_of(nodes, {"w": weight}, {"x": x}, ["y"], opset=18)
+    inner = model.graph.input[0].type.tensor_type.SerializeToString()
+    model.graph.input[0].type.Clear()
+    model.graph.input[0].type.optional_type.elem_type.tensor_type.ParseFromString(inner)
+    expect_dense(scores_of(model, {"x": x})["layer"], x, weight)
+
+
+def test_a_weight_behind_a_transpose() -> None:
+    x, weight = numbers(4, 3), numbers(3, 2)
+    nodes = [
+        helper.make_node("Transpose", ["stored"], ["w"], perm=[1, 0]),
+        helper.make_node("MatMul", ["x", "w"], ["y"], name="layer"),
+    ]
+    model = model_of(nodes, {"stored": weight.T}, {"x": x}, ["y"])
+    expect_dense(scores_of(model, {"x": x})["layer"], x, weight)
+
+
+@pytest.mark.parametrize("axis", [None, 0, 1])
+def test_a_quantized_weight(axis: int | None) -> None:
+    x, stored = numbers(4, 3), RNG.integers(-100, 100, (3, 2)).astype(np.int8)
+    count = 1 if axis is None else stored.shape[axis]
+    scale, zero = RNG.random(count).astype(np.float32), np.arange(count, dtype=np.int8)
+    if axis is None:
+        scale, zero = scale.reshape(()), zero.reshape(())
+    nodes = [
+        helper.make_node("DequantizeLinear", ["stored", "scale", "zero"], ["w"], axis=axis or 0),
+        helper.make_node("MatMul", ["x", "w"], ["y"], name="layer"),
+    ]
+    constants = {"stored": stored, "scale": scale, "zero": zero}
+    model = model_of(nodes, constants, {"x": x}, ["y"])
+    shape = [-1 if axis == a else 1 for a in range(2)]
+    weight = (stored.astype(np.float64) - zero.reshape(shape)) * scale.reshape(shape)
+    expect_dense(scores_of(model, {"x": x})["layer"], x, weight)
+
+
+def test_a_layer_inside_a_local_function_called_twice() -> None:
+    model = parser.parse_model("""
+        <ir_version: 8, opset_import: ["" : 17, "local" : 1]>
+        graph (float[N, 2] x) => (float[N, 2] z) {
+            y = local.dense (x)
+            z = local.dense (y)
+        }
+        <domain: "local", opset_import: ["" : 17]>
+        dense (a) => (b) {
+            w = Constant <value = float[2, 2] {1.0, -2.0, 3.0, 4.0}> ()
+            b = MatMul (a, w)
+        }
+    """)
+    x, weight = numbers(4, 2), np.array([[1, -2], [3, 4]], np.float32)
+    first, second = scores_of(model, {"x": x}).values()
+    expect_dense(first, x, weight)
+    expect_dense(second, x @ weight, weight)
+
+
+# --- probes ----------------------------------------------------------------------------------------
+
+
+def probes_of(model: onnx.ModelProto) -> list[Any]:
+    survey = find_layers(load(model))
+    return [p for s in survey.sites for p in probes_for(s, Estimator.PAPER, Granularity.KERNEL)]
+
+
+def test_layers_that_read_alike_share_a_probe_and_are_scored_alike() -> None:
+    x, weights = numbers(4, 3), {"v": numbers(3, 2), "w": numbers(3, 4)}
+    nodes = [
+        helper.make_node("MatMul", ["x", "v"], ["a"], name="one"),
+        helper.make_node("MatMul", ["x", "w"], ["b"], name="two"),
+    ]
+    model = model_of(nodes, weights, {"x": x}, ["a", "b"])
+    assert len(probes_of(model)) == 2
+    assert len(set(probes_of(model))) == 1
+    scores = scores_of(model, {"x": x}, {"x": 3 * x})
+    expect_dense(scores["one"], np.concatenate([x, 3 * x]), weights["v"])
+    expect_dense(scores["two"], np.concatenate([x, 3 * x]), weights["w"])
+
+
+def test_same_input_but_other_kernels_are_other_probes() -> None:
+    x, seen = numbers(3, 2, 5, 5), {}
+    weights = {"u": numbers(20, 2, 3, 3), "v": numbers(20, 2, 3, 3), "w": numbers(9, 2, 2, 2)}
+    said: dict[str, dict[str, Any]] = {"u": {}, "v": {"dilations": [2, 2]}, "w": {}}
+    nodes = [helper.make_node("Conv", ["x", n], [f"y{n}"], name=n, **said[n]) for n in weights]
+    model = model_of(nodes, weights, {"x": x}, ["yu", "yv", "yw"])
+    assert len(set(probes_of(model))) == 3
+    scores = scores_of(model, {"x": x})
+    for name, weight in weights.items():
+        seen = seen_by_taps(x, weight.shape[2:], said[name], transposed=False)
+        kernels = kernels_by_unit(weight, 1, transposed=False)
+        signals = convolution_signals(seen, kernels, 1, mean_map=False, weights=False)
+        assert_scores(scores[name], *shares(signals), np.zeros((len(weight), 0)), rtol=1e-5, atol=0)
+
+
+def instrumented(model: onnx.ModelProto) -> Any:
+    survey = find_layers(load(model))
+    wanted = {s.layer.name: probes_for(s, Estimator.PAPER, Granularity.WEIGHT) for s in survey.sites}
+    return instrument(survey, wanted, {})
+
+
+def test_only_statistics_are_emitted() -> None:
+    made = instrumented(small_net(17))
+    emitted = {name for names in made.outputs.values() for name in names}
+    assert {value.name for value in made.proto.graph.output} == emitted
+    assert "y" not in emitted
+
+
+def test_what_only_the_original_outputs_need_is_not_computed() -> None:
+    x, weight = numbers(4, 3), numbers(3, 2)
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["y"], name="layer"),
+        helper.make_node("Reshape", ["y", "impossible"], ["z"]),
+    ]
+    constants = {"w": weight, "impossible": np.array([7, 11])}
+    model = model_of(nodes, constants, {"x": x}, [helper.make_tensor_value_info("z", 1, [7, 11])])
+    assert "Reshape" not in {n.op_type for n in instrumented(model).proto.graph.node if "z" in n.output}
+    expect_dense(scores_of(model, {"x": x})["layer"], x, weight)
+
+
+def test_the_document_is_not_changed() -> None:
+    document = load(small_net(17))
+    before = document.proto.SerializeToString()
+    survey = find_layers(document)
+    wanted = {s.layer.name: probes_for(s, Estimator.PAPER, Granularity.WEIGHT) for s in survey.sites}
+    instrument(survey, wanted, {}, list(wanted))
+    assert document.proto.SerializeToString() == before

@@ -1,0 +1,250 @@
+"""The options of the commands, as values: each group is a dataclass, a command takes several.
+
+Typer reads options from the signature of a function. `command_of` makes that signature from the
+fields of a dataclass, so that every flag is declared once.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+import typer
+
+from onnx_relief.data import Preprocess
+from onnx_relief.errors import SettingsError
+
+Options = TypeVar("Options")
+
+_SPEAKING = "What is printed"
+_PREPARING = "How samples become what the model takes"
+_RUNNING = "Running and comparing"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeakOptions:
+    """What is printed."""
+
+    quiet: Annotated[
+        bool,
+        typer.Option("--quiet", "-q", help="Print errors only.", rich_help_panel=_SPEAKING),
+    ] = False
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose",
+            "-v",
+            help="Name everything that is otherwise counted; tracebacks.",
+            rich_help_panel=_SPEAKING,
+        ),
+    ] = False
+    json: Annotated[
+        bool,
+        typer.Option("--json", help="JSON on the standard output.", rich_help_panel=_SPEAKING),
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareOptions:
+    """How samples become what the model takes."""
+
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="imagenet, tf, efficientnet-lite, mnist or unit; flags below override it.",
+            rich_help_panel=_PREPARING,
+        ),
+    ] = None
+    resize: Annotated[
+        str | None,
+        typer.Option(
+            help="Shorter side (256) or height x width (48x320).", rich_help_panel=_PREPARING
+        ),
+    ] = None
+    crop: Annotated[
+        str | None,
+        typer.Option(
+            help="Centre crop: side or height x width, after --resize.", rich_help_panel=_PREPARING
+        ),
+    ] = None
+    scale: Annotated[
+        str | None,
+        typer.Option(help="Factor for every value, like 1/255.", rich_help_panel=_PREPARING),
+    ] = None
+    mean: Annotated[
+        str | None,
+        typer.Option(
+            help="Subtracted after scaling; one or one per channel: .485,.456,.406.",
+            rich_help_panel=_PREPARING,
+        ),
+    ] = None
+    std: Annotated[
+        str | None,
+        typer.Option(
+            help="Divided by at last; one or one per channel.", rich_help_panel=_PREPARING
+        ),
+    ] = None
+    layout: Annotated[
+        str | None,
+        typer.Option(help="nchw, nhwc or flat: what the model takes.", rich_help_panel=_PREPARING),
+    ] = None
+    color: Annotated[
+        str | None,
+        typer.Option(help="rgb, bgr or gray: what the model takes.", rich_help_panel=_PREPARING),
+    ] = None
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            help="Stop at a broken picture instead of leaving it out.",
+            rich_help_panel=_PREPARING,
+        ),
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Running and comparing."""
+
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            help="accuracy (with labels), agreement (without), top5, cosine or error.",
+            rich_help_panel=_RUNNING,
+        ),
+    ] = None
+    output: Annotated[
+        str | None,
+        typer.Option(help="The model's output that the metric looks at.", rich_help_panel=_RUNNING),
+    ] = None
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            help="Samples per run, where the model leaves that open.", rich_help_panel=_RUNNING
+        ),
+    ] = 16
+    provider: Annotated[
+        str,
+        typer.Option(
+            help="cpu, cuda or any that ONNX Runtime names; auto takes the best.",
+            rich_help_panel=_RUNNING,
+        ),
+    ] = "auto"
+
+
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx file.", show_default=False)]
+
+Shape = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--shape",
+        metavar="NAME=1x3x48x320",
+        help="Shape of an input with free sizes, to learn the MACs without data; repeatable.",
+    ),
+]
+
+
+def command_of(run: Callable[[Options], None], options: type[Options]) -> Callable[..., None]:
+    """Return `run` as a function whose parameters are the fields of `options`."""
+    hints = get_type_hints(options, include_extras=True)
+    parameters = [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if field.default is MISSING else field.default,
+            annotation=hints[field.name],
+        )
+        for field in fields(options)  # type: ignore[arg-type]
+    ]
+
+    def command(**given: Any) -> None:  # noqa: ANN401 - whatever the fields are
+        run(options(**given))
+
+    command.__doc__ = run.__doc__
+    command.__annotations__ = hints
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return command
+
+
+def preprocess_of(options: PrepareOptions) -> Preprocess:
+    """Return the preprocessing that the flags say.
+
+    Raises:
+        SettingsError: A flag cannot be understood.
+    """
+    return Preprocess.from_flags(
+        preset=options.preset,
+        resize=options.resize,
+        crop=options.crop,
+        scale=options.scale,
+        mean=options.mean,
+        std=options.std,
+        layout=options.layout,
+        color=options.color,
+    )
+
+
+def parse_samples(text: str) -> int | None:
+    """Return a number of samples; None for all.
+
+    Raises:
+        SettingsError: It is neither a number nor ``all``.
+
+    >>> parse_samples("200"), parse_samples("all"), parse_samples("0")
+    (200, None, None)
+    """
+    if text.strip().lower() in ("all", "0"):
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise SettingsError(
+            f"--samples {text!r} is no number; give for example 500, or all"
+        ) from None
+
+
+def parse_alphas(texts: list[str] | None) -> tuple[tuple[str, float], ...]:
+    """Return (pattern, alpha) of every ``PATTERN=0.9``.
+
+    Raises:
+        SettingsError: One of them is not of that form.
+
+    >>> parse_alphas(["/layer1/*=0.9"])
+    (('/layer1/*', 0.9),)
+    """
+    found = []
+    for text in texts or ():
+        pattern, equals, value = text.rpartition("=")
+        try:
+            found.append((pattern, float(value)))
+        except ValueError:
+            equals = ""
+        if not equals or not pattern:
+            raise SettingsError(
+                f"--alpha-layer {text!r} is not PATTERN=ALPHA; give for example '/layer1/*=0.9'"
+            )
+    return tuple(found)
+
+
+def parse_shapes(texts: list[str] | None) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every ``NAME=1x3x48x320``; ``NAME=`` is a single number.
+
+    Raises:
+        SettingsError: One of them is not of that form.
+
+    >>> parse_shapes(["x=1x3x8x8", "rate="])
+    {'x': (1, 3, 8, 8), 'rate': ()}
+    """
+    found = {}
+    for text in texts or ():
+        name, equals, sizes = text.rpartition("=")
+        parts = sizes.lower().split("x") if sizes else []
+        if not equals or not all(part.isascii() and part.isdigit() for part in parts):
+            raise SettingsError(
+                f"--shape {text!r} is not NAME=SIZES; give for example x=1x3x48x320"
+            )
+        found[name] = tuple(map(int, parts))
+    return found
