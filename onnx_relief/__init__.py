@@ -15,7 +15,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from onnx_relief.api import Comparison, Result, compare, evaluate, prune
+    from onnx_relief.api import compare, evaluate, prune
     from onnx_relief.data import Preprocess
     from onnx_relief.errors import (
         DataError,
@@ -25,23 +25,26 @@ if TYPE_CHECKING:
         SettingsError,
         UnsupportedError,
     )
-    from onnx_relief.inspection import Inspection, inspect
+    from onnx_relief.inspection import inspect
     from onnx_relief.plan import PrunePlan
     from onnx_relief.report.build import Report
+    from onnx_relief.report.compared import Comparison
+    from onnx_relief.report.inspected import Inspection
+    from onnx_relief.result import Result
     from onnx_relief.results import Evaluation
 
 _HOMES = {
-    "Comparison": "api",
+    "Comparison": "report.compared",
     "DataError": "errors",
     "Evaluation": "results",
-    "Inspection": "inspection",
+    "Inspection": "report.inspected",
     "ModelError": "errors",
     "OutputError": "errors",
     "Preprocess": "data",
     "PrunePlan": "plan",
     "ReliefError": "errors",
     "Report": "report.build",
-    "Result": "api",
+    "Result": "result",
     "SettingsError": "errors",
     "UnsupportedError": "errors",
     "compare": "api",

@@ -9,115 +9,28 @@ No function changes the model it is given.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar
-
-import onnx
 
 from onnx_relief.data import Dataset, Preprocess, open_data
 from onnx_relief.errors import SettingsError
 from onnx_relief.evaluation import compare_models, evaluate_model
-from onnx_relief.files import write_file
 from onnx_relief.graph.cost import cost_of, total_bytes
 from onnx_relief.graph.document import Document, input_specs, load
 from onnx_relief.graph.layers import find_layers
 from onnx_relief.graph.probes import Estimator, Granularity
-from onnx_relief.graph.save import save, write_to
-from onnx_relief.job import Sources, account, compared, open_job, run
+from onnx_relief.graph.save import write_to
+from onnx_relief.inspection import Model
+from onnx_relief.job import Sources, account, choose_member, compared, open_job, read_plan, run
 from onnx_relief.plan import PrunePlan
 from onnx_relief.positions import positions_on_data, positions_on_shapes
 from onnx_relief.progress import ticker
-from onnx_relief.report.build import Report, as_plain, to_json
-from onnx_relief.results import Evaluation, Latency, ModelCost, Progress, Score
-from onnx_relief.scores import Array, scores_by_weight, write_scores
+from onnx_relief.report.compared import Comparison
+from onnx_relief.result import PathLike, Result
+from onnx_relief.results import Evaluation, ModelCost, Progress, Score
+from onnx_relief.scores import scores_by_weight
 from onnx_relief.settings import DEFAULT_ALPHA, Settings
-
-Model = str | os.PathLike[str] | onnx.ModelProto
-Path_ = str | os.PathLike[str]
-Choice = TypeVar("Choice", bound=Enum)
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Result:
-    """What `prune` made.
-
-    Attributes:
-        document: The pruned model with everything that its file will hold.
-        plan: What was kept.
-        report: What was measured and what to make of it.
-        scores: By weight, what each connection was worth; empty where a plan was replayed.
-    """
-
-    document: Document
-    plan: PrunePlan
-    report: Report
-    scores: Mapping[str, Array]
-
-    @property
-    def model(self) -> onnx.ModelProto | Document:
-        """The pruned model; a document if it has data in other files, which only `save` writes."""
-        return self.document if self.document.has_external_data else self.document.proto
-
-    def save(self, path: Path_, *, force: bool = False) -> None:
-        """Write the pruned model, completely or not at all.
-
-        Raises:
-            OutputError: It cannot be written there, or is there already and `force` is not set.
-        """
-        save(self.document, path, force=force)
-
-    def save_plan(self, path: Path_, *, force: bool = False) -> None:
-        """Write the plan as JSON; errors as `save`."""
-        data = self.plan.to_json().encode()
-        write_file(Path(path), "path", lambda file: file.write(data), force=force)
-
-    def save_report(self, path: Path_, *, force: bool = False) -> None:
-        """Write the report as JSON; errors as `save`."""
-        data = self.report.to_json().encode()
-        write_file(Path(path), "path", lambda file: file.write(data), force=force)
-
-    def save_scores(self, path: Path_, *, force: bool = False) -> None:
-        """Write the scores as ``.npz``, one array per weight; errors as `save`.
-
-        Raises:
-            SettingsError: There are none, because a plan was replayed.
-        """
-        if not self.scores:
-            raise SettingsError("a replayed plan has no scores; prune with data to get them")
-        write_file(Path(path), "path", lambda file: write_scores(file, self.scores), force=force)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """What `compare` found.
-
-    Attributes:
-        first: Size and work of the first model.
-        second: The same of the second.
-        evaluation: How far their outputs lie apart; None without data.
-        latency: How long each takes; None without data.
-    """
-
-    first: ModelCost
-    second: ModelCost
-    evaluation: Evaluation | None
-    latency: Latency | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as plain data."""
-        plain = as_plain(self)
-        for name, cost in (("first", self.first), ("second", self.second)):
-            plain[name] |= {"macs": cost.macs, "effective_macs": cost.effective_macs}
-        return {"format": "onnx-relief comparison 1", **plain}
-
-    def to_json(self) -> str:
-        """Return it as JSON text."""
-        return to_json(self.to_dict())
 
 
 def prune(
@@ -140,8 +53,8 @@ def prune(
     output: str | None = None,
     preprocess: Preprocess | None = None,
     strict: bool = False,
-    plan: PrunePlan | Path_ | None = None,
-    dump_activations: Path_ | None = None,
+    plan: PrunePlan | PathLike | None = None,
+    dump_activations: PathLike | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Return a copy of a model whose connections that carry little signal are zero.
@@ -178,8 +91,8 @@ def prune(
         alpha_conv=alpha_conv,
         alpha_fc=alpha_fc,
         alpha_layers=tuple((alpha_layer or {}).items()),
-        estimator=chosen("estimator", Estimator, estimator),
-        granularity=chosen("granularity", Granularity, granularity),
+        estimator=choose_member("--estimator", Estimator, estimator),
+        granularity=choose_member("--granularity", Granularity, granularity),
         only=tuple(only),
         skip=tuple(skip),
         samples=samples,
@@ -297,46 +210,23 @@ def compare(
     Raises:
         ReliefError: One sentence that says what, where, and what to do.
     """
-    documents = [load(first), load(second)]
+    documents = (load(first), load(second))
     evaluation, latency, opened = None, None, None
     if data is not None:
         opened = _opened(documents[0], data, preprocess, strict)
-        settings = Settings(batch_size=batch_size, provider=provider)
         evaluation, latency = compared(
-            *documents, opened, settings, metric=metric, output=output, progress=progress
+            *documents,
+            opened,
+            batch_size=batch_size,
+            provider=provider,
+            metric=metric,
+            output=output,
+            progress=progress,
         )
     elif metric is not None or output is not None:
         raise SettingsError("--metric and --output need data to compare on; give --data")
     costs = [_cost(document, opened, shapes or {}, provider, progress) for document in documents]
     return Comparison(first=costs[0], second=costs[1], evaluation=evaluation, latency=latency)
-
-
-def read_plan(path: Path) -> PrunePlan:
-    """Return the plan in a file.
-
-    Raises:
-        SettingsError: It cannot be read or is no plan.
-    """
-    try:
-        return PrunePlan.from_json(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
-        raise SettingsError(f"--plan {path} cannot be read: {reason}; check the path") from error
-    except SettingsError as error:
-        raise SettingsError(f"--plan {path}: {error}; make one with --save-plan") from error
-
-
-def chosen(flag: str, kind: type[Choice], value: str) -> Choice:
-    """Return the member of `kind` that the user named.
-
-    Raises:
-        SettingsError: There is none.
-    """
-    try:
-        return kind(value)
-    except ValueError as error:
-        names = ", ".join(str(member.value) for member in kind)
-        raise SettingsError(f"--{flag} {value!r} does not exist; choose one of {names}") from error
 
 
 def _opened(

@@ -31,7 +31,7 @@ app = typer.Typer(
     name="onnx-relief",
     add_completion=False,
     no_args_is_help=True,
-    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
     help="Prune ONNX models with sample data, and say honestly what it cost.",
 )
 app.command("inspect")(command_of(inspect, InspectOptions))

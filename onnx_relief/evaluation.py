@@ -10,7 +10,7 @@ import numpy as np
 
 from onnx_relief.data import Batch, Dataset
 from onnx_relief.errors import DataError, ModelError, ReliefError, SettingsError, working_on
-from onnx_relief.graph.document import Document, output_specs
+from onnx_relief.graph.document import Document, input_specs, output_specs
 from onnx_relief.measure import Tick
 from onnx_relief.metrics import METRICS, Array, Gap, choices, decisions, metric_named
 from onnx_relief.results import Evaluation, Score
@@ -55,15 +55,15 @@ def compare_models(
         DataError: A label has no class.
         ModelError: A model cannot be run on the data, or the two give different outputs.
     """
-    _check_outputs(dense, pruned)
+    _check_alike(dense, pruned)
     sessions = [open_session(model, provider=provider) for model in (dense, pruned)]
     tally: _Tally | None = None
     for batch in data.batches(batch_size):
-        results = [_real_rows(session.run(batch.feed), batch, data) for session in sessions]
+        first, second = (_real_rows(s.run(batch.feed), batch, data) for s in sessions)
         if tally is None:
-            tally = _Tally(choose(results[0], batch, metric, output))
-        with working_on(f"the outputs on {data.name}"):
-            tally.add(*results, batch)
+            tally = _Tally(choose(first, batch, metric, output))
+        with working_on(f"comparing outputs on {data.name}"):
+            tally.add(first, second, batch)
         if tick is not None:
             tick(batch.count)
     assert tally is not None  # a dataset that yields nothing raises
@@ -102,7 +102,7 @@ def evaluate_model(
     for batch in data.batches(batch_size):
         results = _real_rows(session.run(batch.feed), batch, data)
         choice = choice or choose(results, batch, metric, output)
-        hits += int(chosen.hits(results[choice.output], _labels(batch)).sum())
+        hits += _hits(choice, results[choice.output], batch)
         samples += batch.count
         if tick is not None:
             tick(batch.count)
@@ -127,8 +127,17 @@ def try_out(
         SettingsError, DataError, ModelError: As `compare_models`.
     """
     session = open_session(model, provider=provider)
-    for batch in data.take(1).batches(1):
-        choose(_real_rows(session.run(batch.feed), batch, data), batch, metric, output)
+    batch = first_sample(data)
+    choose(_real_rows(session.run(batch.feed), batch, data), batch, metric, output)
+
+
+def first_sample(data: Dataset) -> Batch:
+    """Return a batch of the first sample that can be read.
+
+    Raises:
+        DataError: None can.
+    """
+    return next(iter(data.batches(1)))
 
 
 def choose(results: Outputs, batch: Batch, metric: str | None, output: str | None) -> Choice:
@@ -210,12 +219,10 @@ class _Tally:
         self._judge(dense[self.choice.output], pruned[self.choice.output], batch)
 
     def _judge(self, dense: Array, pruned: Array, batch: Batch) -> None:
-        hits = METRICS[self.choice.metric].hits
-        if hits is not None:
-            labels = _labels(batch)
-            self.hits[0] += int(hits(dense, labels).sum())
-            self.hits[1] += int(hits(pruned, labels).sum())
-            self.judged += len(labels)
+        if METRICS[self.choice.metric].hits is not None:
+            self.hits[0] += _hits(self.choice, dense, batch)
+            self.hits[1] += _hits(self.choice, pruned, batch)
+            self.judged += batch.count
         elif self.choice.metric == "agreement":
             first, second = decisions(dense), decisions(pruned)
             if first is None or second is None or first.shape != second.shape:
@@ -229,6 +236,10 @@ class _Tally:
     def finish(self, data: str) -> Evaluation:
         """Return the comparison over all batches."""
         gaps = {name: gap.finish() for name, gap in self.gaps.items()}
+        for name, gap in gaps.items():
+            if gap.nan_dense:
+                note = f"output {name!r} of the dense model holds {gap.nan_dense} NaN on this data"
+                self.notes[note] = None
         metric, chosen = self.choice.metric, gaps.get(self.choice.output)
         scores: list[float | None] = [None, None]
         if self.judged and metric in ("accuracy", "top5", "agreement"):
@@ -248,10 +259,23 @@ class _Tally:
         )
 
 
-def _labels(batch: Batch) -> Array:
-    if batch.labels is None:
-        raise DataError("some of the data has no labels; give labels for all of it or for none")
-    return batch.labels
+def _hits(choice: Choice, output: object, batch: Batch) -> int:
+    """Count the samples for which an output hits the label.
+
+    Raises:
+        DataError: Labels and output do not belong together.
+        SettingsError: The output is not what it was for the first samples.
+    """
+    judge = METRICS[choice.metric].hits
+    assert judge is not None
+    assert batch.labels is not None
+    try:
+        return int(judge(np.asarray(output), batch.labels).sum())
+    except ValueError as reason:
+        raise SettingsError(
+            f"--metric {choice.metric} does not suit output {choice.output!r} on all samples: "
+            f"{reason}; choose another one with --output or --metric"
+        ) from reason
 
 
 def _real_rows(results: Outputs, batch: Batch, data: Dataset) -> dict[str, Any]:
@@ -281,11 +305,12 @@ def _is_array(value: object) -> bool:
     return value.dtype.kind in "biuf" or value.dtype.name == "bfloat16"
 
 
-def _check_outputs(dense: Document, pruned: Document) -> None:
-    ours, theirs = ([spec.name for spec in output_specs(m.proto)] for m in (dense, pruned))
-    if set(ours) != set(theirs):
-        raise ModelError(
-            f"{dense.name} gives {', '.join(map(repr, ours))} and {pruned.name} gives "
-            f"{', '.join(map(repr, theirs))}, so their outputs cannot be compared; "
-            "give two versions of the same model"
-        )
+def _check_alike(dense: Document, pruned: Document) -> None:
+    for verb, specs in (("takes", input_specs), ("gives", output_specs)):
+        ours, theirs = ([spec.name for spec in specs(model.proto)] for model in (dense, pruned))
+        if set(ours) != set(theirs):
+            raise ModelError(
+                f"{dense.name} {verb} {', '.join(map(repr, ours))} and {pruned.name} {verb} "
+                f"{', '.join(map(repr, theirs))}, so they cannot be compared on data; "
+                "give two versions of the same model"
+            )

@@ -1,12 +1,14 @@
-"""Write reports, plans and scores so that a reader sees the old file or the new one, never a half."""
+"""Write reports, plans and scores so that a reader sees the old file or the new one, no half."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import IO
 
@@ -128,6 +130,16 @@ def write_file(
     with staged_files(force=force) as files:
         files.add(path, flag, write)
         files.commit()
+
+
+def remove_asides(paths: Iterable[Path]) -> None:
+    """Remove what this process left beside `paths`, should even the cleaning up be interrupted."""
+    for path in paths:
+        for left in path.parent.glob(f".{escape(path.name[:100])}.{os.getpid()}.*"):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
 
 
 def aside_of(path: Path) -> Path:

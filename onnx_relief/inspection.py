@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
 import onnx
 
@@ -17,79 +15,11 @@ from onnx_relief.graph.layers import Survey, find_layers
 from onnx_relief.plan import Layer
 from onnx_relief.positions import positions_on_data, positions_on_shapes
 from onnx_relief.progress import ticker
-from onnx_relief.report.build import RefusalRow, as_plain, refusal_rows, to_json
-from onnx_relief.results import LayerCost, ModelCost, Progress
+from onnx_relief.report.build import refusal_rows
+from onnx_relief.report.inspected import InspectedLayer, Inspection
+from onnx_relief.results import ModelCost, Progress
 
 Model = str | os.PathLike[str] | onnx.ModelProto
-
-
-@dataclass(frozen=True, kw_only=True)
-class InspectedLayer:
-    """One layer and what it costs.
-
-    Attributes:
-        name: The layer's name, as --only, --skip and --alpha-layer take it.
-        op: The ONNX operator.
-        kind: Which equations it is scored with.
-        weights: Names of its weights.
-        bias: Name of the bias that competes with its connections.
-        groups: Groups of its first weight.
-        kernel: Kernel size of a convolution.
-        cost: Its connections, weights, units and work, as they are now.
-        readers: Layers that read its units.
-        not_followed: Why its units cannot be removed, or None.
-    """
-
-    name: str
-    op: str
-    kind: str
-    weights: tuple[str, ...]
-    bias: str | None
-    groups: int
-    kernel: tuple[int, ...]
-    cost: LayerCost
-    readers: tuple[str, ...]
-    not_followed: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Inspection:
-    """What `inspect` found.
-
-    Attributes:
-        inputs: Name -> type and shape in words.
-        outputs: The same of what the model gives.
-        opset: Version of the default operator set.
-        producer: The program that wrote the file.
-        cost: Bytes, parameters and work of the whole model.
-        layers: What can be pruned.
-        refusals: Nodes that multiply by constants and are no layers, and why.
-        unknown_work: Why multiply-accumulates are not known for all layers, or None.
-    """
-
-    inputs: Mapping[str, str]
-    outputs: Mapping[str, str]
-    opset: int
-    producer: str
-    cost: ModelCost
-    layers: tuple[InspectedLayer, ...]
-    refusals: tuple[RefusalRow, ...]
-    unknown_work: str | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as plain data."""
-        plain = as_plain(self)
-        del plain["cost"]["layers"]
-        return {
-            "format": "onnx-relief inspection 1",
-            "macs": self.cost.macs,
-            "effective_macs": self.cost.effective_macs,
-            **plain,
-        }
-
-    def to_json(self) -> str:
-        """Return it as JSON text."""
-        return to_json(self.to_dict())
 
 
 def inspect(

@@ -10,25 +10,28 @@ from dataclasses import dataclass, fields, replace
 from enum import Enum
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeVar
 
 from onnx_relief import __version__
 from onnx_relief.data import Dataset, Preprocess, open_data
 from onnx_relief.errors import DataError, SettingsError
-from onnx_relief.evaluation import compare_models, try_out
+from onnx_relief.evaluation import compare_models, first_sample, try_out
 from onnx_relief.graph.cost import cost_of, total_bytes
 from onnx_relief.graph.document import Document, check, input_specs, parse_file
 from onnx_relief.graph.layers import Survey, find_layers
 from onnx_relief.latency import measure_latency
 from onnx_relief.pipeline import Pruned, prune, replay
 from onnx_relief.plan import PrunePlan
-from onnx_relief.positions import positions_on_data
+from onnx_relief.positions import positions_on_data, positions_on_shapes
 from onnx_relief.progress import ticker
 from onnx_relief.report.advice import advise
 from onnx_relief.report.build import DataRow, Report, layer_rows, refusal_rows
 from onnx_relief.results import Evaluation, Latency, ModelCost, Progress
 from onnx_relief.runtime import open_session
 from onnx_relief.settings import Settings
+
+Choice = TypeVar("Choice", bound=Enum)
+NO_PREPROCESSING: Final = Preprocess()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +47,7 @@ class Sources:
 
     data: object | None = None
     eval_data: object | None = None
-    preprocess: Preprocess = Preprocess()
+    preprocess: Preprocess = NO_PREPROCESSING
     strict: bool = False
 
 
@@ -71,6 +74,34 @@ class Job:
     plan: PrunePlan | None = None
     metric: str | None = None
     output: str | None = None
+
+
+def read_plan(path: Path) -> PrunePlan:
+    """Return the plan in a file.
+
+    Raises:
+        SettingsError: It cannot be read or is no plan.
+    """
+    try:
+        return PrunePlan.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise SettingsError(f"--plan {path} cannot be read: {reason}; check the path") from error
+    except SettingsError as error:
+        raise SettingsError(f"--plan {path}: {error}; make one with --save-plan") from error
+
+
+def choose_member(flag: str, kind: type[Choice], value: str) -> Choice:
+    """Return the member of `kind` that the user named.
+
+    Raises:
+        SettingsError: There is none.
+    """
+    try:
+        return kind(value)
+    except ValueError as error:
+        names = ", ".join(str(member.value) for member in kind)
+        raise SettingsError(f"{flag} {value!r} does not exist; choose one of {names}") from error
 
 
 def open_job(
@@ -170,8 +201,9 @@ def compared(
     dense: Document,
     pruned: Document,
     data: Dataset,
-    settings: Settings,
     *,
+    batch_size: int,
+    provider: str,
     metric: str | None = None,
     output: str | None = None,
     progress: Progress | None = None,
@@ -187,16 +219,16 @@ def compared(
         data,
         metric=metric,
         output=output,
-        batch_size=settings.batch_size,
-        provider=settings.provider,
+        batch_size=batch_size,
+        provider=provider,
         tick=ticker(progress, "comparing outputs", data.size),
     )
-    batch = next(iter(data.take(1).batches(1)))
+    batch = first_sample(data)
     latency = measure_latency(
         (dense, pruned),
         batch.feed,
         samples=batch.count,
-        provider=settings.provider,
+        provider=provider,
         tick=ticker(progress, "measuring latency", None),
     )
     return evaluation, latency
@@ -245,7 +277,8 @@ def _compared(
         job.document,
         document,
         job.evaluation,
-        job.settings,
+        batch_size=job.settings.batch_size,
+        provider=job.settings.provider,
         metric=job.metric,
         output=job.output,
         progress=progress,
@@ -256,11 +289,14 @@ def _positions(job: Job, pruned: Pruned) -> dict[str, float]:
     """Return the positions that were measured, and for layers left alone those of one sample."""
     measured = pruned.measurement.activities if pruned.measurement else {}
     positions = {name: activity.positions for name, activity in measured.items()}
-    if job.evaluation is not None and len(positions) < len(pruned.survey.layers):
-        data = job.calibration or job.evaluation
-        others = positions_on_data(pruned.survey, data, job.settings.provider)
-        positions = {**others.by_layer, **positions}
-    return positions
+    if len(positions) == len(pruned.survey.layers):
+        return positions
+    provider, data = job.settings.provider, job.calibration or job.evaluation
+    if data is not None:
+        others = positions_on_data(pruned.survey, data, provider)
+    else:
+        others = positions_on_shapes(pruned.survey, input_specs(job.document.proto), {}, provider)
+    return {**others.by_layer, **positions}
 
 
 def _cost(

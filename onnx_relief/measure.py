@@ -45,14 +45,16 @@ def measure(
     """Return the activity of `sites` over `batches`; memory does not grow with their number.
 
     Raises:
+        UnsupportedError: No layer's input can be observed.
         DataError: There is no data, or it (or a weight) makes NaN or infinity, named by layer.
         ModelError: The model itself cannot be run on the data.
     """
     plan, unobserved = _plan_probes(survey, sites, settings)
+    by_name = {site.layer.name: site for site in sites}
+    _refuse_to_see_nothing(unobserved, by_name)
     graph, session, lost = _start(survey, plan, settings, dump)
     unobserved |= lost
     plan = {name: probes for name, probes in plan.items() if name not in lost}
-    by_name = {site.layer.name: site for site in sites}
     record, samples = Record(), 0
     for number, batch in enumerate(batches):
         results = session.run(batch.feed)
@@ -66,6 +68,7 @@ def measure(
         raise DataError("the calibration data holds no complete batch; give more samples")
     idle = [name for name, probes in plan.items() if not record.means[probes[0]].count]
     unobserved |= dict.fromkeys(idle, "it was never run on this data, in a branch not taken")
+    _refuse_to_see_nothing(unobserved, by_name)
     activities = {
         name: finish(survey, by_name[name], probes, record, samples, settings)
         for name, probes in plan.items()
@@ -111,19 +114,42 @@ def _start(
     settings: Settings,
     dump: Path | None,
 ) -> tuple[Instrumented, Session, dict[str, str]]:
-    """Open the instrumented model; where the runtime refuses it, do without the bodies' layers."""
+    """Open the instrumented model, without the layers whose statistics the runtime refuses."""
     kernels = _kernel_banks(survey, plan)
-    dumped = list(plan) if dump is not None else []
+
+    def open_for(names: Sequence[str]) -> tuple[Instrumented, Session]:
+        wanted = {name: plan[name] for name in names}
+        return _open(survey, wanted, kernels, names if dump is not None else (), settings)
+
+    names = list(plan)
     try:
-        return *_open(survey, plan, kernels, dumped, settings), {}
+        return *open_for(names), {}
+    except (ModelError, UnsupportedError):
+        # Perhaps the model itself does not run: then its own error says more than ours.
+        open_session(survey.document, provider=settings.provider)
+    lost = _unobservable(open_for, names)
+    _refuse_to_see_nothing(lost, names)
+    return *open_for([name for name in names if name not in lost]), lost
+
+
+def _unobservable(
+    open_for: Callable[[Sequence[str]], object], names: Sequence[str]
+) -> dict[str, str]:
+    """Return the layers that the runtime refuses to measure and why, by halving."""
+    try:
+        open_for(names)
     except (ModelError, UnsupportedError) as error:
-        outside = {n: probes for n, probes in plan.items() if not probes[0].path}
-        if len(outside) == len(plan):
-            # Perhaps the model itself does not run: then its own error says more than ours.
-            open_session(survey.document, provider=settings.provider)
-            raise
-        lost = {n: f"its input cannot be observed: {error}" for n in plan if n not in outside}
-        return *_open(survey, outside, kernels, dumped, settings), lost
+        if len(names) == 1:
+            return {names[0]: f"its input cannot be observed: {error}"}
+        half = len(names) // 2
+        return _unobservable(open_for, names[:half]) | _unobservable(open_for, names[half:])
+    return {}
+
+
+def _refuse_to_see_nothing(unobserved: Mapping[str, str], names: Iterable[str]) -> None:
+    if set(names) <= unobserved.keys():
+        reasons = "; ".join(f"{name!r}: {reason}" for name, reason in unobserved.items())
+        raise UnsupportedError(f"no layer can be observed, so nothing can be scored ({reasons})")
 
 
 def _open(

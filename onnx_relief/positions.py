@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_relief.data import Batch, Dataset
+from onnx_relief.data.batch import Array
 from onnx_relief.errors import ReliefError, SettingsError
+from onnx_relief.evaluation import first_sample
 from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.probes import Granularity
 from onnx_relief.measure import measure
-from onnx_relief.runtime import Feed
 from onnx_relief.settings import Settings
 from onnx_relief.tensors import TensorSpec
 
@@ -32,7 +33,7 @@ class Positions:
 def positions_on_data(survey: Survey, data: Dataset, provider: str) -> Positions:
     """Return what one sample of `data` shows."""
     try:
-        return _run(survey, next(iter(data.take(1).batches(1))), provider)
+        return _run(survey, first_sample(data), provider)
     except ReliefError as error:
         return Positions({}, str(error))
 
@@ -100,8 +101,8 @@ def shape_of(spec: TensorSpec, asked: tuple[int, ...] | None) -> tuple[int, ...]
 
 def _made_up(
     inputs: Sequence[TensorSpec], sizes: Mapping[str, tuple[int, ...] | None], value: int
-) -> Feed | None:
-    feed = {}
+) -> dict[str, Array] | None:
+    feed: dict[str, Array] = {}
     for spec in inputs:
         shape = sizes[spec.name]
         if spec.dtype is None or spec.dtype.kind in "OUS" or shape is None:
@@ -110,7 +111,7 @@ def _made_up(
     return feed
 
 
-def _samples(feed: Feed) -> int:
+def _samples(feed: Mapping[str, Array]) -> int:
     """Return the length of the first axis, where all inputs agree on it."""
     lengths = {len(array) for array in feed.values() if array.ndim}
     return max(1, lengths.pop()) if len(lengths) == 1 else 1

@@ -171,7 +171,7 @@ def _start(runtime: ModuleType, source: bytes | str, options: object, provider: 
 
 def _serialise(proto: onnx.ModelProto) -> bytes:
     try:
-        return proto.SerializeToString()
+        return bytes(proto.SerializeToString())
     except Exception as error:
         raise ModelError(
             "the model is larger than 2 GB in one piece; save it with external data"

@@ -58,7 +58,9 @@ def _upper_triangle(gram: NDArray[Any]) -> NDArray[Any]:
     twice = np.where(upper == lower, 1.0, 2.0).astype(gram.dtype)
     # Samples go last first, so that picking pairs copies whole runs of memory.
     by_channel = np.ascontiguousarray(gram.reshape(samples, channels, -1).transpose(1, 2, 0))
-    return by_channel[:, upper * taps + lower] * twice[:, None]
+    pairs: NDArray[Any] = by_channel[:, upper * taps + lower]
+    pairs *= twice[:, None]
+    return pairs
 
 
 def _pair_products(

@@ -19,11 +19,11 @@ from onnx_relief.commands.options import (
     parse_shapes,
     preprocess_of,
 )
-from onnx_relief.report.table import evaluation_table, sentences, totals_table
+from onnx_relief.report.compared import comparison_table
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareOptions(SpeakOptions, PrepareOptions, RunOptions):
+class CompareOptions(PrepareOptions, RunOptions, SpeakOptions):
     """Everything that `compare` can be told."""
 
     first: Annotated[
@@ -59,7 +59,4 @@ def compare(options: CompareOptions) -> None:
             strict=options.strict,
             progress=progress,
         )
-    parts = [totals_table(found.first, found.second, found.latency, names=("A", "B"))]
-    if found.evaluation is not None:
-        parts += [evaluation_table(found.evaluation), *sentences(found.evaluation.notes)]
-    speaker.result(Group(*parts), found.to_json())
+    speaker.result(Group(*comparison_table(found)), found.to_json())

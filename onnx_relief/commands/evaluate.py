@@ -24,7 +24,7 @@ from onnx_relief.results import Score
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions(SpeakOptions, PrepareOptions, RunOptions):
+class EvaluateOptions(PrepareOptions, RunOptions, SpeakOptions):
     """Everything that `evaluate` can be told."""
 
     model: Model

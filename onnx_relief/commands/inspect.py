@@ -22,7 +22,7 @@ from onnx_relief.report.inspected import inspection_table
 
 
 @dataclass(frozen=True, kw_only=True)
-class InspectOptions(SpeakOptions, PrepareOptions):
+class InspectOptions(PrepareOptions, SpeakOptions):
     """Everything that `inspect` can be told."""
 
     model: Model

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
@@ -157,7 +157,7 @@ def command_of(run: Callable[[Options], None], options: type[Options]) -> Callab
             default=inspect.Parameter.empty if field.default is MISSING else field.default,
             annotation=hints[field.name],
         )
-        for field in fields(options)  # type: ignore[arg-type]
+        for field in _in_reading_order(options)
     ]
 
     def command(**given: Any) -> None:  # noqa: ANN401 - whatever the fields are
@@ -167,6 +167,13 @@ def command_of(run: Callable[[Options], None], options: type[Options]) -> Callab
     command.__annotations__ = hints
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return command
+
+
+def _in_reading_order(options: type[Any]) -> list[Field[Any]]:
+    """Return a command's own fields first, then those of its groups as they are listed."""
+    classes = [options, *options.__bases__]
+    by_name = {field.name: field for field in fields(options)}
+    return [by_name[name] for one in classes for name in one.__annotations__]
 
 
 def preprocess_of(options: PrepareOptions) -> Preprocess:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +10,6 @@ import typer
 from rich.console import Group
 from rich.text import Text
 
-from onnx_relief.api import chosen, read_plan
 from onnx_relief.commands.console import Speaker
 from onnx_relief.commands.options import (
     Model,
@@ -28,12 +26,13 @@ from onnx_relief.files import (
     check_distinct,
     check_output,
     check_output_folder,
+    remove_asides,
     staged_files,
 )
 from onnx_relief.graph.document import load
 from onnx_relief.graph.probes import Estimator, Granularity
 from onnx_relief.graph.save import staged
-from onnx_relief.job import Job, Sources, account, open_job, run
+from onnx_relief.job import Job, Sources, account, choose_member, open_job, read_plan, run
 from onnx_relief.pipeline import Pruned
 from onnx_relief.plan import PrunePlan
 from onnx_relief.report.build import Report, to_json
@@ -48,7 +47,7 @@ _WRITING = "What is written"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PruneOptions(SpeakOptions, PrepareOptions, RunOptions):
+class PruneOptions(PrepareOptions, RunOptions, SpeakOptions):
     """Everything that `prune` can be told."""
 
     model: Model
@@ -188,8 +187,8 @@ class PruneOptions(SpeakOptions, PrepareOptions, RunOptions):
             alpha_conv=self.alpha_conv,
             alpha_fc=self.alpha_fc,
             alpha_layers=parse_alphas(self.alpha_layer),
-            estimator=chosen("estimator", Estimator, self.estimator),
-            granularity=chosen("granularity", Granularity, self.granularity),
+            estimator=choose_member("--estimator", Estimator, self.estimator),
+            granularity=choose_member("--granularity", Granularity, self.granularity),
             only=tuple(self.only or ()),
             skip=tuple(self.skip or ()),
             samples=parse_samples(self.samples),
@@ -206,6 +205,20 @@ def prune(options: PruneOptions) -> None:
     Nothing is written before everything has been checked; the model itself is never changed.
     """
     speaker = Speaker(options)
+    try:
+        report = _prune(options, speaker)
+    finally:
+        remove_asides(path for _, path in options.outputs)
+    written = dict(options.outputs)
+    table = Group(
+        report_table(report, verbose=options.verbose),
+        *(Text(f"{_MEANING[flag]}: {plain(str(path))}") for flag, path in written.items()),
+    )
+    paths = {_MEANING[flag]: str(path) for flag, path in written.items()}
+    speaker.result(table, to_json({**report.to_dict(), "written": paths}))
+
+
+def _prune(options: PruneOptions, speaker: Speaker) -> Report:
     settings = options.settings
     _check_outputs(options)
     plan = None if options.plan is None else read_plan(options.plan)
@@ -218,13 +231,7 @@ def prune(options: PruneOptions) -> None:
             _stage(options, pruned, report, files)
             model.commit()
             files.commit()
-    written = dict(options.outputs)
-    table = Group(
-        report_table(report, verbose=options.verbose),
-        *(Text(f"{_MEANING[flag]}: {plain(str(path))}") for flag, path in written.items()),
-    )
-    paths = {_MEANING[flag]: str(path) for flag, path in written.items()}
-    speaker.result(table, to_json({**report.to_dict(), "written": paths}))
+    return report
 
 
 _MEANING = {
@@ -265,14 +272,12 @@ def _open(options: PruneOptions, settings: Settings, plan: PrunePlan | None) -> 
 
 
 def _stage(options: PruneOptions, pruned: Pruned, report: Report, files: StagedFiles) -> None:
-    texts = (
-        (options.save_plan, "--save-plan", lambda: pruned.plan.to_json()),
-        (options.report, "--report", report.to_json),
-    )
-    for path, flag, text in texts:
-        if path is not None:
-            data = f"{text()}\n".encode()
-            files.add(path, flag, lambda file, data=data: file.write(data))
+    if options.save_plan is not None:
+        plan = f"{pruned.plan.to_json()}\n".encode()
+        files.add(options.save_plan, "--save-plan", lambda file: file.write(plan))
+    if options.report is not None:
+        text = f"{report.to_json()}\n".encode()
+        files.add(options.report, "--report", lambda file: file.write(text))
     if options.save_scores is not None:
         scores = scores_by_weight(pruned, options.settings.granularity)
         files.add(options.save_scores, "--save-scores", lambda file: write_scores(file, scores))

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-
 from numpy.typing import NDArray
 
 from onnx_relief.errors import ModelError, UnsupportedError
@@ -68,7 +67,7 @@ def cost_of(
 def total_bytes(document: Document) -> int:
     """Return the size of all files of the model, without compressing anything."""
     if document.path is None:
-        return document.proto.ByteSize()
+        return int(document.proto.ByteSize())
     files = external.data_files(document).values()
     return document.path.stat().st_size + sum(file.stat().st_size for file in files)
 

@@ -10,6 +10,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from onnx_relief.errors import UnsupportedError
 from onnx_relief.graph.emitter import Emitter, fresh_name
 from onnx_relief.graph.patch_probes import convolution_statistics
 from onnx_relief.graph.probes import Probe, ProbeKind
@@ -84,18 +85,23 @@ def _batched_features(to: Emitter, probe: Probe, tensor: gs.Tensor, rank: int | 
     ]
     if len(alone) > 1:
         # Where the weight has a batch axis of 1, one matrix serves all of x there: sum over them.
-        ones = (1,) * (len(probe.batch) + 1)
-        summed = to.op("Expand", summed, to.ints(*ones))
-        now = None if rank is None else max(rank - 1, len(ones))
+        summed = _spread(to, summed, *(1,) * (len(probe.batch) + 1))
+        now = None if rank is None else max(rank - 1, len(probe.batch) + 1)
         axes = [_axis(to, axis, now) for axis in alone[:-1]]
         summed = to.reduce("ReduceSum", summed, *axes, keepdims=True)
-    rows = to.reshape(to.op("Expand", summed, to.ints(*probe.batch, 1)), -1, width)
+    rows = to.reshape(_spread(to, summed, *probe.batch, 1), -1, width)
     whole, reduced, spread = (to.op("Size", t, dtype=np.int64) for t in (tensor, summed, rows))
     per_row = to.op("Div", whole, reduced, dtype=np.int64)
     positions = to.op("Mul", to.op("Div", spread, to.ints(width), dtype=np.int64), per_row)
     positions.dtype = np.dtype(np.int64)
     count_row = to.reshape(positions, 1, 1, dtype=np.int64)
     return to.reduce("ReduceSum", rows, 0, keepdims=True), count_row
+
+
+def _spread(to: Emitter, tensor: gs.Tensor, *shape: int) -> gs.Variable:
+    if to.opset < 8:  # There is no Expand yet.
+        return to.op("Mul", tensor, to.const(np.ones(shape, to.dtype)))
+    return to.op("Expand", tensor, to.ints(*shape))
 
 
 def _axis(to: Emitter, axis: int, rank: int | None) -> int:
@@ -105,10 +111,17 @@ def _axis(to: Emitter, axis: int, rank: int | None) -> int:
 
 def _valid_steps(to: Emitter, tensor: gs.Tensor, lengths: gs.Tensor) -> gs.Variable:
     """Return 1 where a step is within its sequence, 0 beyond; shape (steps, batch, 1)."""
+    if to.opset < 9:
+        raise UnsupportedError(
+            f"operator set {to.opset} cannot tell the steps of sequences of several lengths; "
+            "convert the model to operator set 13 or later"
+        )
     shape = to.op("Shape", tensor, dtype=np.int64)
-    steps = to.op("Gather", shape, to.const(np.array(0, np.int64)), axis=0, dtype=np.int64)
-    zero, one = to.const(np.array(0, np.int64)), to.const(np.array(1, np.int64))
-    numbers = to.reshape(to.op("Range", zero, steps, one, dtype=np.int64), -1, 1, 1, dtype=np.int64)
+    steps = to.op("Gather", shape, to.ints(0), axis=0, dtype=np.int64)
+    # Range came with opset 11; the places of ones in a row of ones are the same numbers.
+    one = gs.Constant("", np.ones(1, np.int64))
+    ones = to.op("ConstantOfShape", steps, value=one, dtype=np.int64)
+    numbers = to.reshape(to.op("NonZero", ones, dtype=np.int64), -1, 1, 1, dtype=np.int64)
     limits = to.reshape(to.op("Cast", lengths, to=7, dtype=np.int64), 1, -1, 1, dtype=np.int64)
     inside = to.op("Less", numbers, limits, dtype=np.bool_)
     return to.op("Cast", inside, to=11 if to.dtype == np.float64 else 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -145,8 +146,8 @@ def _as_grouped_weights(bank: NDArray[np.floating], geometry: ConvGeometry) -> N
     return np.ascontiguousarray(bank).reshape(-1, 1, *geometry.kernel)
 
 
-def _convolution_attributes(geometry: ConvGeometry, groups: int) -> dict[str, object]:
-    settings: dict[str, object] = {
+def _convolution_attributes(geometry: ConvGeometry, groups: int) -> dict[str, Any]:
+    settings: dict[str, Any] = {
         "group": groups,
         "kernel_shape": list(geometry.kernel),
         "strides": list(geometry.strides),

@@ -1,4 +1,4 @@
-"""What the numbers mean and what could be done, in sentences: nothing is left to be found out later."""
+"""What the numbers mean and what could be done about them, in sentences."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _about_quality(report: Report, _commands: Collection[str]) -> Iterator[str]:
         before = score_text(found.dense, found.unit)
         yield f"{found.metric} fell from {before} to {now}; a higher --alpha keeps more"
     elif found.metric == "agreement" and 100 - found.pruned > _LOSS_OF_AGREEMENT:
-        yield f"only {now} of the decisions are those of the dense model; a higher --alpha keeps more"
+        yield f"only {now} of decisions are those of the dense model; a higher --alpha keeps more"
 
 
 def _about_speed(report: Report, commands: Collection[str]) -> Iterator[str]:
@@ -86,7 +86,7 @@ def _about_size(report: Report, _commands: Collection[str]) -> Iterator[str]:
             f"number; {zipped}"
         )
     else:
-        yield f"the file went from {bytes_text(before.plain)} to {bytes_text(after.plain)}; {zipped}"
+        yield f"the file: {bytes_text(before.plain)} -> {bytes_text(after.plain)}; {zipped}"
 
 
 def _about_data(report: Report) -> Iterator[str]:
@@ -98,9 +98,8 @@ def _about_data(report: Report) -> Iterator[str]:
     if report.data.skipped:
         name, reason = next(iter(report.data.skipped.items()))
         yield (
-            f"{plural(len(report.data.skipped), 'picture')} could not be read and "
-            f"{'was' if len(report.data.skipped) == 1 else 'were'} left out, first {name} ({reason}); "
-            "--strict stops instead"
+            f"left out {plural(len(report.data.skipped), 'picture')} that cannot be read, first "
+            f"{name} ({reason}); --strict stops instead"
         )
     if report.evaluation is not None:
         yield from report.evaluation.notes

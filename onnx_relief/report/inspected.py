@@ -1,14 +1,87 @@
-"""What `inspect` found, as tables for a terminal."""
+"""What `inspect` found: a value, and the same as tables for a terminal."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from rich.console import RenderableType
 from rich.text import Text
 
-from onnx_relief.inspection import InspectedLayer, Inspection
+from onnx_relief.report.build import RefusalRow, as_plain, to_json
 from onnx_relief.report.table import grouped, named_table
 from onnx_relief.report.text import bytes_text, count_text, plain, share_text
-from onnx_relief.results import LayerCost
+from onnx_relief.results import LayerCost, ModelCost
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectedLayer:
+    """One layer and what it costs.
+
+    Attributes:
+        name: The layer's name, as --only, --skip and --alpha-layer take it.
+        op: The ONNX operator.
+        kind: Which equations it is scored with.
+        weights: Names of its weights.
+        bias: Name of the bias that competes with its connections.
+        groups: Groups of its first weight.
+        kernel: Kernel size of a convolution.
+        cost: Its connections, weights, units and work, as they are now.
+        readers: Layers that read its units.
+        not_followed: Why its units cannot be removed, or None.
+    """
+
+    name: str
+    op: str
+    kind: str
+    weights: tuple[str, ...]
+    bias: str | None
+    groups: int
+    kernel: tuple[int, ...]
+    cost: LayerCost
+    readers: tuple[str, ...]
+    not_followed: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """What `inspect` found.
+
+    Attributes:
+        inputs: Name -> type and shape in words.
+        outputs: The same of what the model gives.
+        opset: Version of the default operator set.
+        producer: The program that wrote the file.
+        cost: Bytes, parameters and work of the whole model.
+        layers: What can be pruned.
+        refusals: Nodes that multiply by constants and are no layers, and why.
+        unknown_work: Why multiply-accumulates are not known for all layers, or None.
+    """
+
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+    opset: int
+    producer: str
+    cost: ModelCost
+    layers: tuple[InspectedLayer, ...]
+    refusals: tuple[RefusalRow, ...]
+    unknown_work: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        plain = as_plain(self)
+        del plain["cost"]["layers"]
+        return {
+            "format": "onnx-relief inspection 1",
+            "macs": self.cost.macs,
+            "effective_macs": self.cost.effective_macs,
+            **plain,
+        }
+
+    def to_json(self) -> str:
+        """Return it as JSON text."""
+        return to_json(self.to_dict())
 
 
 def inspection_table(found: Inspection, *, verbose: bool = False) -> list[RenderableType]:

@@ -123,12 +123,13 @@ def sentences(texts: Iterable[str]) -> list[RenderableType]:
 
 def score_line(found: Evaluation | Score) -> Text:
     """Return metric, score and data on one line."""
-    if isinstance(found, Score):
-        score = score_text(found.value, found.unit)
-    else:
-        score = _both_scores(found)
-    text = f"{found.metric} of {plain(found.output)}: {score}, on {plain(found.data)}"
+    scores = _one_score(found) if isinstance(found, Score) else _both_scores(found)
+    text = f"{found.metric} of {plain(found.output)}: {scores}, on {plain(found.data)}"
     return Text(text, style="bold")
+
+
+def _one_score(score: Score) -> str:
+    return score_text(score.value, score.unit)
 
 
 def _both_scores(evaluation: Evaluation) -> str:

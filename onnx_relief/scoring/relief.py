@@ -28,4 +28,6 @@ def relief_scores(signals: NDArray[np.float64]) -> NDArray[np.float64]:
            [0.  , 0.  ]])
     """
     totals = signals.sum(axis=-1, keepdims=True)
-    return np.divide(signals, totals, out=np.zeros_like(signals), where=totals > 0)
+    shares: NDArray[np.float64] = np.zeros_like(signals)
+    np.divide(signals, totals, out=shares, where=totals > 0)
+    return shares
