@@ -82,7 +82,7 @@ def _active(weight: Weight, activity: LayerActivity | None) -> BoolArray:
     """Return which inputs were ever active; a reader that was not measured may read all."""
     if activity is None:
         return np.ones(weight.inputs * weight.groups, dtype=bool)
-    return activity.reads[0] > 0
+    return activity.signals[0].reads > 0
 
 
 def _shared_homes(survey: Survey) -> set[TensorHome]:

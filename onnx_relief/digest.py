@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_relief.activity.mean import FloatArray, Mean
+from onnx_relief.activity.mean import Mean
 from onnx_relief.activity.patches import patch_gram
 from onnx_relief.activity.record import Record
-from onnx_relief.activity.signal import kernel_norms
+from onnx_relief.activity.signal import Signal, kernel_norms
 from onnx_relief.errors import DataError
 from onnx_relief.graph.instrument import Instrumented
 from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.probes import Granularity, Probe, ProbeKind
-from onnx_relief.graph.sites import Site
+from onnx_relief.graph.sites import Part, Site
 from onnx_relief.plan import Layer, Weight
 from onnx_relief.settings import Settings
 
@@ -28,15 +28,13 @@ class LayerActivity:
     """What the data showed of one layer.
 
     Attributes:
-        signals: Per weight, mean signal of every connection, (units, inputs, taps or 1).
+        signals: Per weight, the signal of its connections.
         bias_gain: What one unit of bias contributes: 1, or the mean sqrt(height * width).
-        reads: Per weight, (groups * inputs,): 0 where an input was zero on all samples.
         positions: Per sample of the data, how often the layer's weights are applied.
     """
 
-    signals: tuple[FloatArray, ...]
+    signals: tuple[Signal, ...]
     bias_gain: float
-    reads: tuple[FloatArray, ...]
     positions: float
 
 
@@ -106,8 +104,8 @@ def refuse_nan_weights(survey: Survey, site: Site) -> None:
     for part in site.tensors:
         if not np.all(np.isfinite(survey.rows(part))):
             raise DataError(
-                f"the weight '{part.view.home}' of layer {site.layer.name!r} holds NaN or infinity; "
-                "mend the model, or leave the layer out with --skip"
+                f"the weight '{part.view.home}' of layer {site.layer.name!r} holds NaN or "
+                "infinity; mend the model, or leave the layer out with --skip"
             )
 
 
@@ -151,51 +149,45 @@ def finish(
     """
     refuse_nan_weights(survey, site)
     layer = site.layer
-    signals, reads = [], []
-    for weight, part, probe in zip(layer.weights, site.parts, probes, strict=True):
-        rows = survey.rows(part)
-        value = record.means[probe].finish()
-        if probe.kind is ProbeKind.GRAM:
-            signal, active = record.means[layer.name].finish(), value
-        else:
-            signal, active = _signal(layer, weight, rows, value, probe, settings)
-        signals.append(signal * abs(weight.scale))
-        reads.append(active)
+    parts = zip(layer.weights, site.parts, probes, strict=True)
     sizes = record.sizes[probes[0]]
     return LayerActivity(
-        signals=tuple(signals),
+        signals=tuple(
+            _signal(survey, layer, weight, part, probe, record, settings)
+            for weight, part, probe in parts
+        ),
         bias_gain=_bias_gain(layer, sizes),
-        reads=tuple(reads),
         positions=_positions(layer, probes[0], record, sizes) / samples,
     )
 
 
 def _signal(
+    survey: Survey,
     layer: Layer,
     weight: Weight,
-    rows: NDArray[Any],
-    value: FloatArray,
+    part: Part,
     probe: Probe,
+    record: Record,
     settings: Settings,
-) -> tuple[FloatArray, FloatArray]:
-    """Return the signals (units, inputs, taps or 1) and the activity of each input channel."""
-    per_unit = layer.units // weight.groups
+) -> Signal:
+    value = record.means[probe].finish()
+    channels = weight.groups * weight.inputs
+    if probe.kind is ProbeKind.GRAM:
+        return Signal(measured=record.means[layer.name].finish(), is_whole=True, reads=value)
     if probe.kind is ProbeKind.KERNELS:
-        by_channel = value.reshape(weight.groups, weight.inputs, per_unit)
-        signal = by_channel.transpose(0, 2, 1).reshape(layer.units, weight.inputs, 1)
-        return signal, by_channel.sum(axis=2).reshape(-1)
+        by_channel = value.reshape(weight.groups, weight.inputs, -1)
+        norms = by_channel.transpose(0, 2, 1).reshape(layer.units, weight.inputs, 1)
+        return Signal(measured=norms, is_whole=True, reads=by_channel.sum(axis=2).reshape(-1))
+    reads = value.reshape(channels, -1).sum(axis=1)
     if probe.kind is ProbeKind.MAP:
         assert layer.geometry is not None
-        active = value.reshape(len(value), -1).sum(axis=1)
         gram = patch_gram(value, layer.geometry)
-        if settings.granularity is Granularity.KERNEL:
-            return kernel_norms(rows, gram[None], weight.groups)[:, :, None], active
+        if settings.granularity is Granularity.KERNEL and layer.taps > 1:
+            norms = kernel_norms(survey.rows(part), gram[None], weight.groups)[:, :, None]
+            return Signal(measured=norms, is_whole=True, reads=reads)
         value = np.sqrt(np.einsum("ctt->ct", gram))
-    # One norm (or mean) per input channel and tap, shared by the units of the channel's group.
-    norms = value.reshape(weight.groups, 1, weight.inputs, -1)
-    grouped = np.abs(rows.astype(np.float64)).reshape(weight.groups, per_unit, weight.inputs, -1)
-    active = value.reshape(weight.groups * weight.inputs, -1).sum(axis=1)
-    return (grouped * norms).reshape(layer.units, weight.inputs, -1), active
+    measured = value.reshape(weight.groups, weight.inputs, -1)
+    return Signal(measured=measured, is_whole=False, reads=reads)
 
 
 def _bias_gain(layer: Layer, sizes: Mapping[tuple[int, ...], int]) -> float:

@@ -49,7 +49,7 @@ def measure(
         DataError: There is no data, or it (or a weight) makes NaN or infinity, named by layer.
         ModelError: The model itself cannot be run on the data.
     """
-    plan, unobserved = _plan_probes(survey, sites, settings)
+    plan, unobserved = _plan_probes(sites, settings)
     by_name = {site.layer.name: site for site in sites}
     _refuse_to_see_nothing(unobserved, by_name)
     graph, session, lost = _start(survey, plan, settings, dump)
@@ -92,7 +92,7 @@ def full_batches(data: Dataset, batch_size: int) -> Iterator[Batch]:
 
 
 def _plan_probes(
-    survey: Survey, sites: Sequence[Site], settings: Settings
+    sites: Sequence[Site], settings: Settings
 ) -> tuple[dict[str, tuple[Probe, ...]], dict[str, str]]:
     plan: dict[str, tuple[Probe, ...]] = {}
     unobserved: dict[str, str] = {}

@@ -118,9 +118,11 @@ class Gap:
         self._largest = self._squares = self._dense_squares = self._cosines = 0.0
         self._rows = 0
         self._nan = [0, 0]
+        self._are_labels = False
 
     def add(self, dense: Array, pruned: Array, samples: int) -> None:
         """Take in what both models give for some samples, arrays of the same shape."""
+        self._are_labels = dense.dtype.kind in "bi"
         wide = [np.asarray(part, dtype=np.float64) for part in (dense, pruned)]
         for index, part in enumerate(wide):
             self._nan[index] += int(np.count_nonzero(np.isnan(part)))
@@ -135,7 +137,11 @@ class Gap:
         self._rows += rows
 
     def finish(self) -> OutputDifference:
-        """Return the difference over all samples."""
+        """Return the difference over all samples; class numbers have no norm and no angle."""
+        if self._are_labels:
+            return OutputDifference(
+                output=self._output, largest=self._largest, relative_error=None, cosine=None
+            )
         known = self._dense_squares > 0 or self._squares == 0
         error = np.sqrt(self._squares / self._dense_squares) if self._dense_squares > 0 else 0.0
         return OutputDifference(

@@ -9,12 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from onnx_relief.activity.mean import FloatArray
 from onnx_relief.agreement import agree_on_shared_weights, outlooks
 from onnx_relief.data import Dataset
-from onnx_relief.digest import LayerActivity
+from onnx_relief.decide import Scores, score, select
 from onnx_relief.errors import UnsupportedError
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.follow import UnitFlow, follow_units
@@ -22,19 +19,9 @@ from onnx_relief.graph.layers import Survey, find_layers
 from onnx_relief.graph.mask import mask
 from onnx_relief.graph.sites import Site
 from onnx_relief.measure import Measurement, Tick, full_batches, measure
-from onnx_relief.plan import LayerPlan, PrunePlan
-from onnx_relief.scoring.relief import relief_scores
-from onnx_relief.selection.coverage import keep_covering_set
+from onnx_relief.plan import PrunePlan
 from onnx_relief.selection.units import remove_units
 from onnx_relief.settings import Settings
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Scores:
-    """Scores of one layer: per weight (units, inputs, taps or 1), and of its biases."""
-
-    weights: tuple[FloatArray, ...]
-    bias: FloatArray
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -46,7 +33,7 @@ class Pruned:
         document: The masked model.
         plan: What was kept.
         flows: Where the units of every layer go.
-        scores: By layer; empty where a plan was replayed.
+        scores: By layer; empty where they were not wanted or a plan was replayed.
         measurement: What the data showed; None where a plan was replayed.
         left_alone: Layers without a plan, and why, in words.
     """
@@ -67,6 +54,7 @@ def prune(
     *,
     tick: Tick | None = None,
     dump: Path | None = None,
+    keep_scores: bool = True,
 ) -> Pruned:
     """Return a masked copy of `document` that keeps, per unit, the share alpha of its signal.
 
@@ -76,6 +64,7 @@ def prune(
         settings: What to prune, and how much.
         tick: Called with the number of samples after every batch.
         dump: Folder that raw layer inputs are written to.
+        keep_scores: Whether to return the scores, which take twice the memory of the weights.
 
     Raises:
         UnsupportedError: The model has no layer that can be pruned, or none was asked for.
@@ -85,19 +74,21 @@ def prune(
     sites, left_alone = _choose(survey, settings)
     batches = full_batches(calibration.take(settings.samples), settings.batch_size)
     measured = measure(survey, sites, batches, settings, tick=tick, dump=dump)
-    sites = [site for site in sites if site.layer.name in measured.activities]
-    scores = {s.layer.name: _score(survey, s, measured.activities[s.layer.name]) for s in sites}
-    kept = {s.layer.name: _select(s, scores[s.layer.name], settings) for s in sites}
+    activity = measured.activities
+    sites = [site for site in sites if site.layer.name in activity]
+    alphas = {s.layer.name: settings.alpha_for(s.layer) for s in sites}
+    kept = {n: select(survey, s, activity[n], alphas[n]) for s in sites if (n := s.layer.name)}
     flows = follow_units(survey)
     kept = agree_on_shared_weights(survey, kept)
-    kept = remove_units(kept, outlooks(survey, flows, measured.activities))
+    kept = remove_units(kept, outlooks(survey, flows, activity))
     plan = PrunePlan(layers=tuple(kept.values()))
+    scored = sites if keep_scores else []
     return Pruned(
         survey=survey,
         document=mask(survey, plan, flows),
         plan=plan,
         flows=flows,
-        scores=scores,
+        scores={s.layer.name: score(survey, s, activity[s.layer.name]) for s in scored},
         measurement=measured,
         left_alone=left_alone | dict(measured.unobserved),
     )
@@ -141,32 +132,3 @@ def _choose(survey: Survey, settings: Settings) -> tuple[list[Site], dict[str, s
     if not sites:
         raise UnsupportedError("--only and --skip leave no layer to prune")
     return sites, left_alone
-
-
-def _score(survey: Survey, site: Site, activity: LayerActivity) -> Scores:
-    """Score the connections and the biases of one layer together: they compete for each unit."""
-    bias = np.zeros((site.layer.units, 0))
-    if site.bias and site.layer.bias:
-        strength = np.abs(survey.rows(site.bias).astype(np.float64))
-        bias = strength * abs(site.layer.bias.scale) * activity.bias_gain
-    units = site.layer.units
-    signals = [*(signal.reshape(units, -1) for signal in activity.signals), bias]
-    scores = relief_scores(np.concatenate(signals, axis=1))
-    *weights, bias = np.split(scores, np.cumsum([part.shape[1] for part in signals])[:-1], axis=1)
-    shaped = (part.reshape(s.shape) for part, s in zip(weights, activity.signals, strict=True))
-    return Scores(weights=tuple(shaped), bias=bias)
-
-
-def _select(site: Site, scores: Scores, settings: Settings) -> LayerPlan:
-    """Keep, per unit, the fewest connections and biases that hold the share alpha."""
-    alpha, units = settings.alpha_for(site.layer), site.layer.units
-    rows = [*(part.reshape(units, -1) for part in scores.weights), scores.bias]
-    keep = keep_covering_set(np.concatenate(rows, axis=1), alpha)
-    *weights, bias = np.split(keep, np.cumsum([part.shape[1] for part in rows])[:-1], axis=1)
-    return LayerPlan(
-        layer=site.layer.name,
-        alpha=alpha,
-        keep=tuple(k.reshape(s.shape) for k, s in zip(weights, scores.weights, strict=True)),
-        keep_bias=bias,
-        removed=np.zeros(units, dtype=bool),
-    )

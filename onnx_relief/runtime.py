@@ -36,11 +36,10 @@ _CPU = "CPUExecutionProvider"
 
 
 class Session:
-    """A model that can be run; closes over its temporary files."""
+    """A model that can be run."""
 
-    def __init__(self, inner: object, folder: tempfile.TemporaryDirectory[str] | None) -> None:
+    def __init__(self, inner: object) -> None:
         self._inner: Any = inner
-        self._folder = folder
 
     @property
     def provider(self) -> str:
@@ -100,15 +99,18 @@ def open_session(
         options.add_session_config_entry(key, str(folder.resolve()))
         external = True
     if external and not isinstance(model, Document):
-        return Session(_start(runtime, _serialise(model), options, provider), None)
-    # A session made from bytes keeps them for ever; one made from a file does not.
-    temporary = tempfile.TemporaryDirectory(prefix="onnx-relief-")
-    path = Path(temporary.name, "model.onnx")
-    if isinstance(model, Document):
-        write_to(model, path.parent, path.name)
-    else:
-        path.write_bytes(_serialise(model))
-    return Session(_start(runtime, str(path), options, provider), temporary)
+        return Session(_start(runtime, _serialise(model), options, provider))
+    # A session made from bytes keeps them for ever, one made from a file does not. What it maps of
+    # the file stays readable when the name is gone, except on Windows, where the file stays.
+    with tempfile.TemporaryDirectory(
+        prefix="onnx-relief-", ignore_cleanup_errors=True
+    ) as temporary:
+        path = Path(temporary, "model.onnx")
+        if isinstance(model, Document):
+            write_to(model, path.parent, path.name)
+        else:
+            path.write_bytes(_serialise(model))
+        return Session(_start(runtime, str(path), options, provider))
 
 
 def load_onnxruntime() -> ModuleType:

@@ -14,9 +14,10 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_relief.decide import Scores
 from onnx_relief.graph.probes import Granularity
 from onnx_relief.graph.sites import Site
-from onnx_relief.pipeline import Pruned, Scores
+from onnx_relief.pipeline import Pruned
 from onnx_relief.plan import LayerKind
 
 Array = NDArray[Any]

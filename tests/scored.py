@@ -13,7 +13,7 @@ from onnx_relief.data.batch import Batch
 from onnx_relief.graph.document import load
 from onnx_relief.graph.layers import find_layers
 from onnx_relief.measure import Measurement, measure
-from onnx_relief.pipeline import Scores, _score
+from onnx_relief.decide import Scores, score
 from onnx_relief.runtime import open_session
 from onnx_relief.settings import Settings
 
@@ -77,7 +77,7 @@ def scores_of(model: onnx.ModelProto, *feeds: Arrays, **settings: Any) -> dict[s
     survey = find_layers(load(model))
     activities = measured(model, *feeds, **settings).activities
     sites = {site.layer.name: site for site in survey.sites}
-    return {name: _score(survey, sites[name], activity) for name, activity in activities.items()}
+    return {name: score(survey, sites[name], activity) for name, activity in activities.items()}
 
 
 def run(model: onnx.ModelProto, feed: Arrays) -> dict[str, Any]:

@@ -123,7 +123,7 @@ def _random(site, flows, share, removed, rng):
     layer, flow = site.layer, flows[site.layer.name]
     gone = rng.random(layer.units) < (0.0 if flow.blocked else removed)
     whole = rng.random() < 0.5
-    shapes = [part.layout.rows[:2] + (1 if whole else part.layout.rows[2],) for part in site.parts]
+    shapes = [(*part.layout.rows[:2], 1 if whole else part.layout.rows[2]) for part in site.parts]
     return LayerPlan(
         layer=layer.name,
         alpha=0.5,

@@ -11,6 +11,7 @@ where the Gram matrix `G` (T, T) depends on the input alone and serves every fil
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,38 @@ from onnx_relief.activity.mean import FloatArray
 _BLOCK_ENTRIES = 250_000  # the products of one block stay in the processor's cache
 
 
-def kernel_norms(
-    kernels: NDArray[Any], gram: NDArray[Any], groups: int
-) -> FloatArray:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Signal:
+    """What was measured of the connections through one weight.
+
+    Attributes:
+        measured: The norm (or mean) of every input, as seen by each tap, which the weight scales:
+            (groups, inputs, taps or 1). Or, with `is_whole`, the signal of every kernel itself:
+            (units, inputs, 1).
+        is_whole: Whether `measured` includes the weights.
+        reads: (groups * inputs,): 0 where an input was zero on all samples.
+    """
+
+    measured: FloatArray
+    is_whole: bool
+    reads: FloatArray
+
+    def of(self, weights: NDArray[Any], first: int, units: int) -> FloatArray:
+        """Return the signals of some units, (n, inputs, taps or 1).
+
+        Args:
+            weights: The weights of these units, (n, inputs, taps).
+            first: Number of the first of them.
+            units: Number of units in all.
+        """
+        last = first + len(weights)
+        if self.is_whole:
+            return self.measured[first:last]
+        group = np.arange(first, last) // (units // len(self.measured))
+        return np.abs(weights.astype(np.float64)) * self.measured[group]
+
+
+def kernel_norms(kernels: NDArray[Any], gram: NDArray[Any], groups: int) -> FloatArray:
     """Return sum over samples of the norm of each kernel's map, shape (units, channels per group).
 
     Squares are computed in the precision of `gram`, norms are added up in float64.
@@ -57,15 +87,13 @@ def _upper_triangle(gram: NDArray[Any]) -> NDArray[Any]:
     upper, lower = np.triu_indices(taps)
     twice = np.where(upper == lower, 1.0, 2.0).astype(gram.dtype)
     # Samples go last first, so that picking pairs copies whole runs of memory.
-    by_channel = np.ascontiguousarray(gram.reshape(samples, channels, -1).transpose(1, 2, 0))
+    by_channel = np.ascontiguousarray(gram.reshape(samples, channels, taps**2).transpose(1, 2, 0))
     pairs: NDArray[Any] = by_channel[:, upper * taps + lower]
     pairs *= twice[:, None]
     return pairs
 
 
-def _pair_products(
-    kernels: NDArray[Any], taps: int, dtype: np.dtype[Any]
-) -> NDArray[Any]:
+def _pair_products(kernels: NDArray[Any], taps: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return |k_t k_u| for all pairs t <= u of taps, shape (channels, units, pairs)."""
     by_channel = np.ascontiguousarray(np.abs(kernels).transpose(1, 2, 0), dtype=dtype)
     channels, _, units = by_channel.shape

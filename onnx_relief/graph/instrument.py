@@ -20,8 +20,7 @@ from onnx_relief.graph.emitter import fresh_name
 from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.probes import Probe, ProbeKind
 from onnx_relief.graph.sites import Site
-from onnx_relief.graph.storage import read_sparse
-from onnx_relief.graph.walk import subgraphs
+from onnx_relief.graph.surgeon import from_surgeon, to_surgeon
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +66,7 @@ def instrument(
     Raises:
         UnsupportedError: A probe sits in a body that cannot pass statistics outwards.
     """
-    graph = gs.import_onnx(_self_contained(survey))
+    graph = to_surgeon(survey)
     places = dict(_places(graph))
     ranks = _ranks(survey, wanted)
     sites = {site.layer.name: site for site in survey.sites}
@@ -92,65 +91,7 @@ def instrument(
             graph.outputs += lifted
             outputs[probe] = (lifted[0].name, lifted[1].name)
     dumps = _emit_dumps(graph, [sites[name] for name in dump])
-    proto = gs.export_onnx(graph, do_type_check=False)
-    _restore_inputs(proto, survey.model.proto)
-    _drop_idle_nodes(proto.graph)
-    # Bodies may hold initializers of their own only since IR version 4.
-    proto.ir_version = max(4, survey.model.proto.ir_version)
-    return Instrumented(proto, outputs, dumps)
-
-
-def _self_contained(survey: Survey) -> onnx.ModelProto:
-    """Return a model that graphsurgeon reads: it drops sparse initializers, optionals break it."""
-    proto = survey.model.proto
-    scopes = survey.model.scopes
-    if not any(scope.sparse or _optionals(scope.graph) for scope in scopes):
-        return proto
-    dense = onnx.ModelProto()
-    dense.CopyFrom(proto)
-    waiting = [dense.graph]
-    while waiting:
-        graph = waiting.pop()
-        for sparse in graph.sparse_initializer:
-            values = read_sparse(survey.document, sparse)
-            graph.initializer.append(onnx.numpy_helper.from_array(values, sparse.values.name))
-        del graph.sparse_initializer[:]
-        for value in _optionals(graph):
-            value.ClearField("type")
-        waiting += [a.g for node in graph.node for a in node.attribute if a.HasField("g")]
-    return dense
-
-
-def _optionals(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
-    values = (*graph.input, *graph.output, *graph.value_info)
-    return [value for value in values if value.type.HasField("optional_type")]
-
-
-def _restore_inputs(proto: onnx.ModelProto, original: onnx.ModelProto) -> None:
-    """Give the inputs back what graphsurgeon does not know of their types."""
-    known = {value.name: value for value in original.graph.input}
-    for value in proto.graph.input:
-        value.CopyFrom(known[value.name])
-
-
-def _drop_idle_nodes(graph: onnx.GraphProto) -> None:
-    """Drop the nodes that no statistics depend on: the runtime would run them all the same."""
-    wanted = {value.name for value in graph.output}
-    for index in reversed(range(len(graph.node))):
-        node = graph.node[index]
-        if wanted.intersection(node.output):
-            wanted |= _names_read(node)
-        else:
-            del graph.node[index]
-
-
-def _names_read(node: onnx.NodeProto) -> set[str]:
-    """Return what `node` and its bodies read, and harmlessly more: names of the bodies' own."""
-    names = set(node.input)
-    for _, body in subgraphs(node):
-        names |= {value.name for value in body.output}
-        names |= set[str]().union(*map(_names_read, body.node))
-    return names
+    return Instrumented(from_surgeon(graph, survey.model.proto), outputs, dumps)
 
 
 def _places(graph: gs.Graph) -> list[tuple[str, _Place]]:

@@ -120,15 +120,16 @@ def test_batched_weights_in_every_operator_set(opset: int, batch: tuple[int, ...
     )
 
 
-def test_half_precision_does_not_overflow() -> None:
-    model = small_net(17, dtype=np.float16)
-    large = (PICTURES / np.abs(PICTURES).max() * 60000).astype(np.float16)
-    assert np.abs(large).sum(dtype=np.float64) > np.finfo(np.float16).max
-    scores = scores_of(model, {"x": large}, granularity=Granularity.WEIGHT)["full"]
-    weight = kernels_by_unit(CONSTANTS["w1"].astype(np.float16), 1, transposed=False)
-    seen = seen_by_taps(large, (3, 3), {"pads": (1,) * 4}, transposed=False)
-    signals = convolution_signals(seen, weight, 1, mean_map=False, weights=True)
-    assert_scores(scores, *shares(signals), np.zeros((12, 0)), rtol=1e-5, atol=0)
+@pytest.mark.parametrize("kernel", [(1, 1), (2, 2), (3, 3)])  # TAPS, GRAM and KERNELS
+def test_half_precision_does_not_overflow(kernel: tuple[int, int]) -> None:
+    x = (np.abs(PICTURES) / PICTURES.max() * 60000).astype(np.float16)
+    assert x.astype(float).sum() > np.finfo(np.float16).max
+    weight = (RNG.random((6, 2, *kernel)) * 1e-4).astype(np.float16)
+    scores = scores_of(one_layer("Conv", ["x", "w"], {"w": weight}, {"x": x}), {"x": x})["layer"]
+    seen = seen_by_taps(x, kernel, {}, transposed=False)
+    kernels = kernels_by_unit(weight, 1, transposed=False)
+    signals = convolution_signals(seen, kernels, 1, mean_map=False, weights=False)
+    assert_scores(scores, *shares(signals), np.zeros((6, 0)), rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("op", ["Gemm", "MatMul"])

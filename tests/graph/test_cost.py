@@ -1,0 +1,138 @@
+"""Sizes and work, against numbers counted by hand."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+
+import numpy as np
+import onnx
+import pytest
+from classifier import cnn, mlp, written
+from small_models import outside
+from small_models import written as written_outside
+from text_models import build, random
+
+from onnx_relief.errors import ModelError
+from onnx_relief.graph.cost import cost_of, total_bytes
+from onnx_relief.graph.document import load
+from onnx_relief.graph.layers import find_layers
+from onnx_relief.graph.storage import write_entries
+
+
+def cost(model, **positions):
+    return cost_of(find_layers(load(model)), positions)
+
+
+def test_layers_are_counted_in_connections_weights_and_units():
+    conv, linear = cost(cnn()).layers
+    assert (conv.connections, conv.weights, conv.units) == (8, 72, 4)
+    assert (linear.connections, linear.weights, linear.units) == (12, 12, 3)
+    assert (conv.kept, conv.nonzero, conv.alive) == (8, 72, 4)
+
+
+def test_zeros_are_seen_per_weight_kernel_and_unit():
+    model = cnn()
+    kernels = random(4, 2, 3, 3, seed=1)
+    kernels[0], kernels[1, 0], kernels[2, 0, 0, 0] = 0, 0, 0
+    model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(kernels, "k"))
+    conv = cost(model).layers[0]
+    assert (conv.kept, conv.nonzero, conv.alive) == (8 - 2 - 1, 72 - 18 - 9 - 1, 3)
+
+
+def test_macs_are_weights_times_positions():
+    found = cost(cnn(), conv=64.0, fc=1.0)
+    assert found.macs == 72 * 64 + 12
+    assert found.effective_macs == found.macs
+    assert found.unmeasured == ()
+
+
+def test_layers_without_positions_are_named():
+    found = cost(cnn(), fc=1.0)
+    assert found.macs == 12
+    assert found.unmeasured == ("conv",)
+    assert cost(cnn()).macs is None
+
+
+def test_parameters_are_all_floating_point_constants():
+    weight = random(6, 5)
+    weight[2] = 0
+    found = cost(mlp(w1=weight))
+    assert (found.parameters, found.nonzero) == (30 + 15, 25 + 15)
+
+
+def test_a_weight_that_two_layers_share_counts_once():
+    model = build(
+        "(float[N,4] x) => (float[N,4] y) { h = MatMul (x, w)  y = MatMul (h, w) }", w=random(4, 4)
+    )
+    assert cost(model).parameters == 16
+    assert sum(layer.weights for layer in cost(model).layers) == 32
+
+
+def test_quantized_weights_are_zero_at_their_zero_point():
+    stored = np.array([[3, 3, 5], [1, 3, 0]], dtype=np.uint8)
+    model = build(
+        """(float[N,2] x) => (float[N,3] y) {
+            w = DequantizeLinear (q, scale, zero)  y = MatMul (x, w)
+        }""",
+        q=stored,
+        scale=np.float32(0.5),
+        zero=np.uint8(3),
+    )
+    found = cost(model)
+    assert (found.parameters, found.nonzero) == (6 + 1, 3 + 1)
+    assert found.layers[0].nonzero == 3
+
+
+def test_repeated_numbers_are_counted_as_what_they_stand_for():
+    model = build(
+        """(float[N,4] x) => (float[N,3] y) {
+            s = Constant <value_ints = [4, 3]> ()
+            w = ConstantOfShape <value = float[1] {0.5}> (s)
+            y = MatMul (x, w)
+        }"""
+    )
+    assert (cost(model).parameters, cost(model).nonzero) == (12, 12)
+
+
+def test_bytes_and_digest_are_those_of_the_file(tmp_path):
+    path = written(tmp_path, mlp())
+    content = path.read_bytes()
+    (file,) = cost(path).files
+    assert (file.name, file.plain) == ("model.onnx", len(content))
+    assert file.zipped == len(zlib.compress(content, 6))
+    assert file.sha256 == hashlib.sha256(content).hexdigest()
+
+
+def test_data_files_belong_to_the_model(tmp_path):
+    path = written_outside(tmp_path / "m", outside())
+    found = cost(path)
+    assert [file.name for file in found.files] == ["model.onnx", "w.bin"]
+    assert found.plain == path.stat().st_size + 48 == total_bytes(load(path))
+    assert found.parameters == 12
+
+
+def test_a_model_in_memory_has_the_size_it_would_have(tmp_path):
+    assert cost(mlp()).plain == written(tmp_path, mlp()).stat().st_size
+
+
+def test_every_byte_is_told(tmp_path):
+    told = []
+    document = load(written(tmp_path, mlp()))
+    cost_of(find_layers(document), {}, tick=told.append)
+    assert sum(told) == total_bytes(document)
+
+
+def test_pending_edits_have_to_be_written_first(tmp_path):
+    document = load(written_outside(tmp_path / "m", outside()))
+    edited = write_entries(document, document.proto.graph.initializer[0], np.array([1]), 0)
+    with pytest.raises(ValueError, match="edits"):
+        cost_of(find_layers(edited), {})
+
+
+def test_a_file_that_vanished_is_named(tmp_path):
+    path = written(tmp_path, mlp())
+    survey = find_layers(load(path))
+    path.unlink()
+    with pytest.raises(ModelError, match=r"model\.onnx cannot be read"):
+        cost_of(survey, {})

@@ -1,0 +1,99 @@
+"""Advice: the right sentence for the right numbers, and no command that does not exist."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from made_up import evaluation, latency, model, report, row
+
+from onnx_relief.cli import app
+from onnx_relief.report.advice import COMMANDS, advise
+from onnx_relief.report.build import DataRow
+from onnx_relief.results import OutputDifference
+
+
+def advice(**changed):
+    return advise(report(**changed))
+
+
+def says(part, **changed):
+    found = [text for text in advice(**changed) if part in text]
+    assert len(found) <= 1
+    return bool(found)
+
+
+def test_the_list_of_commands_is_that_of_the_command_line():
+    assert set(COMMANDS) == {command.name for command in app.registered_commands}
+
+
+def test_no_missing_command_is_named():
+    for text in advice(latency=None, evaluation=None):
+        assert set(re.findall(r"onnx-relief (\w+)", text)) <= set(COMMANDS)
+
+
+def test_a_command_is_named_once_it_exists():
+    found = advise(report(), [*COMMANDS, "compact"])
+    assert "`onnx-relief compact` would remove 2 dead units" in found
+
+
+def test_nothing_faster_is_said_with_both_times():
+    assert "it is not faster (2 ms before, 1.99 ms now): zeros alone make no common runtime " in (
+        advice(latency=latency(2.0, 1.99))[0] + " "
+    )
+    assert not says("not faster", latency=latency(2.0, 1.0))
+
+
+def test_dead_units_are_counted():
+    assert says("cutting the 2 dead units out of the tensors")
+    assert says("no unit lost all", layers=(row(alive=10, removed=0),))
+
+
+@pytest.mark.parametrize(
+    ("plain", "sentence"),
+    [
+        (1000, "the file keeps its 1.00 kB"),
+        (5000, "the file grew from 1.00 kB to 5.00 kB"),
+        (500, "the file: 1.00 kB -> 500 B"),
+    ],
+)
+def test_bytes_are_said(plain, sentence):
+    pruned = model(plain=plain, zipped=500, nonzero=540)
+    assert says(sentence, pruned=pruned)
+    assert says("zipped 900 B -> 500 B", pruned=pruned)
+
+
+def test_a_loss_of_accuracy_is_said():
+    assert says("accuracy fell from 98.00 % to 96.00 %", evaluation=evaluation(pruned=96.0))
+    assert not says("fell")
+
+
+def test_a_loss_of_agreement_is_said():
+    lost = evaluation(metric="agreement", dense=None, pruned=80.0)
+    assert says("only 80.00 % of decisions", evaluation=lost)
+
+
+def test_nan_that_the_pruning_made_is_said():
+    gap = OutputDifference(output="y", largest=0, relative_error=0, cosine=1, nan_pruned=3)
+    assert says("'y' of the pruned model holds NaN", evaluation=evaluation(differences=(gap,)))
+
+
+def test_a_comparison_on_the_calibration_data_is_said():
+    data = DataRow(calibration="a", evaluation="a", same=True, skipped={})
+    assert says("--eval-data", data=data)
+    assert not says("--eval-data")
+
+
+def test_no_comparison_at_all_is_said():
+    assert says("was not compared", evaluation=None, latency=None)
+
+
+def test_broken_pictures_are_counted_and_named():
+    data = DataRow(skipped={"a.jpg": "truncated", "b.jpg": "empty"})
+    assert says("left out 2 pictures that cannot be read, first a.jpg (truncated)", data=data)
+
+
+def test_nothing_dropped_is_said_first():
+    found = advice(pruned=model())
+    assert found[0].startswith("nothing was dropped")
+    assert len(found) == 1

@@ -1,0 +1,247 @@
+"""Two models on data: which metric looks at which output, and what it says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from classifier import mlp, samples
+from text_models import build, random, run
+
+from onnx_relief.data import open_data
+from onnx_relief.errors import DataError, ModelError, SettingsError
+from onnx_relief.evaluation import compare_models, evaluate_model, try_out
+from onnx_relief.graph.document import input_specs, load
+
+
+def compare(dense, pruned=None, arrays=None, **options):
+    """Compare two models on arrays; `pruned` is `dense` by default."""
+    first, second = load(dense), load(pruned or dense)
+    given = samples() if arrays is None else arrays
+    data = open_data(given, input_specs(first.proto))
+    return compare_models(first, second, data, **options)
+
+
+def other():
+    """Return the small network with a different last layer."""
+    return mlp(w2=random(5, 3, seed=9))
+
+
+def elementwise(body, inputs="float[N,6] x", outputs="float[N,6] y"):
+    return build(f"({inputs}) => ({outputs}) {{ {body} }}")
+
+
+def test_with_labels_accuracy_is_counted():
+    arrays = samples()
+    found = compare(mlp(), other(), arrays)
+    for model, score in ((mlp(), found.dense), (other(), found.pruned)):
+        (output,) = run(model, {"x": arrays["x"]})
+        assert score == pytest.approx(100 * (output.argmax(1) == arrays["labels"]).mean())
+    assert (found.metric, found.unit, found.output, found.samples) == ("accuracy", "%", "y", 40)
+
+
+def test_without_labels_agreement_is_counted():
+    arrays = samples(labelled=False)
+    found = compare(mlp(), other(), arrays)
+    first, second = (run(m, arrays)[0].argmax(1) for m in (mlp(), other()))
+    assert found.metric == "agreement"
+    assert found.dense is None
+    assert found.pruned == pytest.approx(100 * (first == second).mean())
+    assert 0 < found.pruned < 100
+
+
+def test_the_batch_size_changes_nothing():
+    small, large = (compare(mlp(), other(), batch_size=size) for size in (3, 64))
+    assert small.dense == large.dense
+    assert small.pruned == large.pruned
+    assert small.differences[0].largest == pytest.approx(large.differences[0].largest)
+
+
+def test_rows_that_fill_up_a_fixed_batch_do_not_count():
+    model = build("(float[4,6] x) => (float[4,3] y) { y = MatMul (x, w) }", w=random(6, 3))
+    arrays = samples(count=5)
+    found = compare(model, None, arrays)
+    free = build("(float[N,6] x) => (float[N,3] y) { y = MatMul (x, w) }", w=random(6, 3))
+    assert found.samples == 5
+    assert found.dense == pytest.approx(compare(free, None, arrays).dense)
+
+
+def test_values_that_decide_nothing_are_compared_by_angle():
+    arrays = {"x": np.full((3, 1), 2.0, np.float32)}
+    dense, pruned = (
+        build(f"(float[N,1] x) => (float[N,1] y) {{ y = {op} (x) }}") for op in ("Identity", "Neg")
+    )
+    found = compare(dense, pruned, arrays)
+    assert (found.metric, found.pruned) == ("cosine", pytest.approx(-1.0))
+
+
+def test_an_output_that_stops_deciding_falls_back_to_the_angle():
+    model = build("(float[N,1] x) => (float[N,1] y) { y = Identity (x) }")
+    arrays = {"x": np.array([[0.5], [0.7], [3.0]], np.float32)}
+    found = compare(model, None, arrays, batch_size=2)
+    assert found.metric == "cosine"
+    assert found.pruned == pytest.approx(1.0)
+    assert any("not always a decision" in note for note in found.notes)
+
+
+def test_metric_and_output_can_be_named():
+    model = build(
+        "(float[N,6] x) => (float[N,6] a, float[N,6] b) { a = Relu (x)  b = Neg (x) }",
+    )
+    found = compare(model, None, samples(labelled=False), metric="error", output="b")
+    assert (found.metric, found.output, found.pruned) == ("error", "b", 0.0)
+    assert [gap.output for gap in found.differences] == ["a", "b"]
+
+
+def test_the_first_output_that_suits_is_taken():
+    model = build(
+        "(float[N,6] x) => (float[N,2,3] a, float[N,6] b) { a = Reshape (x, s)  b = Neg (x) }",
+        s=np.array([-1, 2, 3]),
+    )
+    assert compare(model).output == "b"
+
+
+def test_labels_of_scikit_learn_are_understood():
+    model = build(
+        """(float[N,6] x) => (int64[N] label, seq(map(int64, float)) probabilities) {
+            s = Softmax (x)
+            label = ArgMax <axis = 1, keepdims = 0> (x)
+            probabilities = ai.onnx.ml.ZipMap <classlabels_int64s = [0, 1, 2, 3, 4, 5]> (s)
+        }"""
+    )
+    found = compare(model)
+    assert (found.output, found.metric) == ("label", "accuracy")
+    assert found.notes == (
+        "output 'probabilities' is a sequence or map, so it is not compared",
+    )
+
+
+def test_text_is_skipped():
+    model = build(
+        """(float[N,6] x) => (string[N] label, float[N,6] y) {
+            c = ArgMax <axis = 1, keepdims = 0> (x)
+            label = ai.onnx.ml.LabelEncoder <keys_int64s = [0], values_strings = ["a"]> (c)
+            y = Softmax (x)
+        }"""
+    )
+    found = compare(model)
+    assert found.output == "y"
+    assert "output 'label' is text, so it is not compared" in found.notes
+
+
+def test_nan_is_said():
+    model = elementwise("y = Sqrt (x)")
+    found = compare(model, None, samples(labelled=False), metric="error")
+    (gap,) = found.differences
+    assert gap.nan_dense == gap.nan_pruned > 0
+    assert any("NaN" in note for note in found.notes)
+
+
+def test_outputs_of_other_shapes_are_not_compared():
+    dense, pruned = (
+        elementwise(f"z = {op} (x)  y = NonZero (z)", outputs="int64[R,M] y")
+        for op in ("Identity", "Relu")
+    )
+    found = compare(dense, pruned, samples(labelled=False))
+    assert found.differences == ()
+    assert any("changes its shape" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"metric": "f1"}, "choose one of accuracy"),
+        ({"output": "z"}, "--output 'z' does not exist; the model gives 'y'"),
+        ({"metric": "accuracy"}, "--metric accuracy needs labels, and the data has none"),
+        ({"metric": "top5"}, "--metric top5 needs labels"),
+    ],
+)
+def test_a_metric_that_does_not_go_is_a_sentence(options, sentence):
+    with pytest.raises(SettingsError, match=sentence):
+        compare(mlp(), None, samples(labelled=False), **options)
+
+
+def test_an_output_of_the_wrong_rank_is_a_sentence():
+    model = build(
+        "(float[N,6] x) => (float[N,2,3] y) { y = Reshape (x, s) }", s=np.array([-1, 2, 3])
+    )
+    with pytest.raises(SettingsError, match=r"suits no output .*\(1, 2, 3\).*--output.*--metric"):
+        try_out(
+            load(model),
+            open_data(samples(), input_specs(model)),
+            metric=None,
+            output=None,
+            provider="cpu",
+        )
+
+
+def test_labels_beyond_the_classes_are_a_sentence():
+    arrays = samples()
+    arrays["labels"][7] = 12
+    with pytest.raises(DataError, match="label 12, but the output has 3 classes"):
+        compare(mlp(), None, arrays)
+
+
+def test_two_models_with_other_outputs_are_a_sentence():
+    with pytest.raises(ModelError, match="gives 'y' and model gives 'z', so they cannot be"):
+        compare(elementwise("y = Relu (x)"), elementwise("z = Relu (x)", outputs="float[N,6] z"))
+
+
+def test_two_models_with_other_inputs_are_a_sentence():
+    with pytest.raises(ModelError, match="takes 'x' and model takes 'z'"):
+        compare(elementwise("y = Relu (x)"), elementwise("y = Relu (z)", inputs="float[N,6] z"))
+
+
+def test_every_sample_is_told():
+    told = []
+    compare(mlp(), tick=told.append, batch_size=16)
+    assert told == [16, 16, 8]
+
+
+def test_models_are_left_as_they_were():
+    model = load(mlp())
+    before = model.proto.SerializeToString()
+    compare_models(model, model, open_data(samples(), input_specs(model.proto)))
+    assert model.proto.SerializeToString() == before
+
+
+def evaluate(model, arrays, **options):
+    return evaluate_model(load(model), open_data(arrays, input_specs(model)), **options)
+
+
+def test_one_model_is_judged_by_labels():
+    arrays = samples()
+    found = evaluate(mlp(), arrays)
+    assert found.value == pytest.approx(compare(mlp(), None, arrays).dense)
+    assert (found.metric, found.samples, found.unit) == ("accuracy", 40, "%")
+
+
+def test_top5_is_at_least_accuracy():
+    arrays = samples()
+    assert evaluate(mlp(), arrays, metric="top5").value == 100.0
+
+
+def test_one_model_without_labels_is_a_sentence():
+    with pytest.raises(DataError, match="has no labels.*--against"):
+        evaluate(mlp(), samples(labelled=False))
+
+
+def test_one_model_alone_agrees_with_nobody():
+    with pytest.raises(SettingsError, match="--metric agreement compares two models"):
+        evaluate(mlp(), samples(), metric="agreement")
+
+
+def test_whole_feeds_bring_their_own_labels():
+    arrays = samples(count=4)
+    feeds = [({"x": arrays["x"][:3]}, arrays["labels"][:3]), ({"x": arrays["x"][3:]}, arrays["labels"][3:])]
+    document = load(mlp())
+    data = open_data(feeds, input_specs(document.proto))
+    found = compare_models(document, document, data)
+    assert found.samples == 4
+    assert found.dense == pytest.approx(compare(mlp(), None, arrays).dense)
+
+
+def test_half_precision_outputs_are_compared():
+    model = build("(float[N,6] x) => (float16[N,6] y) { y = Cast <to = 10> (x) }")
+    found = compare(model, None, samples(labelled=False))
+    assert found.pruned == 100.0
+    assert found.differences[0].largest == 0
