@@ -146,8 +146,14 @@ def open_job(
     )
 
 
-def run(job: Job, *, progress: Progress | None = None, dump: Path | None = None) -> Pruned:
-    """Return the masked model, by measuring or by replaying.
+def run(
+    job: Job,
+    *,
+    progress: Progress | None = None,
+    dump: Path | None = None,
+    keep_scores: bool = True,
+) -> Pruned:
+    """Return the masked model, by measuring or by replaying; arguments as `pipeline.prune`.
 
     Raises:
         ReliefError: As `pipeline.prune` and `pipeline.replay`.
@@ -157,7 +163,9 @@ def run(job: Job, *, progress: Progress | None = None, dump: Path | None = None)
     assert job.calibration is not None
     total = job.calibration.take(job.settings.samples).size
     tick = ticker(progress, "measuring activity", total)
-    return prune(job.document, job.calibration, job.settings, tick=tick, dump=dump)
+    return prune(
+        job.document, job.calibration, job.settings, tick=tick, dump=dump, keep_scores=keep_scores
+    )
 
 
 def account(

@@ -22,7 +22,7 @@ from onnx_relief.graph.document import load
 from onnx_relief.graph.instrument import instrument
 from onnx_relief.graph.layers import find_layers
 from onnx_relief.graph.probes import Estimator, Granularity, probes_for
-from onnx_relief.measure import full_batches, measure
+from onnx_relief.measure import _kernel_banks, full_batches, measure
 from onnx_relief.runtime import open_session
 from onnx_relief.settings import Settings
 
@@ -68,9 +68,8 @@ def assert_same(one: Any, other: Any, rtol: float) -> None:
         assert activity.bias_gain == pytest.approx(twin.bias_gain, rel=rtol)
         assert activity.positions == pytest.approx(twin.positions, rel=rtol)
         for mine, its in zip(activity.signals, twin.signals, strict=True):
-            np.testing.assert_allclose(mine, its, rtol=rtol, atol=0)
-        for mine, its in zip(activity.reads, twin.reads, strict=True):
-            np.testing.assert_array_equal(mine > 0, its > 0)
+            np.testing.assert_allclose(mine.measured, its.measured, rtol=rtol, atol=0)
+            np.testing.assert_array_equal(mine.reads > 0, its.reads > 0)
 
 
 @each_setting
@@ -84,7 +83,7 @@ def test_neither_batches_nor_their_order_matter(said: Any, order: list[int], cut
 
 def record_of(survey: Any, plan: Any, *feeds: Any) -> Record:
     """Return the record of some feeds, the way `measure` makes it."""
-    made = instrument(survey, plan, {})
+    made = instrument(survey, plan, _kernel_banks(survey, plan))
     session, sites = open_session(made.proto), {site.layer.name: site for site in survey.sites}
     record = Record()
     for feed in feeds:
@@ -92,7 +91,7 @@ def record_of(survey: Any, plan: Any, *feeds: Any) -> Record:
     return record
 
 
-@pytest.mark.parametrize("said", SETTINGS[1:], ids=str)
+@each_setting
 def test_two_halves_merged_are_the_whole(said: Any) -> None:
     survey = find_layers(load(NET))
     plan = {s.layer.name: probes_for(s, **said) for s in survey.sites}
@@ -105,7 +104,7 @@ def test_two_halves_merged_are_the_whole(said: Any) -> None:
             for record in (both, whole)
         )
         for one, other in zip(mine.signals, its.signals, strict=True):
-            np.testing.assert_allclose(one, other, rtol=1e-14, atol=0)
+            np.testing.assert_allclose(one.measured, other.measured, rtol=1e-14, atol=0)
 
 
 # --- maps of several sizes -------------------------------------------------------------------------
@@ -161,7 +160,7 @@ def test_folding_a_batch_normalization_changes_no_score() -> None:
 
 @each_setting
 @pytest.mark.parametrize("units", [2, 12])
-@pytest.mark.parametrize("scale", [1e-30, 1e-22, 1e15])
+@pytest.mark.parametrize("scale", [1e-12, 1e12])
 def test_the_scale_of_the_weights_changes_no_score(said: Any, units: int, scale: float) -> None:
     weight = RNG.random((units, 2, 3, 3)).astype(np.float32) + 0.5
     one, other = (
@@ -177,8 +176,8 @@ def test_an_input_channel_of_zeros_has_no_score_and_is_not_read() -> None:
     for units in (2, 12):
         model = one_layer("Conv", ["x", "w"], {"w": numbers(units, 2, 3, 3)}, {"x": x})
         assert not scores_of(model, {"x": x})["layer"].weights[0][:, 1].any()
-        (reads,) = measured(model, {"x": x}).activities["layer"].reads
-        assert (reads > 0).tolist() == [True, False]
+        (signal,) = measured(model, {"x": x}).activities["layer"].signals
+        assert (signal.reads > 0).tolist() == [True, False]
 
 
 # --- NaN, nothing, errors --------------------------------------------------------------------------
@@ -235,9 +234,7 @@ def test_a_model_that_does_not_run_says_so_in_one_sentence() -> None:
 
 def test_a_model_that_the_runtime_does_not_know_says_so_in_one_sentence() -> None:
     model = model_of(TWO, WEIGHTS, {"x": ROWS}, ["y"])
-    strange = helper.make_node("Strange", ["y"], ["z"], domain="nobody")
-    model.graph.node.append(strange)
-    model.graph.output[0].name = "z"
+    model.graph.node[0].CopyFrom(helper.make_node("Strange", ["x"], ["a"], domain="nobody"))
     model.opset_import.add(domain="nobody", version=1)
     with pytest.raises(ModelError, match=r"^ONNX Runtime refuses the model: [^\n]*nobody[^\n]*$"):
         measured(model, {"x": ROWS})

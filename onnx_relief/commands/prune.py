@@ -224,7 +224,9 @@ def _prune(options: PruneOptions, speaker: Speaker) -> Report:
     plan = None if options.plan is None else read_plan(options.plan)
     with speaker.progress() as progress, staged_files(force=options.force) as files:
         job = _open(options, settings, plan)
-        pruned = run(job, progress=progress, dump=options.dump_activations)
+        scored = options.save_scores is not None
+        dump = options.dump_activations
+        pruned = run(job, progress=progress, dump=dump, keep_scores=scored)
         with staged(pruned.document, options.target, force=options.force) as model:
             name = str(options.target)
             report = account(job, pruned, model.path, name=name, progress=progress)

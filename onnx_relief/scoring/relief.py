@@ -6,7 +6,7 @@ on real data, divided by what all of them contribute together, is its score:
     s_ij = signal_ij / S_j,    S_j = sum_i signal_ij + |b_j| gain,
 
 with signal_ij = |w_ij| mean|x_i| for a fully connected layer, the mean norm of the map
-|K_ij| * |x_i| for a convolution, and gain = 1 or sqrt(height * width) of the output map respectively.
+|K_ij| * |x_i| for a convolution, and gain = 1 or sqrt(height * width) of the output map.
 """
 
 from __future__ import annotations

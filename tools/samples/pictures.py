@@ -62,7 +62,7 @@ def random_network(model: Path, sizes: Sizes) -> Case:
 
 def efficientnet(_model: Path, sizes: Sizes) -> Case:
     """Return ImageNet pictures: every second one, without its label, is for calibration."""
-    calibration = tuple(range(0, 1000, 1000 // (4 * sizes.dear_calibration) // 2 * 2))
+    calibration = tuple(range(0, 1000, 2))[:: 500 // (4 * sizes.dear_calibration)]
     test = tuple(range(1, 1000, 2))[: 8 * sizes.dear_test]
     pictures, labels = _imagenet(test, 224)
     return Case(
