@@ -11,7 +11,6 @@ ONNX nor a runtime.
 from __future__ import annotations
 
 import importlib
-from importlib import metadata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,6 +32,8 @@ if TYPE_CHECKING:
     from onnx_relief.result import Result
     from onnx_relief.results import Evaluation
 
+    __version__: str
+
 _HOMES = {
     "Comparison": "report.compared",
     "DataError": "errors",
@@ -52,11 +53,6 @@ _HOMES = {
     "inspect": "inspection",
     "prune": "api",
 }
-
-try:
-    __version__ = metadata.version("onnx-relief")
-except metadata.PackageNotFoundError:  # run from a checkout that was never installed
-    __version__ = "0+unknown"
 
 __all__ = [
     "Comparison",
@@ -82,10 +78,21 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     """Load a public name when it is first asked for."""
+    if name == "__version__":
+        return _version()
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{home}"), name)
+
+
+def _version() -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version("onnx-relief")
+    except metadata.PackageNotFoundError:  # run from a checkout that was never installed
+        return "0+unknown"
 
 
 def __dir__() -> list[str]:

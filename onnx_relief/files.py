@@ -26,7 +26,7 @@ def check_output(path: Path, flag: str, *, force: bool) -> None:
     Raises:
         OutputError: It cannot be written there.
     """
-    if path.is_dir():
+    if os.path.isdir(path):
         raise OutputError(f"{path} is a folder; name a file in it with {flag}")
     if os.path.lexists(path) and not force:
         raise OutputError(
@@ -44,7 +44,7 @@ def check_output_folder(path: Path, flag: str, *, force: bool) -> None:
     if not os.path.lexists(path):
         _check_folder(path.parent, flag)
         return
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise OutputError(f"{path} is not a folder; choose another name with {flag}")
     _check_folder(path, flag)
     if not force and any(path.iterdir()):
@@ -148,7 +148,7 @@ def aside_of(path: Path) -> Path:
 
 
 def _check_folder(folder: Path, flag: str) -> None:
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise OutputError(
             f"the folder {folder} does not exist; create it, or choose another one with {flag}"
         )

@@ -161,10 +161,13 @@ def run(
     if job.plan is not None:
         return replay(job.document, job.plan)
     assert job.calibration is not None
-    total = job.calibration.take(job.settings.samples).size
-    tick = ticker(progress, "measuring activity", total)
     return prune(
-        job.document, job.calibration, job.settings, tick=tick, dump=dump, keep_scores=keep_scores
+        job.document,
+        job.calibration,
+        job.settings,
+        progress=progress,
+        dump=dump,
+        keep_scores=keep_scores,
     )
 
 

@@ -18,8 +18,10 @@ from onnx_relief.graph.follow import UnitFlow, follow_units
 from onnx_relief.graph.layers import Survey, find_layers
 from onnx_relief.graph.mask import mask
 from onnx_relief.graph.sites import Site
-from onnx_relief.measure import Measurement, Tick, full_batches, measure
-from onnx_relief.plan import PrunePlan
+from onnx_relief.measure import Measurement, full_batches, measure
+from onnx_relief.plan import LayerPlan, PrunePlan
+from onnx_relief.progress import ticker
+from onnx_relief.results import Progress
 from onnx_relief.selection.units import remove_units
 from onnx_relief.settings import Settings
 
@@ -52,7 +54,7 @@ def prune(
     calibration: Dataset,
     settings: Settings,
     *,
-    tick: Tick | None = None,
+    progress: Progress | None = None,
     dump: Path | None = None,
     keep_scores: bool = True,
 ) -> Pruned:
@@ -62,7 +64,7 @@ def prune(
         document: The dense model; it is not changed.
         calibration: Sample data; labels are not looked at.
         settings: What to prune, and how much.
-        tick: Called with the number of samples after every batch.
+        progress: Told how far the work has come.
         dump: Folder that raw layer inputs are written to.
         keep_scores: Whether to return the scores, which take twice the memory of the weights.
 
@@ -72,12 +74,18 @@ def prune(
     """
     survey = find_layers(document)
     sites, left_alone = _choose(survey, settings)
-    batches = full_batches(calibration.take(settings.samples), settings.batch_size)
+    samples = calibration.take(settings.samples)
+    tick = ticker(progress, "measuring activity", samples.size)
+    batches = full_batches(samples, settings.batch_size)
     measured = measure(survey, sites, batches, settings, tick=tick, dump=dump)
     activity = measured.activities
     sites = [site for site in sites if site.layer.name in activity]
-    alphas = {s.layer.name: settings.alpha_for(s.layer) for s in sites}
-    kept = {n: select(survey, s, activity[n], alphas[n]) for s in sites if (n := s.layer.name)}
+    kept: dict[str, LayerPlan] = {}
+    tick = ticker(progress, "choosing connections", sum(s.layer.connections for s in sites))
+    for site in sites:
+        layer = site.layer
+        kept[layer.name] = select(survey, site, activity[layer.name], settings.alpha_for(layer))
+        tick(layer.connections)
     flows = follow_units(survey)
     kept = agree_on_shared_weights(survey, kept)
     kept = remove_units(kept, outlooks(survey, flows, activity))

@@ -1,4 +1,4 @@
-"""The scores of "Neural network relief" written a second time, in float64, straight from the equations.
+"""The scores of "Neural network relief" a second time, in float64, straight from the equations.
 
 Slow and plain on purpose: no Gram matrices, no streaming, no shared code with the package. A
 convolution is written by its definition, which input element every tap meets at every output
@@ -203,7 +203,9 @@ def recurrent_signals(
     mean_input = np.mean(np.array(inputs, np.float64), axis=0)
     from_input, from_hidden = [], []
     for d, backwards in enumerate(reverse):
-        read = list(_read_states(states[:, d], backwards, None if initial is None else initial[d], lengths))
+        read = list(
+            _read_states(states[:, d], backwards, None if initial is None else initial[d], lengths)
+        )
         mean_hidden = np.mean(np.abs(np.array(read, np.float64)), axis=0)
         from_input.append(np.abs(weights[0][d]) * mean_input)
         from_hidden.append(np.abs(weights[1][d]) * mean_hidden)

@@ -10,10 +10,10 @@ import onnx
 from onnx import helper, numpy_helper
 
 from onnx_relief.data.batch import Batch
+from onnx_relief.decide import Scores, score
 from onnx_relief.graph.document import load
 from onnx_relief.graph.layers import find_layers
 from onnx_relief.measure import Measurement, measure
-from onnx_relief.decide import Scores, score
 from onnx_relief.runtime import open_session
 from onnx_relief.settings import Settings
 
@@ -49,7 +49,10 @@ def model_of(
         list(nodes),
         "graph",
         [_like(name, array) for name, array in fed.items()],
-        [helper.make_empty_tensor_value_info(out) if isinstance(out, str) else out for out in outputs],
+        [
+            helper.make_empty_tensor_value_info(out) if isinstance(out, str) else out
+            for out in outputs
+        ],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
     imports = [helper.make_opsetid("", opset)]
@@ -62,12 +65,15 @@ def _like(name: str, array: Any) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, kind, [None] * np.ndim(array))
 
 
-def measured(model: onnx.ModelProto, *feeds: Arrays, counts: Sequence[int] | None = None, **settings: Any) -> Measurement:
+def measured(
+    model: onnx.ModelProto, *feeds: Arrays, counts: Sequence[int] | None = None, **settings: Any
+) -> Measurement:
     """Return what the package measures of all layers; every feed is one batch."""
     survey = find_layers(load(model))
     counts = counts or [_rows(feed) for feed in feeds]
     batches = [
-        Batch(feed=dict(feed), labels=None, count=count) for feed, count in zip(feeds, counts, strict=True)
+        Batch(feed=dict(feed), labels=None, count=count)
+        for feed, count in zip(feeds, counts, strict=True)
     ]
     return measure(survey, survey.sites, batches, Settings(**settings))
 

@@ -11,7 +11,5 @@ def outside_model(folder):
     folder.mkdir()
     model = build("(float[N,6] x) => (float[N,3] y) { y = MatMul (x, w) }", w=random(6, 3))
     path = folder / "model.onnx"
-    onnx.save_model(
-        model, path, save_as_external_data=True, location="w.bin", size_threshold=0
-    )
+    onnx.save_model(model, path, save_as_external_data=True, location="w.bin", size_threshold=0)
     return path

@@ -110,9 +110,7 @@ def test_labels_of_scikit_learn_are_understood():
     )
     found = compare(model)
     assert (found.output, found.metric) == ("label", "accuracy")
-    assert found.notes == (
-        "output 'probabilities' is a sequence or map, so it is not compared",
-    )
+    assert found.notes == ("output 'probabilities' is a sequence or map, so it is not compared",)
 
 
 def test_text_is_skipped():
@@ -221,7 +219,7 @@ def test_top5_is_at_least_accuracy():
 
 
 def test_one_model_without_labels_is_a_sentence():
-    with pytest.raises(DataError, match="has no labels.*--against"):
+    with pytest.raises(DataError, match=r"has no labels.*--against"):
         evaluate(mlp(), samples(labelled=False))
 
 
@@ -232,7 +230,10 @@ def test_one_model_alone_agrees_with_nobody():
 
 def test_whole_feeds_bring_their_own_labels():
     arrays = samples(count=4)
-    feeds = [({"x": arrays["x"][:3]}, arrays["labels"][:3]), ({"x": arrays["x"][3:]}, arrays["labels"][3:])]
+    feeds = [
+        ({"x": arrays["x"][:3]}, arrays["labels"][:3]),
+        ({"x": arrays["x"][3:]}, arrays["labels"][3:]),
+    ]
     document = load(mlp())
     data = open_data(feeds, input_specs(document.proto))
     found = compare_models(document, document, data)

@@ -1,8 +1,9 @@
-"""Laws of measuring: what a layer is said to have seen depends on the samples and on nothing else."""
+"""Laws of measuring: what a layer is said to have seen depends on the samples alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
 from reference import convolution_signals, kernels_by_unit, seen_by_taps, shares
-from scored import assert_scores, measured, model_of, one_layer, run, scores_of
+from scored import assert_scores, measured, model_of, one_layer, scores_of
 
 from onnx_relief.activity.record import Record
 from onnx_relief.data.batch import Batch, whole_dataset
 from onnx_relief.digest import digest, finish, merged
-from onnx_relief.errors import DataError, ModelError, OutputError, UnsupportedError
+from onnx_relief.errors import DataError, ModelError, OutputError
 from onnx_relief.graph.document import load
 from onnx_relief.graph.instrument import instrument
 from onnx_relief.graph.layers import find_layers
@@ -56,7 +57,9 @@ SETTINGS = [
     for estimator in Estimator
     for granularity in Granularity
 ]
-each_setting = pytest.mark.parametrize("said", SETTINGS, ids=lambda s: " ".join(v.value for v in s.values()))
+each_setting = pytest.mark.parametrize(
+    "said", SETTINGS, ids=lambda s: " ".join(v.value for v in s.values())
+)
 
 
 def assert_same(one: Any, other: Any, rtol: float) -> None:
@@ -75,7 +78,9 @@ def assert_same(one: Any, other: Any, rtol: float) -> None:
 @each_setting
 @settings(max_examples=6, deadline=None)
 @given(order=st.permutations(range(6)), cuts=st.sets(st.integers(1, 5)))
-def test_neither_batches_nor_their_order_matter(said: Any, order: list[int], cuts: set[int]) -> None:
+def test_neither_batches_nor_their_order_matter(
+    said: Any, order: list[int], cuts: set[int]
+) -> None:
     whole = measured(NET, {"x": SAMPLES}, **said)
     parts = np.split(SAMPLES[order], sorted(cuts))
     assert_same(measured(NET, *({"x": part} for part in parts), **said), whole, rtol=1e-5)
@@ -107,7 +112,7 @@ def test_two_halves_merged_are_the_whole(said: Any) -> None:
             np.testing.assert_allclose(one.measured, other.measured, rtol=1e-14, atol=0)
 
 
-# --- maps of several sizes -------------------------------------------------------------------------
+# --- maps of several sizes -----------------------------------------------------------------------
 
 WEIGHT, BIAS = numbers(12, 2, 3, 3), numbers(12)
 SMALL, LARGE = numbers(2, 2, 4, 6), numbers(1, 2, 7, 5)
@@ -134,11 +139,13 @@ def test_paper_takes_maps_of_several_sizes(granularity: Granularity) -> None:
 @pytest.mark.parametrize("other", [(7, 5), (4, 1), (1, 1)])
 def test_mean_map_refuses_maps_of_several_sizes(other: tuple[int, int]) -> None:
     feeds = {"x": SMALL}, {"x": numbers(1, 2, *other)}
-    with pytest.raises(DataError, match=r"maps of one size, and 'x' has .*\(4, 6\).*--estimator paper"):
+    with pytest.raises(
+        DataError, match=r"maps of one size, and 'x' has .*\(4, 6\).*--estimator paper"
+    ):
         measured(CONVOLUTION, *feeds, estimator=Estimator.MEAN_MAP)
 
 
-# --- folding, scales -------------------------------------------------------------------------------
+# --- folding, scales -----------------------------------------------------------------------------
 
 
 def test_folding_a_batch_normalization_changes_no_score() -> None:
@@ -180,7 +187,7 @@ def test_an_input_channel_of_zeros_has_no_score_and_is_not_read() -> None:
         assert (signal.reads > 0).tolist() == [True, False]
 
 
-# --- NaN, nothing, errors --------------------------------------------------------------------------
+# --- NaN, nothing, errors ------------------------------------------------------------------------
 
 TWO = [
     helper.make_node("MatMul", ["x", "v"], ["a"], name="first"),
@@ -216,7 +223,9 @@ def test_weights_that_are_no_numbers_are_refused_and_their_layer_named(
 ) -> None:
     weights = {key: value.copy() for key, value in WEIGHTS.items()}
     weights[name].flat[1] = bad
-    with pytest.raises(DataError, match=f"'{name}' of layer '{layer}' holds NaN or infinity.*--skip"):
+    with pytest.raises(
+        DataError, match=f"'{name}' of layer '{layer}' holds NaN or infinity.*--skip"
+    ):
         measured(model_of(TWO, weights, {"x": ROWS}, ["y"]), {"x": ROWS})
 
 
@@ -240,7 +249,7 @@ def test_a_model_that_the_runtime_does_not_know_says_so_in_one_sentence() -> Non
         measured(model, {"x": ROWS})
 
 
-# --- the rest --------------------------------------------------------------------------------------
+# --- the rest ------------------------------------------------------------------------------------
 
 
 def survey_and_batches(*parts: Any) -> tuple[Any, Iterable[Batch]]:
@@ -279,3 +288,35 @@ def test_dumps_that_cannot_be_written_are_said(tmp_path: Path) -> None:
     (tmp_path / "first").write_text("a file where a folder is needed")
     with pytest.raises(OutputError, match="--dump-activations: cannot write"):
         measure(survey, survey.sites, batches, Settings(), dump=tmp_path)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A source of ten rows for a model with a fixed batch; the last batch is filled up."""
+
+    size: int = 10
+    has_labels: bool = False
+    class_count: int = 0
+    whole_feeds: bool = False
+    skipped: Mapping[int, tuple[str, str]] = field(default_factory=dict)
+
+    def read(self, rows: Any, batch_size: int) -> Iterator[Batch]:
+        for start in range(0, len(rows), batch_size):
+            part = rows[start : start + batch_size]
+            filled = np.resize(part, batch_size).astype(np.float32)
+            yield Batch(feed={"x": filled[:, None]}, labels=None, count=len(part))
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "counts"), [(5, [5, 5]), (4, [4, 4]), (10, [10]), (16, [10])]
+)
+def test_filled_up_batches_are_left_out_unless_there_is_no_other(
+    batch_size: int, counts: list[int]
+) -> None:
+    batches = full_batches(whole_dataset("rows", Rows()), batch_size)
+    assert [batch.count for batch in batches] == counts
+
+
+def test_whole_feeds_are_never_left_out() -> None:
+    data = whole_dataset("feeds", Rows(whole_feeds=True))
+    assert [batch.count for batch in full_batches(data, 4)] == [4, 4, 2]

@@ -99,8 +99,21 @@ def _in_lists(one, other, path, of_messages):
 
 
 def full_plan(found):
-    """Return the plan that keeps everything."""
-    return random_plan(found, 1.0)
+    """Return the plan that keeps everything, connection by connection."""
+    return PrunePlan(
+        layers=tuple(
+            LayerPlan(
+                layer=site.layer.name,
+                alpha=0.5,
+                keep=tuple(np.ones((*part.layout.rows[:2], 1), bool) for part in site.parts),
+                keep_bias=np.ones(
+                    site.bias.layout.rows if site.bias else (site.layer.units, 0), bool
+                ),
+                removed=np.zeros(site.layer.units, bool),
+            )
+            for site in found.sites
+        )
+    )
 
 
 def random_plan(found, share, *, seed=0, layers=None, removed=0.0):

@@ -115,7 +115,7 @@ def dense_score(case: Case, document: Document, test: Dataset) -> float | None:
     """Return what the dense model scores in percent; None where it is the measure itself."""
     if test.has_labels:
         return evaluate_model(document, test, batch_size=case.batch_size).value
-    if case.judge is None:
+    if case.judge is None or case.against_dense:
         return None
     run = runner(document)
     return case.judge(run, run)

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.text import Text
 
 from onnx_relief.commands.options import SpeakOptions
+from onnx_relief.commands.signals import check_stopped
 from onnx_relief.report.text import count_text, plain
 from onnx_relief.results import Progress as Tell
 
@@ -75,6 +76,7 @@ class _Stages:
         self._tasks: dict[str, TaskID] = {}
 
     def __call__(self, stage: str, done: int, total: int | None) -> None:
+        check_stopped()
         amount = count_text(done) if total is None else f"{count_text(done)}/{count_text(total)}"
         if stage not in self._tasks:
             self._tasks[stage] = self._bar.add_task(stage, total=total, amount=amount)

@@ -20,6 +20,7 @@ from onnx_relief.commands.options import (
     parse_samples,
     preprocess_of,
 )
+from onnx_relief.commands.signals import check_stopped, undisturbed
 from onnx_relief.errors import SettingsError
 from onnx_relief.files import (
     StagedFiles,
@@ -231,8 +232,10 @@ def _prune(options: PruneOptions, speaker: Speaker) -> Report:
             name = str(options.target)
             report = account(job, pruned, model.path, name=name, progress=progress)
             _stage(options, pruned, report, files)
-            model.commit()
-            files.commit()
+            check_stopped()
+            with undisturbed():
+                model.commit()
+                files.commit()
     return report
 
 

@@ -44,10 +44,27 @@ def keep_covering_set(scores: NDArray[np.float64], alpha: float) -> BoolArray:
     # Powers of two change no digit, and keep sums from overflowing and shares from underflowing.
     _, exponents = np.frexp(scores.max(axis=-1, keepdims=True))
     scores = np.ldexp(scores, -exponents)
-    order = np.argsort(-scores, axis=-1, kind="stable")
-    running = np.cumsum(np.take_along_axis(scores, order, axis=-1), axis=-1)
+    descending = -np.sort(-scores, axis=-1)
+    running = np.cumsum(descending, axis=-1)
     before = np.zeros_like(running)
     before[..., 1:] = running[..., :-1]
-    keep = np.empty(scores.shape, dtype=bool)
-    np.put_along_axis(keep, order, before < alpha * running[..., -1:], axis=-1)
-    return keep
+    count = (before < alpha * running[..., -1:]).sum(axis=-1, keepdims=True)
+    return _largest(scores, descending, count)
+
+
+def _largest(
+    scores: NDArray[np.float64], descending: NDArray[np.float64], count: NDArray[np.int64]
+) -> BoolArray:
+    """Keep the `count` largest of each row; of equal scores at the edge, the first columns.
+
+    Sorting values and then looking for the edge is several times faster than sorting places.
+    """
+    edge = np.take_along_axis(descending, np.maximum(count - 1, 0), axis=-1)
+    keep = scores > edge
+    tied = scores == edge
+    places = count - keep.sum(axis=-1, keepdims=True)
+    undecided = np.flatnonzero(tied.sum(axis=-1, keepdims=True) > places)
+    rows = tied.reshape(-1, tied.shape[-1])
+    spare = places.reshape(-1)[undecided, None]
+    rows[undecided] &= np.cumsum(rows[undecided], axis=-1) <= spare
+    return keep | rows.reshape(tied.shape)

@@ -1,4 +1,4 @@
-"""Masking writes zeros where the plan says so and nowhere else, and the model computes with them."""
+"""Masking writes zeros where the plan says so, nowhere else, and the model computes with them."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import re
 import pytest
 from made_up import evaluation, latency, model, report, row
 
-from onnx_relief.cli import app
+from onnx_relief.commands.app import app
 from onnx_relief.report.advice import COMMANDS, advise
 from onnx_relief.report.build import DataRow
 from onnx_relief.results import OutputDifference

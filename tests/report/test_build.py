@@ -43,7 +43,10 @@ def test_json_survives_hostile_names():
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), np.float32("nan")])
 def test_numbers_that_json_lacks_become_null(value):
     assert json.loads(to_json({"a": value})) == {"a": None}
-    assert json.loads(report(evaluation=evaluation(dense=value)).to_json())["evaluation"]["dense"] is None
+    assert (
+        json.loads(report(evaluation=evaluation(dense=value)).to_json())["evaluation"]["dense"]
+        is None
+    )
 
 
 def test_numpy_numbers_become_numbers():

@@ -107,6 +107,6 @@ def test_agreement_is_said_to_be_with_the_dense_model():
 def test_an_inspection_shows_layers_and_totals(tmp_path):
     text = printed(*inspection_table(inspect(written(tmp_path, cnn()))))
     line = next(one for one in text.splitlines() if one.startswith("conv"))
-    assert line.split() == "conv Conv 3x3 4 4 8 72 0.0 % 4,608 fc".split()
+    assert line.split() == ["conv", "Conv", "3x3", "4", "4", "8", "72", "0.0", "%", "4,608", "fc"]
     assert "MACs per sample: 4,620" in text
     assert "takes 'x': float32 (N, 2, 8, 8)" in text

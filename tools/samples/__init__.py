@@ -43,6 +43,7 @@ class Case:
         output: The output that is compared.
         judge: For a task that labels alone do not describe: the score of the second model in
             percent; the first is the dense one.
+        against_dense: Whether the judge compares with what the dense model finds.
         score: What the score (`judge`, accuracy on labels or agreement) means, in words.
     """
 
@@ -54,6 +55,7 @@ class Case:
     metric: str | None = None
     output: str | None = None
     judge: Callable[[Run, Run], float] | None = None
+    against_dense: bool = False
     score: str = "accuracy"
 
 

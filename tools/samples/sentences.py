@@ -59,7 +59,7 @@ def topics(_model: Path, sizes: Sizes) -> Case:
     count = min(200, sizes.test)
     calibration = _sentences(sizes.calibration, range(10), SEED)[0]
     questions, topics_asked = _sentences(count, range(5), SEED + 1)
-    answers, topics_there = _sentences(count, range(5, 10), SEED + 2)
+    answers, topics_there = _sentences(2 * len(TOPICS), range(5, 10), SEED + 2)
 
     def judge(_dense: Run, pruned: Run) -> float:
         asked, there = (
@@ -73,11 +73,11 @@ def topics(_model: Path, sizes: Sizes) -> Case:
     return Case(
         calibration=calibration,
         test=[*questions, *answers],
-        data=f"{len(calibration)} + {2 * count} sentences of ten topics",
+        data=f"{len(calibration)} + {count + len(answers)} sentences of ten topics",
         metric="cosine",
         output=EMBEDDING,
         judge=judge,
-        score="nearest sentence is of the same topic",
+        score="nearest sentence of 20 is of the same topic",
     )
 
 

@@ -76,6 +76,7 @@ def detection(_model: Path, sizes: Sizes) -> Case:
         data=f"{sizes.dear_calibration} + {sizes.dear_test} rendered pages, 640 x 640",
         batch_size=4,
         judge=_overlap_judge("x", test, batch=4, threshold=0.5, outputs=slice(None)),
+        against_dense=True,
         score="text pixels as dense, intersection over union",
     )
 
@@ -94,6 +95,7 @@ def layout(_model: Path, sizes: Sizes) -> Case:
         # The first four outputs are class scores on grids of four scales; 0.4 is the confidence
         # that the package asks for.
         judge=_overlap_judge("image", test, batch=1, threshold=0.4, outputs=slice(4)),
+        against_dense=True,
         score="(place, class) pairs found as dense, intersection over union",
     )
 
