@@ -28,7 +28,7 @@ def agree_on_shared_weights(survey: Survey, plans: Mapping[str, LayerPlan]) -> d
         for part, wish in zip(site.tensors, wishes, strict=False):
             if part.view.home in shared:
                 stored = kept.setdefault(part.view.home, np.zeros(part.view.size, dtype=bool))
-                stored[part.view.places()] |= True if wish is None else _as_seen(part, wish)
+                stored |= True if wish is None else part.view.as_stored(_as_seen(part, wish))
     agreed = dict(plans)
     for site in survey.sites:
         plan = plans.get(site.layer.name)
@@ -97,6 +97,6 @@ def _as_seen(part: Part, wish: BoolArray) -> BoolArray:
 def _agreed(part: Part, wish: BoolArray, kept: Mapping[TensorHome, NDArray[np.bool_]]) -> BoolArray:
     if part.view.home not in kept:
         return wish
-    rows = part.layout.to_rows(kept[part.view.home][part.view.places()])
+    rows = part.layout.to_rows(part.view.as_seen(kept[part.view.home]))
     whole_kernels = wish.ndim == 3 and wish.shape[2] == 1
     return np.asarray(rows.any(axis=2, keepdims=True) if whole_kernels else rows)

@@ -33,6 +33,7 @@ from onnx_relief.graph.document import Document, load
 from onnx_relief.graph.layers import Survey, find_layers
 from onnx_relief.graph.save import write_to
 from onnx_relief.pipeline import Pruned, prune
+from onnx_relief.results import Evaluation
 from onnx_relief.settings import Settings
 from samples import FULL, QUICK, Case, Sizes
 
@@ -169,8 +170,7 @@ def _step(
             output=case.output,
             batch_size=case.batch_size,
         )
-        score = found.pruned if case.judge is None else case.judge(runner(document), runner(after))
-    assert score is not None
+        score = _score(found, case, document, after)
     difference = next(gap for gap in found.differences if gap.output == found.output)
     return {
         "alpha": alpha,
@@ -181,6 +181,14 @@ def _step(
         "cosine": difference.cosine,
         "output": found.output,
     }
+
+
+def _score(found: Evaluation, case: Case, document: Document, after: Document) -> float:
+    """Return the score of the task in percent, or what the comparison found."""
+    if case.judge is not None:
+        return case.judge(runner(document), runner(after))
+    assert found.pruned is not None
+    return found.pruned if found.unit == "%" else 100 * found.pruned
 
 
 def _meaning(case: Case, test: Dataset) -> str:

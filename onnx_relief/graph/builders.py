@@ -15,7 +15,6 @@ from typing import Any
 import onnx
 
 from onnx_relief.geometry import ConvGeometry
-from onnx_relief.graph.refusals import depends_on_data
 from onnx_relief.graph.sites import Part, RowLayout, Site
 from onnx_relief.graph.views import FLOATS, Constants, TensorView
 from onnx_relief.graph.walk import STANDARD, Scope, attributes, node_key
@@ -183,10 +182,10 @@ def _operands(
         return right, 0
     if isinstance(left, TensorView):
         return left, 1
-    if not depends_on_data(scope, node.input[1]):
+    if not scope.changes(node.input[1]):
         return right
     # Both operands carry data, as in attention: there is nothing to prune and nothing to say.
-    return None if depends_on_data(scope, node.input[0]) else left
+    return None if scope.changes(node.input[0]) else left
 
 
 def _gemm(node: onnx.NodeProto, scope: Scope, constants: Constants) -> Site | str | None:

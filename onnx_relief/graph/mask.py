@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,10 +38,9 @@ def mask(survey: Survey, plan: PrunePlan, flows: Mapping[str, UnitFlow]) -> Docu
         SettingsError: The plan was made for another model.
     """
     _check(survey, plan, flows)
-    keeps = _kept_places(survey, plan, flows)
     document = survey.document.copy()
     homes = constants_by_home(document.proto)
-    for home, (part, kept) in keeps.items():
+    for home, part, kept in _kept_places(survey, plan, flows):
         zeros = _zeros(part, kept)
         if zeros.places.size:
             document = _write(document, homes[home], part, zeros)
@@ -86,23 +85,22 @@ def _fits(entry: LayerPlan, site: Site) -> bool:
 
 def _kept_places(
     survey: Survey, plan: PrunePlan, flows: Mapping[str, UnitFlow]
-) -> dict[TensorHome, tuple[Part, NDArray[np.bool_]]]:
-    """Return per stored tensor which of its elements stay, flat, and a part that shows it."""
+) -> Iterator[tuple[TensorHome, Part, NDArray[np.bool_]]]:
+    """Yield stored tensors that lose elements, a part that shows each, and what stays, flat."""
     wishes: dict[TensorHome, list[tuple[Part, NDArray[np.bool_]]]] = defaultdict(list)
     for site in survey.sites:
         entry = plan.for_layer(site.layer.name)
         for part, rows in _wishes(site, entry, flows[site.layer.name]):
             wishes[part.view.home].append((part, rows))
-    kept: dict[TensorHome, tuple[Part, NDArray[np.bool_]]] = {}
     for home, entries in wishes.items():
-        if all(rows.all() for _, rows in entries):
-            continue
-        stored = np.zeros(entries[0][0].view.size, dtype=bool)
-        for part, rows in entries:
-            seen = part.layout.from_rows(np.broadcast_to(rows, part.layout.rows), part.view.shape)
-            stored[part.view.places()] |= seen
-        kept[home] = (entries[0][0], stored)
-    return kept
+        if any(not rows.all() for _, rows in entries):
+            seen = [(part.view, _as_seen(part, rows)) for part, rows in entries]
+            kept = [view.as_stored(mask) for view, mask in seen]
+            yield home, entries[0][0], np.logical_or.reduce(kept)
+
+
+def _as_seen(part: Part, rows: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    return part.layout.from_rows(np.broadcast_to(rows, part.layout.rows), part.view.shape)
 
 
 def _wishes(
@@ -110,7 +108,8 @@ def _wishes(
 ) -> list[tuple[Part, NDArray[np.bool_]]]:
     """Return what a layer wants to keep of each of its tensors; a layer without a plan, all."""
     if entry is None:
-        return [(part, np.ones(part.layout.rows, dtype=bool)) for part in site.tensors]
+        everything = np.ones((), dtype=bool)
+        return [(part, np.broadcast_to(everything, part.layout.rows)) for part in site.tensors]
     wishes = list(zip(site.parts, entry.keep, strict=True))
     if site.bias:
         wishes.append((site.bias, entry.keep_bias))
@@ -120,6 +119,9 @@ def _wishes(
 
 
 def _zeros(part: Part, kept: NDArray[np.bool_]) -> _Zeros:
+    if not part.view.steps:
+        places = np.flatnonzero(~kept)
+        return _Zeros(places, np.broadcast_to(part.view.zero, places.shape))
     places = part.view.places().reshape(-1)
     values = np.broadcast_to(part.view.zero, part.view.shape).reshape(-1)
     dropped = ~kept[places]

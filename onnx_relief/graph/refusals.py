@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 
 from onnx_relief.graph.views import Constants
-from onnx_relief.graph.walk import STANDARD, Scope, subgraphs
+from onnx_relief.graph.walk import STANDARD, Scope
 
 _ELEMENTWISE = "it scales elements one by one, so there is no connection to drop"
 _NORMALISATION = "it normalises channels one by one; its parameters go when their channel goes"
@@ -51,31 +51,9 @@ def reason_against(node: onnx.NodeProto, scope: Scope, constants: Constants) -> 
     for index in places:
         if index < len(node.input) and _holds_weights(node.input[index], scope, constants):
             others = [name for i, name in enumerate(node.input) if i != index and name]
-            if any(depends_on_data(scope, name) for name in others):
+            if any(scope.changes(name) for name in others):
                 return reason
     return None
-
-
-def depends_on_data(scope: Scope, name: str) -> bool:
-    """Whether the tensor `name` changes with what is fed to the model (or may, inside a body)."""
-    seen: set[tuple[str, str]] = set()
-    waiting = [(scope, name)]
-    while waiting:
-        here, wanted = waiting.pop()
-        definer = here.definer(wanted)
-        if definer is None or (definer.path, wanted) in seen:
-            continue
-        seen.add((definer.path, wanted))
-        node = definer.producers.get(wanted)
-        if node is None:
-            held = wanted in definer.initializers or wanted in definer.sparse
-            if wanted in definer.inputs and not held:
-                return True
-            continue
-        if any(True for _ in subgraphs(node)):
-            return True
-        waiting += [(definer, used) for used in node.input if used]
-    return False
 
 
 def _custom(node: onnx.NodeProto, scope: Scope, constants: Constants) -> str | None:

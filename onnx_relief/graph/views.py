@@ -73,6 +73,18 @@ class TensorView:
         """Number of elements."""
         return int(np.prod(self.shape, dtype=np.int64))
 
+    def as_stored(self, seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return a mask of the elements as seen as the flat mask of the stored elements."""
+        if not self.steps:
+            return seen.reshape(-1)
+        stored = np.zeros(self.size, dtype=bool)
+        stored[self.places()] = seen
+        return stored
+
+    def as_seen(self, stored: NDArray[Any]) -> NDArray[Any]:
+        """Return what lies flat at the stored elements as the node sees it."""
+        return stored.reshape(self.shape) if not self.steps else stored[self.places()]
+
     def places(self) -> NDArray[np.int64]:
         """Return for every element as seen its flat place in the stored tensor."""
         places: Array = np.arange(self.size, dtype=np.int64).reshape(self.stored_shape)

@@ -54,7 +54,20 @@ class Use:
 
 @dataclass(frozen=True, eq=False)
 class Scope:
-    """One graph and what can be seen from it; names not defined here belong to `parent`."""
+    """One graph and what can be seen from it; names not defined here belong to `parent`.
+
+    Attributes:
+        path: How to get there: empty for the main graph, `output.attribute` steps for bodies.
+        graph: The graph.
+        parent: The graph around a body.
+        owner: The node that has the body.
+        producers: The node that makes a tensor, by name.
+        initializers: What it holds, by name.
+        sparse: What it holds in sparse form, by name.
+        inputs: Names of its inputs, those that have a default too.
+        uses: Who reads its tensors, inside bodies too, by name.
+        moving: Names of its tensors that change with the data (or may, if a body makes them).
+    """
 
     path: str
     graph: onnx.GraphProto
@@ -65,6 +78,7 @@ class Scope:
     sparse: dict[str, onnx.SparseTensorProto] = field(default_factory=dict)
     inputs: frozenset[str] = frozenset()
     uses: dict[str, list[Use]] = field(default_factory=dict)
+    moving: set[str] = field(default_factory=set)
 
     def definer(self, name: str) -> Scope | None:
         """Return the scope that defines the tensor `name`, looking outwards; None if none does."""
@@ -79,6 +93,11 @@ class Scope:
                 return scope
             scope = scope.parent
         return None
+
+    def changes(self, name: str) -> bool:
+        """Whether the tensor that is seen from here as `name` changes with the data."""
+        definer = self.definer(name) if name else None
+        return definer is not None and name in definer.moving
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +130,7 @@ def understand(proto: onnx.ModelProto) -> Model:
     places: dict[TensorHome, list[Place]] = defaultdict(list)
     for scope in scopes:
         _note_uses(scope)
+        _note_moving(scope)
         for name in _held(scope.graph):
             places[home_of(scope, name)].append((scope.path, name))
     return Model(expanded, scopes, {home: tuple(found) for home, found in places.items()})
@@ -205,6 +225,14 @@ def _note_uses(scope: Scope) -> None:
         definer = scope.definer(value.name)
         if definer is not None:
             definer.uses.setdefault(value.name, []).append(Use(scope, None, index))
+
+
+def _note_moving(scope: Scope) -> None:
+    held = scope.initializers.keys() | scope.sparse.keys()
+    scope.moving.update(scope.inputs - held)
+    for node in scope.graph.node:
+        if any(True for _ in subgraphs(node)) or any(map(scope.changes, node.input)):
+            scope.moving.update(name for name in node.output if name)
 
 
 def _held(body: onnx.GraphProto | onnx.FunctionProto) -> dict[str, Holder]:

@@ -60,11 +60,12 @@ def _largest(
     Sorting values and then looking for the edge is several times faster than sorting places.
     """
     edge = np.take_along_axis(descending, np.maximum(count - 1, 0), axis=-1)
-    keep = scores > edge
+    keep: BoolArray = scores > edge
     tied = scores == edge
     places = count - keep.sum(axis=-1, keepdims=True)
     undecided = np.flatnonzero(tied.sum(axis=-1, keepdims=True) > places)
     rows = tied.reshape(-1, tied.shape[-1])
     spare = places.reshape(-1)[undecided, None]
     rows[undecided] &= np.cumsum(rows[undecided], axis=-1) <= spare
-    return keep | rows.reshape(tied.shape)
+    keep |= rows.reshape(tied.shape)
+    return keep

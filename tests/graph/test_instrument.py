@@ -277,57 +277,7 @@ def test_a_sparse_weight_before_another_layer(capfd: pytest.CaptureFixture[str])
     assert capfd.readouterr() == ("", "")  # graphsurgeon likes to talk about such constants
 
 
-# --- probes --------------------------------------------------------------------------------------
-
-
-def probes_of(model: onnx.ModelProto) -> list[Any]:
-    survey = find_layers(load(model))
-    return [p for s in survey.sites for p in probes_for(s, Estimator.PAPER, Granularity.KERNEL)]
-
-
-def test_layers_that_read_alike_share_a_probe_and_are_scored_alike() -> None:
-    x, weights = numbers(4, 3), {"v": numbers(3, 2), "w": numbers(3, 4)}
-    nodes = [
-        helper.make_node("MatMul", ["x", "v"], ["a"], name="one"),
-        helper.make_node("MatMul", ["x", "w"], ["b"], name="two"),
-    ]
-    model = model_of(nodes, weights, {"x": x}, ["a", "b"])
-    assert len(probes_of(model)) == 2
-    assert len(set(probes_of(model))) == 1
-    scores = scores_of(model, {"x": x}, {"x": 3 * x})
-    expect_dense(scores["one"], np.concatenate([x, 3 * x]), weights["v"])
-    expect_dense(scores["two"], np.concatenate([x, 3 * x]), weights["w"])
-
-
-def test_same_input_but_other_kernels_are_other_probes() -> None:
-    x, seen = numbers(3, 2, 5, 5), {}
-    weights = {"u": numbers(20, 2, 3, 3), "v": numbers(20, 2, 3, 3), "w": numbers(9, 2, 2, 2)}
-    said: dict[str, dict[str, Any]] = {"u": {}, "v": {"dilations": [2, 2]}, "w": {}}
-    nodes = [helper.make_node("Conv", ["x", n], [f"y{n}"], name=n, **said[n]) for n in weights]
-    model = model_of(nodes, weights, {"x": x}, ["yu", "yv", "yw"])
-    assert len(set(probes_of(model))) == 3
-    scores = scores_of(model, {"x": x})
-    for name, weight in weights.items():
-        seen = seen_by_taps(x, weight.shape[2:], said[name], transposed=False)
-        kernels = kernels_by_unit(weight, 1, transposed=False)
-        signals = convolution_signals(seen, kernels, 1, mean_map=False, weights=False)
-        assert_scores(scores[name], *shares(signals), np.zeros((len(weight), 0)), rtol=1e-5, atol=0)
-
-
-def test_convolutions_of_other_groups_share_the_patches() -> None:
-    x, weights = numbers(3, 4, 5, 5), {"v": numbers(12, 4, 2, 2), "w": numbers(12, 2, 2, 2)}
-    nodes = [
-        helper.make_node("Conv", ["x", "v"], ["a"], name="v", group=1),
-        helper.make_node("Conv", ["x", "w"], ["b"], name="w", group=2),
-    ]
-    model = model_of(nodes, weights, {"x": x}, ["a", "b"])
-    assert len(set(probes_of(model))) == 1
-    scores = scores_of(model, {"x": x})
-    seen = seen_by_taps(x, (2, 2), {}, transposed=False)
-    for groups, (name, weight) in enumerate(weights.items(), 1):
-        kernels = kernels_by_unit(weight, groups, transposed=False)
-        signals = convolution_signals(seen, kernels, groups, mean_map=False, weights=False)
-        assert_scores(scores[name], *shares(signals), np.zeros((12, 0)), rtol=1e-5, atol=0)
+# --- what is emitted -----------------------------------------------------------------------------
 
 
 def instrumented(model: onnx.ModelProto) -> Any:
