@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -49,13 +49,14 @@ class ExternalEdit:
     Attributes:
         location: The file as the tensor names it (relative, POSIX).
         offset: Where the tensor starts in the file, in bytes.
-        positions: Flat element indices, shape (n,), counted from the start of the tensor.
+        places: One bit per element of the tensor, packed as `numpy.packbits` does: an edit lives
+            until the model is saved, and there may be one for every other weight.
         value: One element, little endian; its length is the size of an element.
     """
 
     location: str
     offset: int
-    positions: npt.NDArray[np.integer[Any]]
+    places: npt.NDArray[np.uint8]
     value: bytes
 
 
@@ -207,26 +208,23 @@ def apply_edits(file: BinaryIO, edits: Iterable[ExternalEdit]) -> None:
         OSError: The file cannot be read or written.
     """
     for edit in edits:
-        positions = edit.positions
-        if not np.all(positions[1:] > positions[:-1]):
-            positions = np.unique(positions)
-        per_block = BLOCK_BYTES // len(edit.value)
-        # Positions too are taken in portions: as int64 they may be larger than the tensor.
-        for begin in range(0, positions.size, per_block):
-            portion = positions[begin : begin + per_block].astype(np.int64)
-            turns = np.flatnonzero(np.diff(portion // per_block)) + 1
-            for together in np.split(portion, turns):
-                _overwrite(file, edit, together)
+        packed_per_block = max(1, BLOCK_BYTES // (8 * len(edit.value)))
+        for first in range(0, edit.places.size, packed_per_block):
+            packed = edit.places[first : first + packed_per_block]
+            if packed.any():
+                _overwrite(file, edit, 8 * first, np.unpackbits(packed).view(bool))
 
 
-def _overwrite(file: BinaryIO, edit: ExternalEdit, positions: npt.NDArray[np.int64]) -> None:
-    """Write an edit at sorted positions that lie close enough together for one block."""
+def _overwrite(
+    file: BinaryIO, edit: ExternalEdit, first: int, chosen: npt.NDArray[np.bool_]
+) -> None:
+    """Write an edit at the chosen ones of the elements that start with number `first`."""
     size = len(edit.value)
-    first, last = int(positions[0]), int(positions[-1])
+    last = int(np.flatnonzero(chosen)[-1]) + 1
     file.seek(edit.offset + first * size)
-    block = bytearray(file.read((last - first + 1) * size))
+    block = bytearray(file.read(last * size))
     elements = np.frombuffer(block, dtype=np.uint8).reshape(-1, size)
-    elements[positions - first] = np.frombuffer(edit.value, dtype=np.uint8)
+    elements[chosen[:last]] = np.frombuffer(edit.value, dtype=np.uint8)
     file.seek(edit.offset + first * size)
     file.write(block)
 

@@ -23,7 +23,7 @@ from onnx_relief.plan import LayerPlan, PrunePlan
 
 @dataclass(frozen=True, eq=False)
 class _Zeros:
-    """Stored elements that become zero: their places, and the value that reads as zero there."""
+    """Stored elements that become zero: their places, and what reads as zero there."""
 
     places: NDArray[np.int64]
     values: NDArray[np.generic]
@@ -119,13 +119,11 @@ def _wishes(
 
 
 def _zeros(part: Part, kept: NDArray[np.bool_]) -> _Zeros:
-    if not part.view.steps:
-        places = np.flatnonzero(~kept)
-        return _Zeros(places, np.broadcast_to(part.view.zero, places.shape))
+    if part.view.zero.ndim == 0:
+        return _Zeros(np.flatnonzero(~kept), part.view.zero)
     places = part.view.places().reshape(-1)
-    values = np.broadcast_to(part.view.zero, part.view.shape).reshape(-1)
     dropped = ~kept[places]
-    return _Zeros(places[dropped], values[dropped])
+    return _Zeros(places[dropped], part.view.zero.reshape(-1)[dropped])
 
 
 def _write(document: Document, holder: Holder, part: Part, zeros: _Zeros) -> Document:
@@ -141,8 +139,8 @@ def _write(document: Document, holder: Holder, part: Part, zeros: _Zeros) -> Doc
         drop_sparse_entries(kept, zeros.places)
     elif isinstance(kept, onnx.TensorProto):
         for value in np.unique(zeros.values):
-            places = np.sort(zeros.places[zeros.values == value])
-            document = write_entries(document, kept, places, value.item())
+            here = ... if zeros.values.ndim == 0 else zeros.values == value
+            document = write_entries(document, kept, zeros.places[here], value.item())
     return document
 
 

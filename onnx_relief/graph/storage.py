@@ -153,7 +153,8 @@ def _read_external(document: Document, tensor: onnx.TensorProto) -> Array:
     if edits:
         values = np.array(values)
     for edit in edits:
-        values[edit.positions] = np.frombuffer(edit.value, dtype=dtype)[0]
+        chosen = np.unpackbits(edit.places, count=values.size).view(bool)
+        values[chosen] = np.frombuffer(edit.value, dtype=dtype)[0]
     return values.reshape(tuple(tensor.dims))
 
 
@@ -177,20 +178,15 @@ def _mapped(where: external.Region, dtype: np.dtype[Any]) -> Array:
 def _with_edit(
     document: Document, tensor: onnx.TensorProto, positions: Positions, element: Array
 ) -> Document:
-    where = external.region(document, tensor)
+    chosen = np.zeros(prod(tensor.dims), dtype=bool)
+    chosen[positions] = True
     edit = ExternalEdit(
         location=external.entries(tensor)["location"],
-        offset=where.offset,
-        # An edit lives until the model is saved, and there may be one for every other weight.
-        positions=_ascending(positions).astype(np.min_scalar_type(int(positions.max()))),
+        offset=external.region(document, tensor).offset,
+        places=np.packbits(chosen),
         value=element.tobytes(),
     )
     return replace(document, edits=(*document.edits, edit))
-
-
-def _ascending(positions: Positions) -> Positions:
-    """Return the positions sorted, each once; those that are so already cost nothing."""
-    return positions if np.all(positions[1:] > positions[:-1]) else np.unique(positions)
 
 
 def _write_raw(
