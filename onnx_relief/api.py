@@ -22,7 +22,8 @@ from onnx_relief.graph.layers import find_layers
 from onnx_relief.graph.probes import Estimator, Granularity
 from onnx_relief.graph.save import write_to
 from onnx_relief.inspection import Model
-from onnx_relief.job import Sources, account, choose_member, compared, open_job, read_plan, run
+from onnx_relief.job import Job, Sources, account, choose_member, compared, open_job, read_plan, run
+from onnx_relief.pipeline import Pruned
 from onnx_relief.plan import PrunePlan
 from onnx_relief.positions import positions_on_data, positions_on_shapes
 from onnx_relief.progress import ticker
@@ -110,17 +111,7 @@ def prune(
         output=output,
     )
     dump = None if dump_activations is None else Path(dump_activations)
-    pruned = run(job, progress=progress, dump=dump)
-    with tempfile.TemporaryDirectory(prefix="onnx-relief-") as folder:
-        written = write_to(pruned.document, Path(folder), "model.onnx")
-        name = f"{job.document.name}, pruned"
-        report = account(job, pruned, written, name=name, progress=progress)
-    return Result(
-        document=pruned.document,
-        plan=pruned.plan,
-        report=report,
-        scores=scores_by_weight(pruned, settings.granularity),
-    )
+    return _finished(job, run(job, progress=progress, dump=dump), progress)
 
 
 def evaluate(
@@ -227,6 +218,19 @@ def compare(
         raise SettingsError("--metric and --output need data to compare on; give --data")
     costs = [_cost(document, opened, shapes or {}, provider, progress) for document in documents]
     return Comparison(first=costs[0], second=costs[1], evaluation=evaluation, latency=latency)
+
+
+def _finished(job: Job, pruned: Pruned, progress: Progress | None) -> Result:
+    with tempfile.TemporaryDirectory(prefix="onnx-relief-") as folder:
+        written = write_to(pruned.document, Path(folder), "model.onnx")
+        name = f"{job.document.name}, pruned"
+        report = account(job, pruned, written, name=name, progress=progress)
+    return Result(
+        document=pruned.document,
+        plan=pruned.plan,
+        report=report,
+        scores=scores_by_weight(pruned, job.settings.granularity),
+    )
 
 
 def _opened(

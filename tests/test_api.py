@@ -11,7 +11,7 @@ import onnx
 import pytest
 from classifier import cnn, data_file, mlp, samples, weights, written
 from small_classifier_outside import outside_model
-from text_models import differences, random, run
+from text_models import build, differences, random, run
 
 import onnx_relief as relief
 from onnx_relief.graph.document import Document
@@ -97,6 +97,18 @@ def test_the_model_given_is_not_changed():
     relief.evaluate(model, samples())
     relief.compare(model, model, samples())
     assert model.SerializeToString() == before
+
+
+def test_at_alpha_1_nothing_at_all_changes():
+    graph = """(float[N,6] x) => (float[N,3] y) {
+        h = MatMul (x, w1)  a = Relu (h)  zero = Constant <value = float[1] {0.0}> ()
+        m = Max (a, zero)  y = MatMul (m, w2)
+    }"""
+    model = build(graph, w1=random(6, 5), w2=random(5, 3))
+    model.graph.node[2].attribute[0].t.ClearField("name")
+    found = relief.prune(model, samples(), alpha=1.0)
+    assert differences(model, found.model) == []
+    assert found.report.drops_nothing
 
 
 @pytest.mark.parametrize("form", ["path", "text", "proto"])
@@ -211,6 +223,13 @@ def test_inspect_tells_layers_and_their_readers():
     assert found.layers[0].readers == ("second",)
     assert found.cost.macs == 45
     assert json.loads(found.to_json())["layers"][0]["cost"]["weights"] == 30
+
+
+def test_inspect_takes_data_instead_of_a_shape():
+    graph = "(float[N,2,H,W] x) => (float[N,4,A,B] y) { y = Conv (x, k) }"
+    model = build(graph, k=random(4, 2, 3, 3))
+    assert relief.inspect(model).cost.macs is None
+    assert relief.inspect(model, samples(shape=(2, 5, 5))).cost.macs == 72 * 9
 
 
 def test_evaluate_judges_one_model_or_two():

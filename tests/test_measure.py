@@ -273,6 +273,12 @@ def test_positions_are_counted_per_sample() -> None:
     assert [activity.positions for activity in found.values()] == [20, 20, 6, 1]
 
 
+def test_a_transposed_convolution_applies_its_weights_at_every_input() -> None:
+    x, weight = numbers(2, 1, 4, 5), numbers(1, 1, 3, 3)
+    model = one_layer("ConvTranspose", ["x", "w"], {"w": weight}, {"x": x}, strides=[2, 2])
+    assert measured(model, {"x": x}).activities["layer"].positions == 20
+
+
 def test_dumps_hold_what_the_layers_read(tmp_path: Path) -> None:
     survey, batches = survey_and_batches(ROWS[:3], ROWS[3:])
     measure(survey, survey.sites, batches, Settings(), dump=tmp_path)

@@ -11,7 +11,8 @@ from onnx_relief.data import open_data
 from onnx_relief.errors import SettingsError
 from onnx_relief.graph.document import input_specs, load
 from onnx_relief.graph.layers import find_layers
-from onnx_relief.positions import positions_on_data, positions_on_shapes
+from onnx_relief.positions import positions_on_data, positions_on_shapes, shape_of
+from onnx_relief.tensors import TensorSpec
 
 FREE = "(float[N,2,H,W] x) => (float[N,4,A,B] y) { [conv] y = Conv (x, k) }"
 
@@ -76,6 +77,21 @@ def test_data_tells_the_same():
     inputs = input_specs(found.document.proto)
     data = open_data(samples(shape=(2, 8, 8)), inputs)
     assert positions_on_data(found, data, "cpu").by_layer == {"conv": 64.0, "fc": 1.0}
+
+
+def test_data_that_does_not_run_is_no_error():
+    graph = "(float[N,4] x) => (float[N,4] y) { z = Reshape (x, s)  y = MatMul (z, w) }"
+    found = survey(graph, w=random(4, 4), s=np.array([3, 5]))
+    data = open_data({"x": np.ones((2, 4), np.float32)}, input_specs(found.document.proto))
+    learnt = positions_on_data(found, data, "cpu")
+    assert learnt.by_layer == {}
+    assert "ONNX Runtime" in learnt.reason
+
+
+def test_an_unknown_rank_needs_a_shape():
+    spec = TensorSpec(name="x", dtype=np.dtype(np.float32), shape=None)
+    assert shape_of(spec, None) is None
+    assert shape_of(spec, (1, 2)) == (1, 2)
 
 
 def test_text_cannot_be_made_up():

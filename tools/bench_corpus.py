@@ -118,7 +118,7 @@ def examine(entry: Entry, sizes: Sizes, alphas: list[float]) -> dict[str, Any]:
     row["steps"] = []
     for alpha in alphas:
         settings = Settings(alpha=alpha, samples=None, batch_size=case.batch_size)
-        pruned = prune(document, calibration, settings)
+        pruned = prune(document, calibration, settings, keep_scores=False)
         row["steps"].append(_step(alpha, pruned, document, case, test))
         row["idle"] = _idle(pruned)
         row["pruned"] = len(survey.layers) - sum(row["idle"].values())

@@ -159,7 +159,7 @@ def measured(task: Task, alpha: float, estimator: Estimator, granularity: Granul
     settings = Settings(
         alpha=alpha, estimator=estimator, granularity=granularity, samples=1000, batch_size=BATCH
     )
-    pruned = prune(task.document, task.calibration, settings)
+    pruned = prune(task.document, task.calibration, settings, keep_scores=False)
     models = [pruned.document, *(_by_magnitude(pruned, together) for together in (True, False))]
     scores = [_accuracies(model, task) for model in models]
     kept, weights = _shares(pruned)

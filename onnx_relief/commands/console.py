@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -36,6 +37,9 @@ class Speaker:
 
     def __init__(self, options: SpeakOptions) -> None:
         self._options = options
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # Names may hold what the encoding of the terminal has no room for.
+            sys.stdout.reconfigure(errors="backslashreplace")
         self._out = QuietlyClosed(highlight=False, markup=False, emoji=False)
         if not self._out.is_terminal:
             self._out.width = max(self._out.width, _PIPE_WIDTH)

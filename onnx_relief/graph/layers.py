@@ -64,9 +64,7 @@ def _look_at(node: onnx.NodeProto, scope: Scope, constants: Constants) -> Site |
         return reason_against(node, scope, constants)
     try:
         return build(node, scope, constants)
-    except ReliefError as error:
-        return str(error)
-    except (ValueError, LookupError, TypeError, ArithmeticError) as error:
+    except (ReliefError, ValueError, LookupError, TypeError, ArithmeticError) as error:
         return f"its attributes and the shape of its weight do not fit together ({error})"
 
 

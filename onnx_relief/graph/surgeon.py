@@ -42,12 +42,12 @@ def from_surgeon(graph: gs.Graph, original: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _readable(survey: Survey) -> onnx.ModelProto:
-    """Return a model without sparse initializers and without the types that cannot be read."""
-    proto = survey.model.proto
-    if not any(scope.sparse or _optionals(scope.graph) for scope in survey.model.scopes):
-        return proto
+    """Return a copy without sparse initializers and without the types that cannot be read.
+
+    Always a copy: importing names the tensors of Constant nodes that have no name.
+    """
     dense = onnx.ModelProto()
-    dense.CopyFrom(proto)
+    dense.CopyFrom(survey.model.proto)
     waiting = [dense.graph]
     while waiting:
         graph = waiting.pop()

@@ -84,6 +84,44 @@ def test_quantized_weights_are_zero_at_their_zero_point():
     assert found.layers[0].nonzero == 3
 
 
+def test_zero_points_of_units_are_looked_at_unit_by_unit():
+    graph = """(float[N,2] x) => (float[N,3] y) {
+        d = DequantizeLinear <axis = 0> (q, scale, zero)
+        w = Transpose <perm = [1, 0]> (d)
+        y = MatMul (x, w)
+    }"""
+    stored = np.array([[1, 2], [2, 2], [0, 3]], dtype=np.int8)
+    scale, zero = np.full(3, 0.5, np.float32), np.array([1, 2, 3], np.int8)
+    found = cost(build(graph, q=stored, scale=scale, zero=zero))
+    assert found.nonzero == 1 + 0 + 1 + 3
+    assert found.layers[0].nonzero == 2
+
+
+def test_a_zero_point_behind_a_transpose_is_found():
+    graph = """(float[N,2] x) => (float[N,3] y) {
+        t = Transpose <perm = [1, 0]> (q)
+        w = DequantizeLinear <axis = 1> (t, scale, zero)
+        y = MatMul (x, w)
+    }"""
+    stored = np.array([[1, 2], [2, 2], [0, 3]], dtype=np.int8)
+    scale, zero = np.full(3, 0.5, np.float32), np.array([1, 2, 3], np.int8)
+    assert cost(build(graph, q=stored, scale=scale, zero=zero)).nonzero == 2 + 3
+
+
+def test_weights_of_integer_operators_count_although_they_are_no_layers():
+    graph = "(int8[N,2] x) => (int32[N,3] y) { y = MatMulInteger (x, q) }"
+    found = cost(build(graph, q=np.array([[0, 1, 2], [3, 4, 0]], dtype=np.int8)))
+    assert (found.parameters, found.nonzero, found.layers) == (6, 4, ())
+
+
+def test_text_and_indices_are_no_parameters():
+    graph = """(float[N,6] x) => (float[N,2,3] y, string[1] t) {
+        y = Reshape (x, shape)
+        t = Constant <value_strings = ["a"]> ()
+    }"""
+    assert cost(build(graph, shape=np.array([-1, 2, 3]))).parameters == 0
+
+
 def test_repeated_numbers_are_counted_as_what_they_stand_for():
     model = build(
         """(float[N,4] x) => (float[N,3] y) {
@@ -93,6 +131,8 @@ def test_repeated_numbers_are_counted_as_what_they_stand_for():
         }"""
     )
     assert (cost(model).parameters, cost(model).nonzero) == (12, 12)
+    model.graph.node[1].attribute[0].t.float_data[0] = 0
+    assert (cost(model).parameters, cost(model).nonzero) == (12, 0)
 
 
 def test_bytes_and_digest_are_those_of_the_file(tmp_path):

@@ -19,6 +19,8 @@ CONSTANTS = {
     **{"flat": np.array([0, -1]), "merge": np.array([-1, 12])},
     **{"first": np.array([1]), "last": np.array([2])},
     **{"low": np.float32(0), "high": np.float32(6), "some": np.float32(0.5)},
+    **{"minus": np.float32(-1), "one": np.array([1, -1]), "batch": np.array([0])},
+    "many": random(2, 12, 5),
 }
 CONV = "[layer] h = Conv(x, w) "
 
@@ -38,6 +40,7 @@ CONV_TO_CONV = {
     "a = Exp(h) y = Conv(a, v)": False,
     "a = Clip(h, low, high) y = Conv(a, v)": True,
     "a = Clip(h, some) y = Conv(a, v)": False,
+    "a = Clip(h, , minus) y = Conv(a, v)": False,
     "a = Mul(h, c) y = Conv(a, v)": True,
     "a = Div(h, c) y = Conv(a, v)": True,
     "a = Add(zero, h) y = Conv(a, v)": True,
@@ -88,6 +91,11 @@ def test_flattened_units_are_blocks_of_neighbours(nodes):
 def test_pooled_units_are_read_one_by_one():
     nodes = "[layer] h = Conv(x, w) p = GlobalAveragePool(h) s = Squeeze(p, last) y = Gemm(s, k)"
     assert flow_of(nodes).readers == (Reader("y", 1),)
+
+
+def test_axes_that_vanish_before_the_units_move_them_forward():
+    nodes = "a = ReduceMean <keepdims = 0> (h, batch) r = ReduceMax <keepdims = 0> (a, first) "
+    assert flow_of(f"{CONV} {nodes} y = MatMul(r, k)").readers == (Reader("y", 1),)
 
 
 MLP = {
@@ -145,6 +153,7 @@ BLOCKED = {
     "a = Add(h, five) y = Relu(a)": "Add 'a' adds axes",
     "a = Transpose(h) y = Relu(a)": "they meet Transpose 'a'",
     "a = Reshape(h, merge) y = Gemm(a, f)": "Reshape 'a' may mix them",
+    "a = Reshape(h, one) y = Gemm(a, f)": "Reshape 'a' may mix them",
     "a = Flatten <axis = 2> (h) y = Gemm(a, f)": "Flatten 'a' joins them",
     "a = Flatten <axis = 0> (h) y = Gemm(a, f)": "Flatten 'a' joins them",
     "a = ReduceMean(h, axes) y = Relu(a)": "ReduceMean 'a' may reduce over them",
@@ -157,6 +166,7 @@ BLOCKED = {
     "y = Conv(x, h)": "they meet Conv 'y'",
     "s = Flatten(h) t = Transpose(s) y = Gemm <transA = 1> (t, f)": "they meet Transpose 't'",
     "s = Flatten(h) y = Gemm <transA = 1> (s, f)": "Gemm 'y' reads them in another order",
+    "s = Flatten(h) y = MatMul(s, many)": "MatMul 'y' reads them in another order",
     "s = Flatten(h) y = MatMul(m, s)": "MatMul 'y' reads them in another order",
     f"n = {BN} i = {BN} a = Add(n, i) y = Relu(a)": "'g' of BatchNormalization is shared",
     f"n = {BN} e = Mul(g, g) a = Conv(n, v) y = Add(a, e)": "'g' of BatchNormalization is shared",
@@ -182,6 +192,7 @@ def test_what_blocks_the_way_is_said(nodes):
         ("[layer] h = RNN <hidden_size = 3> (x, rw, rr) y = Relu(h)", "gates of a recurrent"),
         ("[layer] h = MatMul(x, m) y = RNN <hidden_size = 3> (h, rr, rr)", "another order"),
         ("[layer] h = MatMul(x, m) y = MatMul(h, b3)", "another order"),
+        ("[layer] h = MatMul(x, m) y = GlobalMaxPool(h)", "GlobalMaxPool 'y' pools over them"),
     ],
 )
 def test_what_blocks_the_way_of_other_layers(nodes, reason):

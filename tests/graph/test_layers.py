@@ -122,6 +122,7 @@ def test_recurrent_layers_have_two_weights_and_two_biases_per_unit(op, gates, di
     )
     layer, rows, bias = rows_of(text, w=w, r=r, b=b)
     assert (layer.kind, layer.units) == (LayerKind.RECURRENT, directions * gates * 5)
+    assert (layer.connections, layer.biases) == (w.size + r.size, b.size)
     assert [weight.groups for weight in layer.weights] == [1, directions]
     np.testing.assert_array_equal(rows[0][:, :, 0], w.reshape(-1, 3))
     np.testing.assert_array_equal(rows[1][:, :, 0], r.reshape(-1, 5))
@@ -210,6 +211,13 @@ def test_matrix_or_number_as_c_of_gemm_is_no_bias_per_unit(shape):
     assert layer.bias is None
 
 
+@pytest.mark.parametrize("shape", [(2, 4, 3), (4,)])
+def test_add_after_many_matrices_or_a_vector_is_no_bias(shape):
+    text = "(float x) => (float y) { [layer] h = MatMul(x, w) y = Add(h, b) }"
+    layer, _, _ = rows_of(text, w=random(*shape), b=random(shape[-1] if len(shape) > 1 else 1))
+    assert layer.bias is None
+
+
 def test_left_hand_weight_takes_a_bias_per_row():
     text = "(float[4,N] x) => (float y) { [layer] h = MatMul(w, x) y = Add(h, b) }"
     _, _, column = rows_of(text, w=random(3, 4), b=random(3, 1))
@@ -232,12 +240,14 @@ def test_weight_that_does_not_fit_its_node_is_refused_in_words(shape):
         "y = Gemm(x, w)",
         "y = LSTM(x, w, w)",
         "y = GRU(x, r, w)",
+        "y = GRU(x, r, q)",
         "y = Conv(x, s)",
         "y = MatMul(x, s)",
     ],
 )
 def test_nonsense_is_refused_and_never_a_crash(node):
     constants = {"w": random(1, 2, 3, 3), "r": random(1, 3, 2), "s": np.float32(1)}
+    constants["q"] = random(1, 6, 2)
     found = survey(f"(float x) => (float y) {{ {node} }}", **constants)
     assert not found.sites
     assert found.refusals[0].reason

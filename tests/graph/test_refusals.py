@@ -89,6 +89,13 @@ def test_what_multiplies_by_no_constants_is_not_listed(node):
     assert (found.sites, found.refusals) == ((), ())
 
 
+def test_input_with_a_default_is_no_data():
+    text = "(float[N,2] x, float[2] v) => (float y, float z) {{ y = Relu(x) z = {}(w, v) }}"
+    for op in ("Mul", "PRelu"):
+        found = survey(text.format(op), w=random(2, 2), v=random(2))
+        assert (found.sites, found.refusals) == ((), ())
+
+
 def test_matmul_of_attention_is_not_listed_and_its_projections_are_layers():
     nodes = "a = MatMul(x, w) b = MatMul(x, w) t = Transpose(b) c = MatMul(a, t) y = Softmax(c)"
     found = listed(nodes)

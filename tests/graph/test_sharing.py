@@ -123,6 +123,17 @@ def test_one_tensor_with_two_zero_points_is_refused():
     assert "another shape or zero point" in other.refusals[0].reason
 
 
+@pytest.mark.parametrize(("points", "layers"), [([1, 2], 2), ([2, 1], 0)])
+def test_zero_points_per_row_are_compared_where_they_are_stored(points, layers):
+    nodes = (
+        "a = DequantizeLinear <axis = 0> (q, s, p) h = MatMul(x, a) t = Transpose(q) "
+        "b = DequantizeLinear <axis = 1> (t, s, r) y = MatMul(h, b)"
+    )
+    constants = {"q": np.ones((2, 2), np.int8), "s": np.float32([1, 2])}
+    constants |= {"p": np.int8([1, 2]), "r": np.int8(points)}
+    assert len(found_in(nodes, **constants).sites) == layers
+
+
 def test_one_fill_value_for_two_shapes_is_refused():
     fill = function(
         "fill", "(x, s) => (y)", "w = ConstantOfShape <value = float[1] {2}> (s) y = MatMul(x, w)"

@@ -71,6 +71,12 @@ def test_reshape_keeps_sizes_that_are_zero():
     check(seen("y = Reshape(w, to)", w=w, to=np.array([0, 12])))
 
 
+def test_reshape_takes_zero_for_zero_where_that_is_allowed():
+    node = "Reshape <allowzero = 1> (w, to)"
+    _, view = view_of(seen(f"y = {node}", w=random(0, 3), to=np.array([3, 0])))
+    assert view.shape == (3, 0)
+
+
 @pytest.mark.parametrize("opset", [11, 13])
 def test_axes_are_an_attribute_in_old_models(opset):
     node = "Squeeze <axes = [0]> (w)" if opset == 11 else "Squeeze(w, axes)"

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 import pytest
+from onnx import helper, numpy_helper, parser
 from text_models import build, function, random, run, survey
 
 from onnx_relief.graph.document import load
 from onnx_relief.graph.walk import (
     TensorHome,
+    attributes,
     constants_by_home,
     home_of,
     node_key,
+    subgraphs,
     understand,
 )
 
@@ -135,6 +139,47 @@ def test_function_called_inside_a_body():
     found = survey(text, functions=FUNCTION, w=random(2, 2))
     assert "my::twice/w" in names(found).values()
     assert [site.scope.path for site in found.sites] == ["", "y.then_branch"]
+
+
+def test_sparse_constants_in_the_body_of_a_function():
+    kept = branch("p", "p = MatMul(x, v)", "<float[2,2] v = {1,2,3,4}>")
+    nodes = f"y = If (c) <then_branch = {kept}, else_branch = {branch('q', 'q = Relu(x)')}>"
+    model = build(
+        "(bool c, float[N,2] x) => (float[N,2] y) { a = my.f(c, x) y = my.f(c, a) }",
+        functions=function("f", "(c, x) => (y)", nodes),
+    )
+    body = model.functions[0].node[0].attribute[0].g
+    del body.initializer[:]
+    values = numpy_helper.from_array(np.float32([1, 2]), "v")
+    where = numpy_helper.from_array(np.array([0, 3]))
+    body.sparse_initializer.append(helper.make_sparse_tensor(values, where, [2, 2]))
+    assert set(understand(model).places) == {TensorHome("my::f/y.then_branch", "v")}
+
+
+def test_attributes_of_a_function_reach_its_nodes():
+    scaled = function("scaled", "<a> (x, w) => (y)", "y = Gemm <alpha: float = @a> (x, w)")
+    text = "(float[N,2] x) => (float y) { y = my.scaled <a = 0.25> (x, w) }"
+    (site,) = survey(text, functions=scaled, w=random(2, 2)).sites
+    assert site.layer.weights[0].scale == 0.25
+    assert attributes(build(text, functions=scaled).functions[0].node[0]) == {}
+
+
+def test_overloads_of_a_function_are_told_apart():
+    model = build(
+        "(float[N,2] x) => (float[N,2] y) { a = my.twice(x) y = my.twice(a) }",
+        functions=FUNCTION + FUNCTION,
+    )
+    model.functions[1].overload = model.graph.node[1].overload = "other"
+    assert set(understand(model).places) == {
+        TensorHome("my::twice", "w"),
+        TensorHome("my::twice:other", "w"),
+    }
+
+
+def test_lists_of_bodies_are_walked_too():
+    body = parser.parse_graph("g () => (float p) { p = Constant <value = float {1}> () }")
+    node = helper.make_node("Choose", ["x"], ["y"], domain="my", bodies=[body, body])
+    assert [name for name, _ in subgraphs(node)] == ["bodies0", "bodies1"]
 
 
 def test_every_home_is_found_in_the_file_of_the_user():

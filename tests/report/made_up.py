@@ -66,9 +66,9 @@ def evaluation(**changed):
     return Evaluation(**(usual | changed))
 
 
-def latency(dense=2.0, pruned=2.0):
+def latency(dense=2.0, pruned=2.0, spread=1.0):
     timings = tuple(
-        Timing(median=time, slowest=time, sessions=2, runs=10) for time in (dense, pruned)
+        Timing(median=time, slowest=time * spread, sessions=2, runs=10) for time in (dense, pruned)
     )
     return Latency(timings=timings, samples=1, provider="CPUExecutionProvider")
 

@@ -48,9 +48,9 @@ def random_network(model: Path, sizes: Sizes) -> Case:
     name = input_specs(onnx.load(model))[0].name
     total = sizes.dear_calibration + sizes.dear_test
     try:
-        pictures, kind = _imagenet(tuple(range(total)), 224)[0], "ImageNet pictures"
+        pictures, kind = imagenet_crops(tuple(range(total)), 224)[0], "ImageNet pictures"
     except MissingError:
-        pictures, kind = _noise(total), "pictures of smooth noise"
+        pictures, kind = smooth_noise(total), "pictures of smooth noise"
     return Case(
         calibration={name: pictures[: sizes.dear_calibration]},
         test={name: pictures[sizes.dear_calibration :]},
@@ -66,9 +66,9 @@ def efficientnet(_model: Path, sizes: Sizes) -> Case:
     """Return ImageNet pictures: every second one, without its label, is for calibration."""
     calibration = tuple(range(0, 1000, 2))[:: 500 // (4 * sizes.dear_calibration)]
     test = tuple(range(1, 1000, 2))[: 8 * sizes.dear_test]
-    pictures, labels = _imagenet(test, 224)
+    pictures, labels = imagenet_crops(test, 224)
     return Case(
-        calibration={"x": _imagenet(calibration, 224)[0]},
+        calibration={"x": imagenet_crops(calibration, 224)[0]},
         test={"x": pictures, "labels": labels},
         data=f"{len(calibration)} + {len(test)} ImageNet pictures",
         preprocess=Preprocess(mean=(127.0,), std=(128.0,)),
@@ -124,7 +124,7 @@ def _npz(path: Path, count: int, prefix: str = "") -> dict[str, Any]:
 
 
 @cache
-def _imagenet(indices: tuple[int, ...], side: int) -> tuple[Array, Array]:
+def imagenet_crops(indices: tuple[int, ...], side: int) -> tuple[Array, Array]:
     """Return centre crops, uint8 (n, 3, side, side), and classes: the rank of the synset."""
     with zipfile.ZipFile(from_shared("data", "imagenet-sample-1000.zip")) as archive:
         names = sorted(name for name in archive.namelist() if name.upper().endswith(".JPEG"))
@@ -139,7 +139,7 @@ def _imagenet(indices: tuple[int, ...], side: int) -> tuple[Array, Array]:
     return pictures, np.array(labels, dtype=np.int64)
 
 
-def _noise(count: int) -> Array:
+def smooth_noise(count: int) -> Array:
     """Return smooth random pictures, uint8 (count, 3, 224, 224)."""
     generator = np.random.default_rng(SEED)
     coarse = generator.integers(0, 256, (count, 14, 14, 3), dtype=np.uint8)
