@@ -2,6 +2,7 @@
 
 Run as a script in a folder with model.onnx and data.npz, TMPDIR set to an empty folder. Prints one
 line per point: what was about to happen, the exit code, and what lies in both folders afterwards.
+With an argument N it prunes once and is killed when the N-th file is about to get its final name.
 """
 
 from __future__ import annotations
@@ -47,6 +48,20 @@ class Trap:
                 signal.raise_signal(signal.SIGINT)
 
 
+def kill_at_rename(number):
+    """Prune once, and be killed at the n-th rename."""
+    left = [number]
+
+    def audit(event, _arguments):
+        if event == "os.rename":
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(audit)
+    main(ARGUMENTS)
+
+
 def names(folder):
     return "+".join(sorted(path.name for path in Path(folder).iterdir())) or "nothing"
 
@@ -66,4 +81,7 @@ def run_all():
 
 
 if __name__ == "__main__":
-    run_all()
+    if sys.argv[1:]:
+        kill_at_rename(int(sys.argv[1]))
+    else:
+        run_all()

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from classifier import data_file, mlp, samples, written
 from text_models import build, random
@@ -273,24 +274,38 @@ def test_a_run_that_is_stopped_leaves_nothing_behind(here, number, code):
     assert [path for path in temporary.iterdir() if path.name != RUNTIMES_OWN] == []
 
 
-def test_interrupted_anywhere_there_is_all_or_nothing(here):
+def in_script(here, *arguments, **options):
+    """Run the script that interrupts itself, with folders of its own."""
     (here / "temporary").mkdir()
     (here / "work").mkdir()
     for name in ("model.onnx", "data.npz"):
         (here / name).rename(here / "work" / name)
-    script = Path(__file__).parent / "interrupted_prune.py"
-    result = subprocess.run(
-        [sys.executable, script],
+    return subprocess.run(
+        [sys.executable, Path(__file__).parent / "interrupted_prune.py", *arguments],
         cwd=here / "work",
         env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(here / "temporary")},
         capture_output=True,
         text=True,
         timeout=300,
-        check=True,
+        **options,
     )
+
+
+def test_interrupted_anywhere_there_is_all_or_nothing(here):
+    result = in_script(here, check=True)
     points = [line.split(" ") for line in result.stdout.splitlines() if line.count(" ") == 3]
     assert len(points) > 10
     for event, code, left, temporary in points:
         assert (event, code) == (event, "130")
         assert left in ("data.npz+model.onnx", "data.npz+model.onnx+out.onnx+p.json+r.json")
         assert temporary in ("nothing", RUNTIMES_OWN)
+
+
+@pytest.mark.parametrize(("rename", "there"), [("1", set()), ("2", {"out.onnx"})])
+def test_killed_there_is_no_half_file_under_a_final_name(here, rename, there):
+    result = in_script(here, rename, check=False)
+    assert result.returncode == -signal.SIGKILL
+    named = {path.name for path in (here / "work").iterdir() if not path.name.startswith(".")}
+    assert named - {"model.onnx", "data.npz"} == there
+    for name in there:
+        onnx.checker.check_model(str(here / "work" / name))

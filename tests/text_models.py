@@ -10,6 +10,7 @@ from onnx import numpy_helper, parser
 from onnx_relief.graph.document import load
 from onnx_relief.graph.follow import follow_units
 from onnx_relief.graph.layers import find_layers
+from onnx_relief.graph.mask import mask
 from onnx_relief.plan import LayerPlan, PrunePlan
 
 
@@ -146,3 +147,20 @@ def _random(site, flows, share, removed, rng):
         removed=gone,
         normalisation=flow.normalisation_names if gone.any() else (),
     )
+
+
+def masked(model, share=0.5, *, plan=None, **choice):
+    """Return a model after a random plan, the plan, and the survey it was made for."""
+    found = find_layers(load(model))
+    plan = plan or random_plan(found, share, **choice)
+    return mask(found, plan, follow_units(found)).proto, plan, found
+
+
+def kept_rows(plan, found, index=0):
+    """Return the mask of a layer's weight in full, (units, inputs, taps)."""
+    (entry,), (site,) = plan.layers, found.sites
+    return np.broadcast_to(entry.keep[index], site.parts[index].layout.rows)
+
+
+def initializer(model, name="w"):
+    return next(numpy_helper.to_array(t) for t in model.graph.initializer if t.name == name)

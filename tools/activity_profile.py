@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,18 @@ ROWS = 12
 BODIES = ("If", "Loop", "Scan")
 
 
-def hottest(profile: Path, seconds: float) -> list[list[Any]]:
+# Parts of a run, as `activity_child.py` times them.
+READING = "reading and checking the model"
+RUNNING = "session and runs"
+SCORING = "scoring connections"
+
+
+def hottest(profile: Path, parts: Mapping[str, float]) -> list[list[Any]]:
     """Return rows (part, calls, milliseconds, share of the whole in percent), dearest first.
 
     Args:
         profile: What ONNX Runtime wrote.
-        seconds: How long the whole run took, our own part included.
+        parts: Seconds by part of the whole run.
     """
     spent: defaultdict[str, float] = defaultdict(float)
     calls: defaultdict[str, int] = defaultdict(int)
@@ -34,14 +41,17 @@ def hottest(profile: Path, seconds: float) -> list[list[Any]]:
             inside += took
         elif name in ("session_initialization", "model_loading_uri", "model_loading_array"):
             started += took
-    whole = 1000 * seconds
+    whole = 1000 * sum(parts.values())
     ranked = sorted(spent, key=spent.__getitem__, reverse=True)
     rows = [_row(operator, calls[operator], spent[operator], whole) for operator in ranked[:ROWS]]
     rest = sum(spent[operator] for operator in ranked[ROWS:])
     rows.append(_row("other operators", sum(calls[o] for o in ranked[ROWS:]), rest, whole))
     rows.append(_row("between operators", "", inside - sum(spent.values()), whole))
     rows.append(_row("session start", "", started, whole))
-    rows.append(_row("outside ONNX Runtime", "", whole - inside - started, whole))
+    around = 1000 * parts[RUNNING] - inside - started
+    rows.append(_row("around the runs, in Python", "", around, whole))
+    others = [(part, took) for part, took in parts.items() if part != RUNNING]
+    rows += [_row(part, "", 1000 * took, whole) for part, took in others]
     return rows
 
 

@@ -78,7 +78,11 @@ def main() -> int:
             sections.append(f"## {name}\n\nNot measured: {error}.")
         print(f"{sections[-1]}\n", flush=True)
     if not (options.only or options.quick):
-        head = ["# One shot, beside magnitude", _INTRODUCTION, provenance("python tools/bench_oneshot.py")]
+        head = [
+            "# One shot, beside magnitude",
+            _INTRODUCTION,
+            provenance("python tools/bench_oneshot.py"),
+        ]
         write_aside(ROOT / "docs" / "oneshot.md", "\n\n".join([*head, *sections]) + "\n")
         print("written: docs/oneshot.md")
     return 0
@@ -151,7 +155,11 @@ def _variants(task: Task) -> Iterator[tuple[str, Estimator, Granularity]]:
         return
     for granularity in Granularity:
         for estimator in Estimator:
-            yield f"granularity {granularity.value}, estimator {estimator.value}", estimator, granularity
+            yield (
+                f"granularity {granularity.value}, estimator {estimator.value}",
+                estimator,
+                granularity,
+            )
 
 
 def measured(task: Task, alpha: float, estimator: Estimator, granularity: Granularity) -> Line:
@@ -200,7 +208,9 @@ def _by_magnitude(pruned: Pruned, together: bool) -> Document:
         LayerPlan(
             layer=plan.layer,
             alpha=plan.alpha,
-            keep=tuple(k.reshape(o.shape) for k, o in zip(keeps[plan.layer], plan.keep, strict=True)),
+            keep=tuple(
+                k.reshape(o.shape) for k, o in zip(keeps[plan.layer], plan.keep, strict=True)
+            ),
             keep_bias=np.ones_like(plan.keep_bias),
             removed=np.zeros_like(plan.removed),
         )

@@ -43,15 +43,11 @@ class Entry:
 
 
 def _corpus(name: str, origin: str, build: Callable[[Path, Sizes], Case] | None) -> Entry:
-    return Entry(
-        name=name, origin=origin, find=lambda: from_corpus(f"{name}.onnx"), build=build
-    )
+    return Entry(name=name, origin=origin, find=lambda: from_corpus(f"{name}.onnx"), build=build)
 
 
 def _ours(name: str, origin: str, build: Callable[[Path, Sizes], Case]) -> Entry:
-    return Entry(
-        name=name, origin=origin, find=lambda: from_models(f"{name}.onnx"), build=build
-    )
+    return Entry(name=name, origin=origin, find=lambda: from_models(f"{name}.onnx"), build=build)
 
 
 def _shared(name: str, origin: str, build: Callable[[Path, Sizes], Case]) -> Entry:

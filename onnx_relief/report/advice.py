@@ -13,6 +13,7 @@ COMMANDS: Final = ("inspect", "prune", "evaluate", "compare")
 
 _NOTICEABLE = 0.95
 _LARGER = 1.01
+_PAGE = 4096  # bytes: names of data files, fields that are written otherwise
 _LOSS_OF_ACCURACY = 1.0
 _LOSS_OF_AGREEMENT = 5.0
 
@@ -76,13 +77,13 @@ def _about_speed(report: Report, commands: Collection[str]) -> Iterator[str]:
 def _about_size(report: Report, _commands: Collection[str]) -> Iterator[str]:
     before, after = report.dense, report.pruned
     zipped = f"zipped {bytes_text(before.zipped)} -> {bytes_text(after.zipped)}"
-    if after.plain > _LARGER * before.plain:
+    if after.plain > _LARGER * before.plain + _PAGE:
         yield (
             f"the file grew from {bytes_text(before.plain)} to {bytes_text(after.plain)}, because "
             "weights that were stored as one repeated number (ConstantOfShape) had to be written "
             f"out to hold zeros; {zipped}"
         )
-    elif after.plain >= before.plain / _LARGER:
+    elif after.plain >= before.plain / _LARGER - _PAGE:
         yield (
             f"the file keeps its {bytes_text(after.plain)}, because zeros are stored like any "
             f"number; {zipped}"

@@ -55,15 +55,19 @@ def test_dead_units_are_counted():
 @pytest.mark.parametrize(
     ("plain", "sentence"),
     [
-        (1000, "the file keeps its 1.00 kB"),
-        (5000, "the file grew from 1.00 kB to 5.00 kB"),
-        (500, "the file: 1.00 kB -> 500 B"),
+        (100_000, "the file keeps its 100 kB"),
+        (101_000, "the file keeps its 101 kB"),
+        (500_000, "the file grew from 100 kB to 500 kB"),
+        (50_000, "the file: 100 kB -> 50.0 kB"),
     ],
 )
 def test_bytes_are_said(plain, sentence):
-    pruned = model(plain=plain, zipped=500, nonzero=540)
-    assert says(sentence, pruned=pruned)
-    assert says("zipped 900 B -> 500 B", pruned=pruned)
+    both = {
+        "dense": model(plain=100_000),
+        "pruned": model(plain=plain, zipped=500, nonzero=540),
+    }
+    assert says(sentence, **both)
+    assert says("zipped 900 B -> 500 B", **both)
 
 
 def test_a_loss_of_accuracy_is_said():

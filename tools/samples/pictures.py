@@ -19,9 +19,7 @@ from onnx_relief.graph.document import input_specs
 from samples import Array, Case, Sizes
 
 SEED: Final = 2109
-IMAGENET: Final = Preprocess(
-    scale=1 / 255, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
-)
+IMAGENET: Final = Preprocess(scale=1 / 255, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
 def shipped(task: str, layout: str | None = None) -> Callable[[Path, Sizes], Case]:
@@ -143,5 +141,7 @@ def smooth_noise(count: int) -> Array:
     """Return smooth random pictures, uint8 (count, 3, 224, 224)."""
     generator = np.random.default_rng(SEED)
     coarse = generator.integers(0, 256, (count, 14, 14, 3), dtype=np.uint8)
-    resized = [Image.fromarray(part).resize((224, 224), Image.Resampling.BICUBIC) for part in coarse]
+    resized = [
+        Image.fromarray(part).resize((224, 224), Image.Resampling.BICUBIC) for part in coarse
+    ]
     return np.stack([np.asarray(picture).transpose(2, 0, 1) for picture in resized])

@@ -124,7 +124,9 @@ def page(size: tuple[int, int], number: int) -> Array:
             size_of_text = int(generator.integers(14, 24))
             for line in np.arange(top, top + block - 30, size_of_text * 1.5):
                 start = int(generator.integers(0, len(words) - 5))
-                draw.text((left, line), " ".join(words[start:][:4]), fill=fill, font=_font(size_of_text))
+                draw.text(
+                    (left, line), " ".join(words[start:][:4]), fill=fill, font=_font(size_of_text)
+                )
         top += block
     return np.asarray(picture)
 
