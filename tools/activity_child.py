@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from numpy.typing import NDArray
-
 from activity_profile import READING, RUNNING, SCORING
+from numpy.typing import NDArray
 
 
 def main() -> int:

@@ -9,9 +9,8 @@ from typing import Final
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
-
 from _bench import MissingError, from_corpus, from_shared
+from onnx import numpy_helper
 from samples import Array
 from samples.pictures import imagenet_crops, smooth_noise
 

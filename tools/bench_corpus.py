@@ -26,6 +26,8 @@ from _bench import (
 )
 from corpus_data import Entry, chosen, dense_score, opened, runner
 from corpus_tables import page, readme_table
+from samples import FULL, QUICK, Case, Sizes
+
 from onnx_relief.data import Dataset
 from onnx_relief.errors import UnsupportedError
 from onnx_relief.evaluation import compare_models
@@ -35,7 +37,6 @@ from onnx_relief.graph.save import write_to
 from onnx_relief.pipeline import Pruned, prune
 from onnx_relief.results import Evaluation
 from onnx_relief.settings import Settings
-from samples import FULL, QUICK, Case, Sizes
 
 EXAMPLE: Final = """examples:
   python tools/bench_corpus.py --only 'ppocr-*' --quick

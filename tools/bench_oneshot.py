@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from _bench import ROOT, MissingError, from_models, from_shared, provenance, table, write_aside
 from numpy.typing import NDArray
 
-from _bench import ROOT, MissingError, from_models, from_shared, provenance, table, write_aside
 from onnx_relief.data import Dataset, Preprocess, open_data
 from onnx_relief.evaluation import evaluate_model
 from onnx_relief.graph.document import Document, input_specs, load
@@ -90,9 +90,10 @@ def main() -> int:
 
 _INTRODUCTION: Final = (
     "Accuracy in percent of test pictures, pruned in one shot without retraining. Both columns of "
-    "magnitude keep exactly as many connections as relief does: `global` ranks all layers together, "
-    "`per layer` keeps in each layer as many as relief keeps there. A connection is a kernel of a "
-    "convolution (granularity `kernel`, ranked by the root mean square of its weights) or one weight."
+    "magnitude keep exactly as many connections as relief does: `global` ranks all layers "
+    "together, `per layer` keeps in each layer as many as relief keeps there. A connection is a "
+    "kernel of a convolution (granularity `kernel`, ranked by the root mean square of its weights) "
+    "or one weight. Relief also drops biases and whole units, magnitude does not."
 )
 
 
@@ -252,13 +253,25 @@ def _row(line: Line) -> list[str]:
 
 def _verdict(lines: Sequence[Line]) -> str:
     """Return in words where magnitude is ahead, on the largest test set."""
-    verdicts: dict[str, list[str]] = {"ahead": [], "level": [], "behind": []}
+    leads = []
     for line in lines:
         relief, *others = (line.scores[way][-1] for way in WAYS)
-        key = "ahead" if max(others) > relief else "level" if max(others) == relief else "behind"
-        verdicts[key].append(f"{line.alpha:g}")
-    said = [f"{key} at alpha {', '.join(alphas)}" for key, alphas in verdicts.items() if alphas]
+        leads.append((max(others) - relief, f"{line.alpha:g}"))
+    said = [
+        f"{word} at alpha {', '.join(alpha for _, alpha in found)}{_by(found)}"
+        for word, found in (
+            ("ahead of relief", [lead for lead in leads if lead[0] > 0]),
+            ("level with it", [lead for lead in leads if lead[0] == 0]),
+            ("behind it", [lead for lead in leads if lead[0] < 0]),
+        )
+        if found
+    ]
     return f"The better of the two magnitudes is {'; '.join(said)}."
+
+
+def _by(leads: Sequence[tuple[float, str]]) -> str:
+    most = max(abs(lead) for lead, _ in leads)
+    return f" (by up to {most:.2f} points)" if most else ""
 
 
 if __name__ == "__main__":

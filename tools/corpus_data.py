@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Final
 
 from _bench import MissingError, from_corpus, from_models, from_shared
+from samples import FULL, QUICK, Array, Case, Run, Sizes, audio, files, pictures, sentences, text
+
 from onnx_relief.data import Dataset, open_data
 from onnx_relief.errors import ReliefError
 from onnx_relief.evaluation import evaluate_model
 from onnx_relief.graph.document import Document, input_specs, load
 from onnx_relief.runtime import open_session
-from samples import FULL, QUICK, Array, Case, Run, Sizes, audio, files, pictures, sentences, text
 
 EXAMPLE: Final = """example:
   python tools/corpus_data.py --only 'ppocr-*' magika

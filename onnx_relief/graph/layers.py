@@ -54,7 +54,7 @@ def find_layers(document: Document) -> Survey:
             elif found is not None:
                 refusals.append(Refusal(node_key(node), node.op_type, found))
     named = _with_unique_names(sites)
-    kept, shared = without_foreign_readers(named, model)
+    kept, shared = without_foreign_readers(named, model, constants.overlaps())
     return Survey(document, model, constants, tuple(kept), (*refusals, *shared))
 
 

@@ -7,7 +7,7 @@ reader (an embedding lookup, an output of the graph, an operator we do not know)
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,14 +19,21 @@ from onnx_relief.graph.views import TensorView
 from onnx_relief.graph.walk import Model, Place, TensorHome, Use, node_key
 
 
-def without_foreign_readers(sites: list[Site], model: Model) -> tuple[list[Site], list[Refusal]]:
+def without_foreign_readers(
+    sites: list[Site], model: Model, overlaps: Mapping[TensorHome, str]
+) -> tuple[list[Site], list[Refusal]]:
     """Return the sites whose constants only layers read, and a refusal for each of the others.
 
     A bias that something else reads is left out of its layer, which stays.
+
+    Args:
+        sites: All that could be layers.
+        model: Where their constants are read.
+        overlaps: Constants whose bytes in a data file are those of another tensor too, which.
     """
     refusals: list[Refusal] = []
     while True:
-        kept, refused = _one_round(sites, model)
+        kept, refused = _one_round(sites, model, overlaps)
         refusals += refused
         # A refused layer is a foreign reader of the weights that it shared: ask again.
         if len(kept) == len(sites) and all(a is b for a, b in zip(kept, sites, strict=True)):
@@ -34,7 +41,9 @@ def without_foreign_readers(sites: list[Site], model: Model) -> tuple[list[Site]
         sites = kept
 
 
-def _one_round(sites: list[Site], model: Model) -> tuple[list[Site], list[Refusal]]:
+def _one_round(
+    sites: list[Site], model: Model, overlaps: Mapping[TensorHome, str]
+) -> tuple[list[Site], list[Refusal]]:
     scopes = {scope.path: scope for scope in model.scopes}
     own = {
         (part.view.passing[-1], place)
@@ -47,6 +56,8 @@ def _one_round(sites: list[Site], model: Model) -> tuple[list[Site], list[Refusa
 
     def foreign(part: Part) -> str | None:
         home = part.view.home
+        if home in overlaps:
+            return f"tensors {overlaps[home]} share its bytes in the data file"
         if home in disagreed:
             return "other nodes see it with another shape or zero point"
         for path, name in dict.fromkeys((*part.view.passing, *model.places.get(home, ()))):

@@ -17,6 +17,7 @@ from onnx import helper
 from onnx_relief.errors import ReliefError, UnsupportedError
 from onnx_relief.graph import external
 from onnx_relief.graph.document import Document
+from onnx_relief.graph.external import is_external, region, shared_bytes
 from onnx_relief.graph.steps import STEPS, Look, Step, StepMaker
 from onnx_relief.graph.storage import read, read_sparse
 from onnx_relief.graph.walk import (
@@ -102,6 +103,20 @@ class Constants:
 
     def __contains__(self, home: TensorHome) -> bool:
         return home in self._homes
+
+    def overlaps(self) -> dict[TensorHome, str]:
+        """Return the constants that share bytes of a data file with another, and the names."""
+        if not self._document.has_external_data:
+            return {}
+        shared = shared_bytes(self._document)
+        found: dict[TensorHome, str] = {}
+        for home, holder in self._homes.items():
+            tensor = tensor_in(holder) if isinstance(holder, onnx.NodeProto) else holder
+            if isinstance(tensor, onnx.TensorProto) and is_external(tensor):
+                where = region(self._document, tensor)
+                if (where.location, where.offset) in shared:
+                    found[home] = shared[where.location, where.offset]
+        return found
 
     def stored(self, home: TensorHome) -> Array:
         """Return the stored array of `home`, in its own element type."""

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
-from text_models import function, random, survey
+from text_models import build, function, random, survey
+
+from onnx_relief.graph.document import load
+from onnx_relief.graph.layers import find_layers
 
 FOREIGN = {
     "h = MatMul(x, w) e = Gather(w, i) y = Concat <axis = 0> (h, e)": "Gather 'e' reads it too",
@@ -148,3 +152,23 @@ def test_scale_that_a_layer_uses_as_its_bias_is_no_step_on_the_way():
     nodes = "d = DequantizeLinear <axis = 1> (q, b) h = MatMul(x, d) y = Add(h, b)"
     (site,) = found_in(nodes, q=np.ones((2, 2), np.int8), b=random(2)).sites
     assert site.bias is None
+
+
+def test_weights_that_share_bytes_of_a_data_file_are_left_alone(tmp_path):
+    proto = build(
+        "(float[N,4] x) => (float[N,4] y) { h = MatMul(x, a) r = Relu(h) y = MatMul(r, b) }",
+        a=random(4, 4),
+        b=random(4, 4),
+    )
+    onnx.save(
+        proto, tmp_path / "m.onnx", save_as_external_data=True, location="w", size_threshold=0
+    )
+    tied = onnx.load(tmp_path / "m.onnx", load_external_data=False)
+    for tensor in tied.graph.initializer:
+        for entry in tensor.external_data:
+            entry.value = "0" if entry.key == "offset" else entry.value
+    onnx.save(tied, tmp_path / "tied.onnx")
+    assert len(find_layers(load(tmp_path / "m.onnx")).sites) == 2
+    found = find_layers(load(tmp_path / "tied.onnx"))
+    assert not found.sites
+    assert all("'a' and 'b' share its bytes" in refusal.reason for refusal in found.refusals)

@@ -123,7 +123,8 @@ def _vowel(generator: np.random.Generator, time: Array, rate: int) -> Array:
         frequency = order * (start + end) / 2
         gain = sum(1 / (1 + ((frequency - formant) / 90) ** 2) for formant in formants)
         wave += gain / order**0.5 * np.sin(order * phase)
-    return 0.4 * wave / np.abs(wave).max() * np.hanning(len(time)) ** 0.3
+    loud = 0.4 * wave / np.abs(wave).max()
+    return np.asarray(loud * np.hanning(len(time)) ** 0.3)
 
 
 def _stream_feeds(session: Session, stream: Array, rate: int) -> list[dict[str, Array]]:

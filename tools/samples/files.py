@@ -32,7 +32,7 @@ CLASSES: Final = {
 
 
 def system_files(_model: Path, sizes: Sizes) -> Case:
-    """Return files whose suffix says what they are, as many of each suffix as there are, to a limit."""
+    """Return files whose suffix says what they are."""
     found = list(_found())
     generator = np.random.default_rng(SEED)
     chosen = [found[index] for index in generator.permutation(len(found))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import zipfile
 from collections.abc import Callable
@@ -11,9 +12,9 @@ from typing import Any, Final
 
 import numpy as np
 import onnx
+from _bench import MissingError, from_models, from_shared
 from PIL import Image
 
-from _bench import MissingError, from_models, from_shared
 from onnx_relief.data import Preprocess
 from onnx_relief.graph.document import input_specs
 from samples import Array, Case, Sizes
@@ -93,12 +94,12 @@ def digits(number: int) -> Callable[[Path, Sizes], Case]:
 
     def build(model: Path, sizes: Sizes) -> Case:
         try:
-            from sklearn.datasets import load_digits  # type: ignore[import-untyped]
-            from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]
+            datasets = importlib.import_module("sklearn.datasets")
+            selection = importlib.import_module("sklearn.model_selection")
         except ImportError as error:
             raise MissingError("its data is in scikit-learn, which is not installed") from error
-        pixels, classes = load_digits(return_X_y=True)
-        train, test, _, labels = train_test_split(
+        pixels, classes = datasets.load_digits(return_X_y=True)
+        train, test, _, labels = selection.train_test_split(
             pixels / 16, classes, test_size=0.3, random_state=number, stratify=classes
         )
         shape = (-1, 1, 8, 8) if "cnn" in model.stem else (-1, 64)

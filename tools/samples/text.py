@@ -13,9 +13,9 @@ from typing import Final
 
 import numpy as np
 import onnx
+from _bench import ROOT
 from PIL import Image, ImageDraw, ImageFont
 
-from _bench import ROOT
 from samples import Array, Case, Run, Sizes, overlap
 
 SEED: Final = 2109
@@ -146,7 +146,7 @@ def _words(count: int) -> list[str]:
 
 
 def _word_pictures(words: list[str], width: int, noise: float) -> Array:
-    """Return words as float32 (n, 3, 48, width) in [-1, 1], of many sizes and shades, with noise."""
+    """Return words of many sizes and shades, float32 (n, 3, 48, width) in [-1, 1]."""
     generator = np.random.default_rng([SEED, width])
     batch = np.zeros((len(words), 3, 48, width), dtype=np.float32)
     for row, word in zip(batch, words, strict=True):
@@ -159,9 +159,9 @@ def _word_pictures(words: list[str], width: int, noise: float) -> Array:
         draw = ImageDraw.Draw(picture)
         draw.text((margin, margin - box[1]), word, fill=(dark,) * 3, font=font)
         fitted = min(width, max(1, round(48 * size[0] / size[1])))
-        pixels = np.asarray(picture.resize((fitted, 48), Image.Resampling.BILINEAR), np.float32)
-        pixels = pixels + generator.normal(0.0, noise, pixels.shape[:2])[..., None]
-        row[:, :, :fitted] = np.clip(pixels, 0, 255).transpose(2, 0, 1) / 127.5 - 1
+        pixels = np.asarray(picture.resize((fitted, 48), Image.Resampling.BILINEAR))
+        noisy = pixels + generator.normal(0.0, noise, pixels.shape[:2])[..., None]
+        row[:, :, :fitted] = np.clip(noisy, 0, 255).transpose(2, 0, 1) / 127.5 - 1
     return batch
 
 
