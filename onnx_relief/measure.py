@@ -187,10 +187,21 @@ def _write_dumps(
     folder: Path, number: int, dumps: Mapping[str, str], results: Mapping[str, Any]
 ) -> None:
     """Write each layer's raw input of this run as `<layer>/<run>.npy` below `folder`."""
-    for layer, output in dumps.items():
-        target = folder / "".join(c if c.isalnum() or c in "._-" else "_" for c in layer)
+    for name, output in zip(_folder_names(dumps), dumps.values(), strict=True):
+        target = folder / name
         try:
             target.mkdir(parents=True, exist_ok=True)
             np.save(target / f"{number:06d}.npy", results[output])
         except OSError as error:
             raise OutputError(f"--dump-activations: cannot write {target}: {error}") from error
+
+
+def _folder_names(layers: Iterable[str]) -> list[str]:
+    """Return a folder name per layer; none leads elsewhere, and no two are the same anywhere."""
+    names: dict[str, str] = {}
+    for layer in layers:
+        name = "".join(c if c.isalnum() or c in "._-" else "_" for c in layer).lstrip(".") or "_"
+        while name.lower() in names:
+            name += "_"
+        names[name.lower()] = name
+    return list(names.values())

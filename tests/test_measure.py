@@ -289,6 +289,27 @@ def test_dumps_hold_what_the_layers_read(tmp_path: Path) -> None:
     np.testing.assert_allclose(read, ROWS[:3] @ WEIGHTS["v"], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("names", "folders"),
+    [
+        (("a/b", "a_b"), ["a_b", "a_b_"]),
+        (("fc", "FC"), ["FC_", "fc"]),
+        (("..", "."), ["_", "__"]),
+        (("../../up", "/root"), ["_.._up", "_root"]),
+    ],
+)
+def test_dumps_of_two_layers_never_mix_nor_leave_their_folder(
+    names: tuple[str, str], folders: list[str], tmp_path: Path
+) -> None:
+    model = model_of(TWO, WEIGHTS, {"x": ROWS}, ["y"])
+    for node, name in zip(model.graph.node, names, strict=True):
+        node.name = name
+    survey, batch = find_layers(load(model)), Batch(feed={"x": ROWS}, labels=None, count=5)
+    measure(survey, survey.sites, [batch], Settings(), dump=tmp_path / "dumps")
+    assert sorted(folder.name for folder in (tmp_path / "dumps").iterdir()) == folders
+    assert len(list(tmp_path.rglob("*.npy"))) == 2
+
+
 def test_dumps_that_cannot_be_written_are_said(tmp_path: Path) -> None:
     survey, batches = survey_and_batches(ROWS)
     (tmp_path / "first").write_text("a file where a folder is needed")

@@ -55,26 +55,32 @@ def follow_units(survey: Survey) -> dict[str, UnitFlow]:
 
 
 def _follow(survey: Survey, site: Site, by_node: dict[Place, Site]) -> UnitFlow:
-    walk = Walk(survey, site, keeps_zero=site.bias is not None or not _adds_something(site))
+    walk = Walk(survey, site)
     readers: list[Reader] = []
+    zero_at_readers: dict[str, bool] = {}
     blocked = None
     try:
         waiting = [_start(site)]
+        seen = {waiting[0].name: waiting[0]}
         while waiting:
             carrier = waiting.pop()
             for use in _uses(site, carrier):
                 onward = _step(walk, carrier, use, by_node)
                 if isinstance(onward, Reader):
                     readers.append(onward)
-                else:
+                    zero_at_readers[carrier.name] = carrier.zero
+                elif onward.name not in seen or (onward.zero and not seen[onward.name].zero):
+                    # Units that meet themselves in a product are zero if they were on either way.
+                    seen[onward.name] = onward
                     waiting.append(onward)
     except (BlockedError, ReliefError) as reason:
         blocked = str(reason)
+    normalisation = {part.view.home: part for part in walk.normalisation}
     return UnitFlow(
         layer=site.layer.name,
         readers=tuple(dict.fromkeys(readers)),
-        normalisation=tuple(walk.normalisation),
-        keeps_zero=walk.keeps_zero,
+        normalisation=tuple(normalisation.values()),
+        keeps_zero=all(zero_at_readers.values()),
         blocked=blocked,
     )
 
@@ -87,18 +93,19 @@ def _adds_something(site: Site) -> bool:
 
 def _start(site: Site) -> Carrier:
     layer = site.layer
+    zero = site.bias is not None or not _adds_something(site)
     if layer.kind is LayerKind.RECURRENT:
         raise BlockedError("gates of a recurrent layer are not followed")
     if layer.geometry is not None:
-        return Carrier(site.output, 1, layer.geometry.rank + 2)
+        return Carrier(site.output, 1, layer.geometry.rank + 2, zero=zero)
     if layer.weights[0].groups > 1 or site.data_input == 1:
         raise BlockedError("units of a batched or left-hand weight are not followed")
     if len(site.parts[0].view.shape) == 1:
         raise BlockedError("the product with a vector has no axis of units")
     if layer.op == "Gemm":
-        return Carrier(site.output, 1, 2)
+        return Carrier(site.output, 1, 2, zero=zero)
     # Features are the last axis of a MatMul; it has as many axes as its input.
-    return Carrier(site.output, -1, None)
+    return Carrier(site.output, -1, None, zero=zero)
 
 
 def _uses(site: Site, carrier: Carrier) -> list[Use]:

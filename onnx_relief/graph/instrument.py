@@ -21,6 +21,7 @@ from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.probes import Probe, ProbeKind
 from onnx_relief.graph.sites import Site
 from onnx_relief.graph.surgeon import from_surgeon, to_surgeon
+from onnx_relief.graph.walk import Place
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +117,7 @@ def _node_of(graph: gs.Graph, site: Site) -> gs.Node:
     return next(n for n in graph.nodes if any(out.name == wanted for out in n.outputs))
 
 
-def _ranks(survey: Survey, wanted: Mapping[str, Sequence[Probe]]) -> dict[tuple[str, str], int]:
+def _ranks(survey: Survey, wanted: Mapping[str, Sequence[Probe]]) -> Mapping[Place, int]:
     """Infer the ranks that reductions over an axis counted from the end need, if any do."""
     needed = [
         probe
@@ -124,14 +125,7 @@ def _ranks(survey: Survey, wanted: Mapping[str, Sequence[Probe]]) -> dict[tuple[
         for probe in probes
         if probe.batch or (probe.axis == -2 and not probe.matrix)
     ]
-    if not needed:
-        return {}
-    inferred = onnx.shape_inference.infer_shapes(survey.model.proto)
-    return {
-        ("", value.name): len(value.type.tensor_type.shape.dim)
-        for value in (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output)
-        if value.type.tensor_type.HasField("shape")
-    }
+    return survey.ranks if needed else {}
 
 
 def _lift(row: gs.Variable, place: _Place) -> gs.Variable:

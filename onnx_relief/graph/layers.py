@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import onnx
@@ -16,7 +18,7 @@ from onnx_relief.graph.sharing import without_foreign_readers
 from onnx_relief.graph.sites import Part, Refusal, Site
 from onnx_relief.graph.views import FLOATS as FLOATS
 from onnx_relief.graph.views import Constants
-from onnx_relief.graph.walk import STANDARD, Model, Scope, node_key, understand
+from onnx_relief.graph.walk import STANDARD, Model, Place, Scope, node_key, understand
 from onnx_relief.plan import Layer
 
 
@@ -34,6 +36,19 @@ class Survey:
     def layers(self) -> tuple[Layer, ...]:
         """The layers, in the order of the nodes."""
         return tuple(site.layer for site in self.sites)
+
+    @cached_property
+    def ranks(self) -> Mapping[Place, int]:
+        """Number of axes of the main graph's tensors, as far as shape inference tells."""
+        try:
+            graph = onnx.shape_inference.infer_shapes(self.model.proto).graph
+        except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
+            return {}  # what needs a rank then says that it is not known
+        return {
+            ("", value.name): len(value.type.tensor_type.shape.dim)
+            for value in (*graph.input, *graph.value_info, *graph.output)
+            if value.type.tensor_type.HasField("shape")
+        }
 
     def rows(self, part: Part) -> NDArray[Any]:
         """Return the values of a weight or bias in canonical layout."""

@@ -25,13 +25,11 @@ class Walk:
     Attributes:
         survey: The model.
         site: The layer.
-        keeps_zero: Whether a unit that is zero is zero everywhere on the way.
         normalisation: Scales and offsets on the way.
     """
 
     survey: Survey
     site: Site
-    keeps_zero: bool
     normalisation: list[Part] = field(default_factory=list)
 
 
@@ -44,12 +42,14 @@ class Carrier:
         axis: Counted from the start, or -1 for the last where the rank is not known.
         rank: Number of axes.
         block: Neighbours per unit; None where only the layer that reads them knows.
+        zero: Whether a unit whose layer gives zero is zero here too.
     """
 
     name: str
     axis: int
     rank: int | None
     block: int | None = 1
+    zero: bool = True
 
 
 class BlockedError(Exception):
@@ -73,8 +73,7 @@ def _keeps_zero(walk: Walk, carrier: Carrier, node: onnx.NodeProto, use: Use) ->
 
 
 def _moves_zero(walk: Walk, carrier: Carrier, node: onnx.NodeProto, use: Use) -> Carrier:
-    walk.keeps_zero = False
-    return _keeps_zero(walk, carrier, node, use)
+    return _keeps_zero(walk, replace(carrier, zero=False), node, use)
 
 
 def _clip(walk: Walk, carrier: Carrier, node: onnx.NodeProto, use: Use) -> Carrier:
@@ -87,7 +86,7 @@ def _clip(walk: Walk, carrier: Carrier, node: onnx.NodeProto, use: Use) -> Carri
         limits[index] = None if array is None else float(array.reshape(()))
     low, high = limits
     if (low is not None and low > 0) or (high is not None and high < 0):
-        walk.keeps_zero = False
+        carrier = replace(carrier, zero=False)
     return _onward(walk, carrier, node)
 
 
@@ -98,7 +97,7 @@ def _elementwise(walk: Walk, carrier: Carrier, node: onnx.NodeProto, use: Use) -
         raise BlockedError(f"they meet {where} with themselves")
     array = walk.survey.constants.array(use.scope, other)
     if array is None:
-        raise BlockedError(f"they are joined with another branch by {where}")
+        return _gated(walk, carrier, node, use)
     if carrier.rank is None and array.ndim > 1:
         raise BlockedError(f"the rank before {where} is unknown")
     if carrier.rank is not None and array.ndim > carrier.rank:
@@ -107,7 +106,26 @@ def _elementwise(walk: Walk, carrier: Carrier, node: onnx.NodeProto, use: Use) -
     if not np.all(np.isfinite(zero)):
         raise BlockedError(f"{where} makes zero infinite")
     if np.any(zero != 0):
-        walk.keeps_zero = False
+        carrier = replace(carrier, zero=False)
+    return _onward(walk, carrier, node)
+
+
+def _gated(walk: Walk, carrier: Carrier, node: onnx.NodeProto, use: Use) -> Carrier:
+    """Follow units through the product with another branch: zero times anything is zero.
+
+    That is squeeze-and-excite, or HardSwish and GLU written out. A sum with another branch blocks:
+    what is read of the sum, the other branch may have put there.
+    """
+    other = node.input[1 - use.index]
+    where = f"{node.op_type} {node_key(node)!r}"
+    if node.op_type != "Mul":
+        raise BlockedError(f"they are joined with another branch by {where}")
+    if walk.site.layer.units == 1:
+        raise BlockedError(f"one unit may be spread over many by {where}")
+    if carrier.axis >= 0:
+        rank = walk.survey.ranks.get((use.scope.path, other))
+        if carrier.rank is None or rank is None or rank > carrier.rank:
+            raise BlockedError(f"the shape of the other branch at {where} is not known")
     return _onward(walk, carrier, node)
 
 

@@ -18,6 +18,7 @@ from reference import (
 )
 from scored import assert_scores, measured, model_of, one_layer, run, scores_of
 
+from onnx_relief.errors import UnsupportedError
 from onnx_relief.graph.document import load
 from onnx_relief.graph.instrument import instrument
 from onnx_relief.graph.layers import find_layers
@@ -119,6 +120,8 @@ def test_a_layer_that_the_operator_set_cannot_observe_is_said() -> None:
     found = measured(model_of(nodes, constants, feed, ["last", "y"], opset=8), feed)
     assert list(found.activities) == ["seen"]
     assert "operator set 8 cannot" in found.unobserved["recurrent"]
+    with pytest.raises(UnsupportedError, match=r"no layer can be observed.*'recurrent': .*13 or"):
+        measured(model_of(nodes[:1], constants, feed, ["last"], opset=8), feed)
 
 
 @pytest.mark.parametrize("opset", [7, 9, 11, 13, 18])

@@ -77,6 +77,25 @@ def test_layers_in_both_branches_of_an_if() -> None:
     expect_dense(scores["y.else_branch/b"], 4 * x, w)
 
 
+def test_a_body_may_read_what_nothing_else_reads() -> None:
+    model = model_from(
+        """
+        agraph (float[N, 3] x, bool turn) => (float[N, 2] y) {
+            moved = Add (x, spread)
+            y = If (turn) <
+                then_branch = graph () => (float[N, 2] a) { a = MatMul (moved, v) },
+                else_branch = graph () => (float[N, 2] b) { b = MatMul (x, v) }
+            >
+        }
+        """,
+        v=V,
+        spread=np.array([1, 2, 3], np.float32),
+    )
+    x = numbers(4, 3)
+    scores = scores_of(model, {"x": x, "turn": np.array(True)})
+    expect_dense(scores["y.then_branch/a"], x + np.array([1, 2, 3]), V)
+
+
 def test_a_branch_that_is_never_taken_is_left_alone() -> None:
     model = model_from(BRANCHES, v=V, w=V)
     found = measured(model, {"x": numbers(4, 3), "turn": np.array(True)})

@@ -52,11 +52,13 @@ def test_layers_that_read_alike_share_a_probe_and_are_scored_alike() -> None:
 
 def test_same_input_but_other_kernels_are_other_probes() -> None:
     x = numbers(3, 2, 5, 5)
-    weights = {"u": numbers(20, 2, 3, 3), "v": numbers(20, 2, 3, 3), "w": numbers(9, 2, 2, 2)}
-    said: dict[str, dict[str, Any]] = {"u": {}, "v": {"dilations": [2, 2]}, "w": {}}
+    weights = {"t": numbers(4, 2, 3, 3), "s": numbers(4, 2, 3, 3)}  # measured by their kernels
+    weights |= {"u": numbers(20, 2, 3, 3), "v": numbers(20, 2, 3, 3), "w": numbers(9, 2, 2, 2)}
+    said: dict[str, dict[str, Any]] = {name: {} for name in weights}
+    said["v"] = {"dilations": [2, 2]}
     nodes = [helper.make_node("Conv", ["x", n], [f"y{n}"], name=n, **said[n]) for n in weights]
-    model = model_of(nodes, weights, {"x": x}, ["yu", "yv", "yw"])
-    assert len(set(probes_of(model))) == 3
+    model = model_of(nodes, weights, {"x": x}, [f"y{n}" for n in weights])
+    assert len(set(probes_of(model))) == 5
     scores = scores_of(model, {"x": x})
     for name, weight in weights.items():
         seen = seen_by_taps(x, weight.shape[2:], said[name], transposed=False)
