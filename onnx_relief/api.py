@@ -19,7 +19,6 @@ from onnx_relief.evaluation import compare_models, evaluate_model
 from onnx_relief.graph.cost import cost_of, total_bytes
 from onnx_relief.graph.document import Document, input_specs, load
 from onnx_relief.graph.layers import find_layers
-from onnx_relief.graph.probes import Estimator, Granularity
 from onnx_relief.graph.save import write_to
 from onnx_relief.inspection import Model
 from onnx_relief.job import Job, Sources, account, choose_member, compared, open_job, read_plan, run
@@ -31,7 +30,7 @@ from onnx_relief.report.compared import Comparison
 from onnx_relief.result import PathLike, Result
 from onnx_relief.results import Evaluation, ModelCost, Progress, Score
 from onnx_relief.scores import scores_by_weight
-from onnx_relief.settings import DEFAULT_ALPHA, Settings
+from onnx_relief.settings import DEFAULT_ALPHA, Estimator, Granularity, Settings
 
 
 def prune(

@@ -17,10 +17,10 @@ from onnx_relief.activity.signal import Signal, kernel_norms
 from onnx_relief.errors import DataError
 from onnx_relief.graph.instrument import Instrumented
 from onnx_relief.graph.layers import Survey
-from onnx_relief.graph.probes import Granularity, Probe, ProbeKind
+from onnx_relief.graph.probes import Probe, ProbeKind
 from onnx_relief.graph.sites import Part, Site
 from onnx_relief.plan import Layer, Weight
-from onnx_relief.settings import Settings
+from onnx_relief.settings import Granularity, Settings
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_relief.decide import Scores
-from onnx_relief.graph.probes import Granularity
 from onnx_relief.graph.sites import Site
 from onnx_relief.pipeline import Pruned
 from onnx_relief.plan import LayerKind
+from onnx_relief.settings import Granularity
 
 Array = NDArray[Any]
 

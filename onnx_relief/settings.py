@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from fnmatch import fnmatchcase
 
 from onnx_relief.errors import SettingsError
-from onnx_relief.graph.probes import Estimator, Granularity
 from onnx_relief.plan import Layer, LayerKind
 
 DEFAULT_ALPHA = 0.95
+
+
+class Estimator(Enum):
+    """How the signal of a kernel is estimated: as in the paper, or as in its authors' code."""
+
+    PAPER = "paper"
+    MEAN_MAP = "mean-map"
+
+
+class Granularity(Enum):
+    """What one connection of a convolution is."""
+
+    KERNEL = "kernel"
+    WEIGHT = "weight"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,13 +20,14 @@ FILES = {
 }
 
 # Values that everybody may know, from the bottom up.
-VALUES = {"errors", "geometry", "tensors", "plan", "results", "files"}
+VALUES = {"errors", "geometry", "tensors", "plan", "settings", "results", "files"}
 # The only parts of the package that a part may import, besides itself.
 MAY_IMPORT = {
     "errors": set(),
     "geometry": set(),
     "tensors": set(),
     "plan": {"errors", "geometry"},
+    "settings": {"errors", "geometry", "plan"},
     "scoring": {"errors", "geometry", "plan"},
     "selection": {"errors", "geometry", "plan"},
     "activity": {"errors", "geometry", "plan"},

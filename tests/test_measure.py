@@ -22,10 +22,10 @@ from onnx_relief.errors import DataError, ModelError, OutputError
 from onnx_relief.graph.document import load
 from onnx_relief.graph.instrument import instrument
 from onnx_relief.graph.layers import find_layers
-from onnx_relief.graph.probes import Estimator, Granularity, probes_for
+from onnx_relief.graph.probes import probes_for
 from onnx_relief.measure import _kernel_banks, full_batches, measure
 from onnx_relief.runtime import open_session
-from onnx_relief.settings import Settings
+from onnx_relief.settings import Estimator, Granularity, Settings
 
 RNG = np.random.default_rng(3)
 SAMPLES = RNG.standard_normal((6, 2, 5, 4)).astype(np.float32)

@@ -25,7 +25,7 @@ from reference import (
 from scored import assert_scores, model_of, one_layer, run, scores_of
 
 from onnx_relief.errors import ModelError
-from onnx_relief.graph.probes import Estimator, Granularity
+from onnx_relief.settings import Estimator, Granularity
 
 few = settings(max_examples=60, deadline=None)
 

@@ -23,10 +23,9 @@ from onnx_relief.data import Dataset, Preprocess, open_data
 from onnx_relief.evaluation import evaluate_model
 from onnx_relief.graph.document import Document, input_specs, load
 from onnx_relief.graph.mask import mask
-from onnx_relief.graph.probes import Estimator, Granularity
 from onnx_relief.pipeline import Pruned, prune
 from onnx_relief.plan import LayerKind, LayerPlan, PrunePlan
-from onnx_relief.settings import Settings
+from onnx_relief.settings import Estimator, Granularity, Settings
 
 EXAMPLE: Final = """examples:
   python tools/bench_oneshot.py --only lenet-5 --quick
@@ -91,9 +90,10 @@ def main() -> int:
 _INTRODUCTION: Final = (
     "Accuracy in percent of test pictures, pruned in one shot without retraining. Both columns of "
     "magnitude keep exactly as many connections as relief does: `global` ranks all layers "
-    "together, `per layer` keeps in each layer as many as relief keeps there. A connection is a "
-    "kernel of a convolution (granularity `kernel`, ranked by the root mean square of its weights) "
-    "or one weight. Relief also drops biases and whole units, magnitude does not."
+    "together, `per layer` keeps in each layer as many as relief keeps there. Whole kernels are "
+    "ranked by the root mean square of their weights. With granularity `weight` it is single weights "
+    "that all ways keep as many of, and a kernel counts as left if any of its weights is. Relief "
+    "also drops biases and whole units, magnitude does not."
 )
 
 

@@ -31,7 +31,6 @@ from onnx_relief.files import (
     staged_files,
 )
 from onnx_relief.graph.document import load
-from onnx_relief.graph.probes import Estimator, Granularity
 from onnx_relief.graph.save import staged
 from onnx_relief.job import Job, Sources, account, choose_member, open_job, read_plan, run
 from onnx_relief.pipeline import Pruned
@@ -40,7 +39,7 @@ from onnx_relief.report.build import Report, to_json
 from onnx_relief.report.table import report_table
 from onnx_relief.report.text import plain
 from onnx_relief.scores import scores_by_weight, write_scores
-from onnx_relief.settings import DEFAULT_ALPHA, Settings
+from onnx_relief.settings import DEFAULT_ALPHA, Estimator, Granularity, Settings
 
 _DATA = "Data"
 _CHOOSING = "What is pruned, and how much"

@@ -15,20 +15,7 @@ from onnx_relief.geometry import ConvGeometry
 from onnx_relief.graph.sites import Site
 from onnx_relief.graph.views import attributes
 from onnx_relief.plan import LayerKind
-
-
-class Estimator(Enum):
-    """How the signal of a convolution kernel is estimated (DESIGN: section "method")."""
-
-    PAPER = "paper"
-    MEAN_MAP = "mean-map"
-
-
-class Granularity(Enum):
-    """What one connection of a convolution is."""
-
-    KERNEL = "kernel"
-    WEIGHT = "weight"
+from onnx_relief.settings import Estimator, Granularity
 
 
 class ProbeKind(Enum):

@@ -16,13 +16,13 @@ from reference import (
     seen_by_taps,
     shares,
 )
-from scored import assert_scores, measured, model_of, one_layer, run, scores_of
+from scored import assert_scores, model_of, one_layer, run, scores_of
 
-from onnx_relief.errors import UnsupportedError
 from onnx_relief.graph.document import load
 from onnx_relief.graph.instrument import instrument
 from onnx_relief.graph.layers import find_layers
-from onnx_relief.graph.probes import Estimator, Granularity, probes_for
+from onnx_relief.graph.probes import probes_for
+from onnx_relief.settings import Estimator, Granularity
 
 RNG = np.random.default_rng(7)
 
@@ -106,22 +106,6 @@ def test_sequence_lengths_in_every_operator_set(opset: int) -> None:
     )
     expected = (*shares(*signals), np.zeros((8, 0)))
     assert_scores(scores_of(model, feed)["layer"], *expected, rtol=1e-5, atol=1e-7)
-
-
-def test_a_layer_that_the_operator_set_cannot_observe_is_said() -> None:
-    feed = {"X": numbers(5, 2, 3), "lengths": np.array([5, 2], np.int32)}
-    nodes = [
-        helper.make_node(
-            "RNN", ["X", "W", "R", "", "lengths"], ["", "last"], name="recurrent", hidden_size=2
-        ),
-        helper.make_node("MatMul", ["X", "w"], ["y"], name="seen"),
-    ]
-    constants = {"W": numbers(1, 2, 3), "R": numbers(1, 2, 2), "w": numbers(3, 2)}
-    found = measured(model_of(nodes, constants, feed, ["last", "y"], opset=8), feed)
-    assert list(found.activities) == ["seen"]
-    assert "operator set 8 cannot" in found.unobserved["recurrent"]
-    with pytest.raises(UnsupportedError, match=r"no layer can be observed.*'recurrent': .*13 or"):
-        measured(model_of(nodes[:1], constants, feed, ["last"], opset=8), feed)
 
 
 @pytest.mark.parametrize("opset", [7, 9, 11, 13, 18])
@@ -278,6 +262,23 @@ def test_a_sparse_weight_before_another_layer(capfd: pytest.CaptureFixture[str])
     expect_dense(scores["first"], x, weight)
     expect_dense(scores["second"], x @ weight, second)
     assert capfd.readouterr() == ("", "")  # graphsurgeon likes to talk about such constants
+
+
+def test_a_sparse_initializer() -> None:
+    x, second = numbers(4, 3), numbers(2, 4)
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"], name="first"),
+        helper.make_node("MatMul", ["a", "v"], ["y"], name="second"),
+    ]
+    weight = np.array([[1, 0], [0, 2], [0, -3]], np.float32)
+    model = model_of(nodes, {"w": weight, "v": second}, {"x": x}, ["y"])
+    del model.graph.initializer[0]
+    values = numpy_helper.from_array(np.array([1, 2, -3], np.float32), "w")
+    places = numpy_helper.from_array(np.array([0, 3, 5]), "places")
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, places, [3, 2]))
+    scores = scores_of(model, {"x": x})
+    expect_dense(scores["first"], x, weight)
+    expect_dense(scores["second"], x @ weight, second)
 
 
 # --- what is emitted -----------------------------------------------------------------------------

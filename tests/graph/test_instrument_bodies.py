@@ -19,7 +19,7 @@ from reference import (
 from scored import assert_scores, measured, model_of, run, scores_of
 
 from onnx_relief.errors import UnsupportedError
-from onnx_relief.graph.probes import Estimator, Granularity
+from onnx_relief.settings import Estimator, Granularity
 
 RNG = np.random.default_rng(11)
 
@@ -335,29 +335,3 @@ def test_a_body_may_hold_its_own_weights() -> None:
     x = numbers(4, 3)
     scores = scores_of(model, {"x": x, "turn": np.array(True)})
     expect_dense(scores["y.then_branch/a"], x, V)
-
-
-def test_a_layer_in_a_body_that_cannot_pass_statistics_out_is_said() -> None:
-    nodes = [
-        helper.make_node("SequenceConstruct", ["x", "x"], ["pair"]),
-        helper.make_node(
-            "SequenceMap",
-            ["pair"],
-            ["mapped"],
-            body=helper.make_graph(
-                [helper.make_node("MatMul", ["one", "v"], ["out"], name="hidden")],
-                "body",
-                [helper.make_tensor_value_info("one", 1, ["N", 3])],
-                [helper.make_tensor_value_info("out", 1, ["N", 2])],
-            ),
-        ),
-        helper.make_node("ConcatFromSequence", ["mapped"], ["y"], axis=0),
-        helper.make_node("MatMul", ["y", "w"], ["z"], name="seen"),
-    ]
-    x = numbers(4, 3)
-    model = model_of(
-        nodes, {"v": V, "w": W}, {"x": x}, [helper.make_tensor_value_info("z", 1, ["N", 3])]
-    )
-    found = measured(model, {"x": x})
-    assert list(found.activities) == ["seen"]
-    assert found.unobserved == {"mapped.body/hidden": "it sits in the body of a SequenceMap"}

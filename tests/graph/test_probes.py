@@ -20,7 +20,8 @@ from scored import assert_scores, model_of, scores_of
 from onnx_relief.graph import patch_probes
 from onnx_relief.graph.document import load
 from onnx_relief.graph.layers import find_layers
-from onnx_relief.graph.probes import Estimator, Granularity, probes_for
+from onnx_relief.graph.probes import probes_for
+from onnx_relief.settings import Estimator, Granularity
 
 RNG = np.random.default_rng(9)
 
