@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import importlib
 import logging
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -155,11 +157,12 @@ def _start(runtime: ModuleType, source: bytes | str, options: object, provider: 
     except Exception as error:
         if len(providers) == 1:
             raise ModelError(f"ONNX Runtime refuses the model: {_first_line(error)}") from error
+        on_cpu = _start(runtime, source, options, "cpu")  # a model that is no good says so itself
         if provider != "auto":
             reason = _first_line(error)
             raise SettingsError(f"--provider {provider} cannot start here: {reason}") from error
-        logger.warning("%s cannot start (%s); using the CPU", providers[0], _first_line(error))
-        return _start(runtime, source, options, "cpu")
+        _warn_once(f"{providers[0]} cannot start ({_first_line(error)}); using the CPU")
+        return on_cpu
     started = session.get_providers()[0]
     if started != providers[0]:
         if provider != "auto":
@@ -167,8 +170,14 @@ def _start(runtime: ModuleType, source: bytes | str, options: object, provider: 
                 f"--provider {provider} cannot start here (missing driver, device or library?); "
                 f"leave the flag out to run on {started.removesuffix('ExecutionProvider')}"
             )
-        logger.warning("%s cannot start here; using %s", providers[0], started)
+        _warn_once(f"{providers[0]} cannot start here; using {started}")
     return session
+
+
+@lru_cache
+def _warn_once(text: str) -> None:
+    """Say a thing that is true of the machine once, not for every session."""
+    logger.warning("%s", text)
 
 
 def _serialise(proto: onnx.ModelProto) -> bytes:
@@ -183,4 +192,6 @@ def _serialise(proto: onnx.ModelProto) -> bytes:
 def _first_line(error: BaseException) -> str:
     text = str(error).strip().splitlines()
     line = text[0] if text else type(error).__name__
-    return line.removeprefix("[ONNXRuntimeError] : ").rstrip(". ")
+    line = line.removeprefix("[ONNXRuntimeError] : ")
+    # The file that it names is a temporary one of ours.
+    return re.sub(r"Load model from \S+ failed: *", "", line).rstrip(". ")

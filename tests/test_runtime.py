@@ -13,6 +13,7 @@ import onnx
 import pytest
 from scored import one_layer
 
+from onnx_relief import runtime
 from onnx_relief.errors import ModelError, SettingsError
 from onnx_relief.graph.document import load
 from onnx_relief.runtime import choose_providers, load_onnxruntime, open_session
@@ -132,9 +133,12 @@ def fake_runtime(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a stand-in for onnxruntime; `behaviour` says what becomes of CUDA there."""
     fake: Any = ModuleType("onnxruntime")
     fake.behaviour, fake.opened = "starts", []
+    runtime._warn_once.cache_clear()
 
     class InferenceSession:
         def __init__(self, _source: Any, options: Any, *, providers: list[str], **_: Any) -> None:
+            if fake.behaviour == "no model":
+                raise RuntimeError("Load model from /tmp/x/model.onnx failed:it is no model")
             if CUDA in providers and fake.behaviour == "raises":
                 raise RuntimeError("CUDA failure 35: driver too old\nand more lines")
             fell_back = fake.behaviour == "falls back"
@@ -166,6 +170,8 @@ def test_auto_falls_back_with_one_warning(
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert "CUDAExecutionProvider cannot start" in record.getMessage()
+    open_session(MODEL)
+    assert len(caplog.records) == 1
     assert "\n" not in record.getMessage()
 
 
@@ -189,3 +195,10 @@ def test_a_missing_runtime_is_said_with_the_command_that_mends_it(
     for door in (load_onnxruntime, lambda: open_session(MODEL)):
         with pytest.raises(ModelError, match=r"pip install 'onnx-relief\[cpu\]'"):
             door()
+
+
+@pytest.mark.parametrize("provider", ["auto", "cuda", "cpu"])
+def test_a_model_that_is_no_good_is_not_the_providers_fault(fake: Any, provider: str) -> None:
+    fake.behaviour = "no model"
+    with pytest.raises(ModelError, match=r"^ONNX Runtime refuses the model: it is no model$"):
+        open_session(MODEL, provider=provider)

@@ -155,7 +155,9 @@ class PruneOptions(PrepareOptions, RunOptions, SpeakOptions):
     dump_activations: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for the raw input of every layer, as .npy.", rich_help_panel=_WRITING
+            help="Folder for the raw input of every layer, as .npy, one per run; "
+            "layers in bodies of If, Loop and Scan are left out.",
+            rich_help_panel=_WRITING,
         ),
     ] = None
     force: Annotated[
