@@ -183,7 +183,8 @@ def _signal(
         assert layer.geometry is not None
         gram = patch_gram(value, layer.geometry)
         if settings.granularity is Granularity.KERNEL and layer.taps > 1:
-            norms = kernel_norms(survey.rows(part), gram[None], weight.groups)[:, :, None]
+            gram = gram[None].astype(np.float64 if probe.wide else np.float32)
+            norms = kernel_norms(survey.rows(part), gram, weight.groups)[:, :, None]
             return Signal(measured=norms, is_whole=True, reads=reads)
         value = np.sqrt(np.einsum("ctt->ct", gram))
     measured = value.reshape(weight.groups, weight.inputs, -1)

@@ -148,7 +148,8 @@ def _unobservable(
 
 def _refuse_to_see_nothing(unobserved: Mapping[str, str], names: Iterable[str]) -> None:
     if set(names) <= unobserved.keys():
-        reasons = "; ".join(f"{name!r}: {reason}" for name, reason in unobserved.items())
+        first = list(unobserved.items())[:3]
+        reasons = "; ".join(f"{name!r}: {reason}" for name, reason in first)
         raise UnsupportedError(f"no layer can be observed, so nothing can be scored ({reasons})")
 
 
@@ -161,7 +162,10 @@ def _open(
 ) -> tuple[Instrumented, Session]:
     graph = instrument(survey, plan, kernels, dumped)
     folder = survey.document.folder if survey.document.has_external_data else None
-    return graph, open_session(graph.proto, provider=settings.provider, folder=folder)
+    session = open_session(
+        graph.proto, provider=settings.provider, folder=folder, weights=graph.weights
+    )
+    return graph, session
 
 
 def _kernel_banks(

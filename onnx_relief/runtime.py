@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from onnx_relief.errors import ModelError, SettingsError
 from onnx_relief.graph.document import Document
+from onnx_relief.graph.light import without_weights
 from onnx_relief.graph.save import write_to
 
 logger = logging.getLogger(__name__)
@@ -40,8 +41,9 @@ _CPU = "CPUExecutionProvider"
 class Session:
     """A model that can be run."""
 
-    def __init__(self, inner: object) -> None:
+    def __init__(self, inner: object, kept_alive: object = None) -> None:
         self._inner: Any = inner
+        self._kept_alive = kept_alive  # the runtime reads weights where they lie in our memory
 
     @property
     def provider(self) -> str:
@@ -75,6 +77,7 @@ def open_session(
     provider: str = "auto",
     folder: Path | None = None,
     threads: int | None = None,
+    weights: Mapping[str, NDArray[Any]] | None = None,
 ) -> Session:
     """Return a session that runs `model`.
 
@@ -83,6 +86,7 @@ def open_session(
         provider: `auto`, or a provider's name, short (`cpu`, `cuda`) or as ONNX Runtime has it.
         folder: Where the external data of a bare proto lies.
         threads: Threads within an operator; ONNX Runtime's choice by default.
+        weights: Initializers that a bare proto names and does not hold.
 
     Raises:
         ModelError: ONNX Runtime is missing or refuses the model.
@@ -93,26 +97,27 @@ def open_session(
     options.log_severity_level = 4
     if threads:
         options.intra_op_num_threads = threads
-    external = isinstance(model, Document) and model.has_external_data
-    if isinstance(model, Document) and not model.edits:
-        model, folder = model.proto, model.folder
-    if folder is not None and not isinstance(model, Document):
+    if isinstance(model, Document) and model.edits:
+        # What ONNX Runtime maps of the files stays readable when their names are gone, except on
+        # Windows, where they stay.
+        with tempfile.TemporaryDirectory(
+            prefix="onnx-relief-", ignore_cleanup_errors=True
+        ) as temporary:
+            path = write_to(model, Path(temporary), "model.onnx")
+            return Session(_start(runtime, str(path), options, provider))
+    if isinstance(model, Document):
+        folder = model.folder if model.has_external_data else None
+        model = model.proto
+    if folder is not None:
         key = "session.model_external_initializers_file_folder_path"
         options.add_session_config_entry(key, str(folder.resolve()))
-        external = True
-    if external and not isinstance(model, Document):
-        return Session(_start(runtime, _serialise(model), options, provider))
-    # A session made from bytes keeps them for ever, one made from a file does not. What it maps of
-    # the file stays readable when the name is gone, except on Windows, where the file stays.
-    with tempfile.TemporaryDirectory(
-        prefix="onnx-relief-", ignore_cleanup_errors=True
-    ) as temporary:
-        path = Path(temporary, "model.onnx")
-        if isinstance(model, Document):
-            write_to(model, path.parent, path.name)
-        else:
-            path.write_bytes(_serialise(model))
-        return Session(_start(runtime, str(path), options, provider))
+    light = without_weights(model)
+    arrays = {**light.weights, **(weights or {})}
+    values = [runtime.OrtValue.ortvalue_from_numpy(array) for array in arrays.values()]
+    if arrays:
+        options.add_external_initializers(list(arrays), values)
+    session = _start(runtime, _serialise(light.proto), options, provider)
+    return Session(session, (arrays, values))
 
 
 def load_onnxruntime() -> ModuleType:

@@ -63,8 +63,8 @@ def main() -> int:
 _INTRODUCTION: Final = (
     "Reading the model, starting the session, measuring the activity of every layer and scoring "
     "every connection, against plain ONNX Runtime inference of the same pictures: each in a "
-    "process of its own, taking turns. A ratio is ours over the plain run beside it; peak memory is "
-    "the largest resident set of the process (`ru_maxrss`), interpreter and all imports included."
+    "process of its own, taking turns. A ratio is ours over the plain run beside it; peak memory "
+    "is the largest resident set of the process (`VmHWM`), interpreter and imports included."
 )
 
 

@@ -91,9 +91,9 @@ _INTRODUCTION: Final = (
     "Accuracy in percent of test pictures, pruned in one shot without retraining. Both columns of "
     "magnitude keep exactly as many connections as relief does: `global` ranks all layers "
     "together, `per layer` keeps in each layer as many as relief keeps there. Whole kernels are "
-    "ranked by the root mean square of their weights. With granularity `weight` it is single weights "
-    "that all ways keep as many of, and a kernel counts as left if any of its weights is. Relief "
-    "also drops biases and whole units, magnitude does not."
+    "ranked by the root mean square of their weights. With granularity `weight` it is single "
+    "weights that all ways keep as many of, and a kernel counts as left if any of its weights is. "
+    "Relief also drops biases and whole units, magnitude does not."
 )
 
 

@@ -5,11 +5,17 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from _bench import table
 
 Row = dict[str, Any]
+STATES: Final = {"left": "left alone", "skipped": "skipped", "failed": "failed"}
+LEGEND: Final = (
+    "Percent of the connections left → score in percent: accuracy, words read, keys found and so "
+    "on, or likeness to the dense model where that is the measure; "
+    "[docs/corpus.md](docs/corpus.md) says what each score means and why each layer was left alone."
+)
 
 
 def readme_table(rows: Sequence[Row], alphas: Sequence[float]) -> str:
@@ -20,11 +26,11 @@ def readme_table(rows: Sequence[Row], alphas: Sequence[float]) -> str:
     for row in rows:
         start = [row["name"], row["origin"]]
         if row["state"] != "pruned":
-            body.append([*start, _layers(row), *[""] * (1 + len(alphas))])
+            body.append([*start, _layers(row), STATES[row["state"]], *[""] * len(alphas)])
             continue
         steps = [f"{step['left']:.0f} % → {step['score']:.1f}" for step in row["steps"]]
         body.append([*start, _layers(row), _dense(row), *steps])
-    return table(head, body, left=2)
+    return f"{table(head, body, left=2)}\n\n{LEGEND}"
 
 
 def page(rows: Sequence[Row], alphas: Sequence[float], provenance: str) -> str:
@@ -35,19 +41,18 @@ def page(rows: Sequence[Row], alphas: Sequence[float], provenance: str) -> str:
         "# Real models, pruned",
         _INTRODUCTION,
         provenance,
-        readme_table(pruned, alphas),
+        readme_table(pruned, alphas).removesuffix(LEGEND).rstrip(),
         "## What is measured",
         table(["model", "score", "samples (calibration + test)"], _meanings(pruned), left=3),
         "## How far the outputs move",
-        "Euclidean norm of the difference over that of the dense output (first line of each cell's "
-        "pair) and mean cosine, of the output that is judged; units removed as a whole at the "
-        "smallest alpha.",
+        "Of the output that is judged: the Euclidean norm of the difference over that of the dense "
+        "output, and the mean cosine. Units are those removed as a whole at the smallest alpha.",
         table(_difference_head(alphas), [_differences(row) for row in pruned], left=2),
         "## What was left alone, and why",
         "\n".join(_left_alone(rows)),
     ]
     if others:
-        lines = [f"- {row['name']}: {row['state']}; {row['why']}" for row in others]
+        lines = [f"- {row['name']}: {STATES[row['state']]}; {row['why']}" for row in others]
         parts += ["## Not pruned", "\n".join(lines)]
     return "\n\n".join(parts) + "\n"
 

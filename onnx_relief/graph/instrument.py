@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,6 +19,7 @@ from onnx_relief.errors import UnsupportedError
 from onnx_relief.graph.emit import emit
 from onnx_relief.graph.emitter import fresh_name
 from onnx_relief.graph.layers import Survey
+from onnx_relief.graph.light import names_read
 from onnx_relief.graph.probes import Probe, ProbeKind
 from onnx_relief.graph.sites import Site
 from onnx_relief.graph.surgeon import from_surgeon, to_surgeon
@@ -30,11 +32,13 @@ class Instrumented:
 
     Attributes:
         proto: The graph; external data still lies in the document's folder.
+        weights: The large initializers that it names and does not hold.
         outputs: Per probe the names of its rows of statistics and of sizes.
         dumps: Per layer the name of its raw input, where that was asked for.
     """
 
     proto: onnx.ModelProto
+    weights: Mapping[str, NDArray[Any]]
     outputs: Mapping[Probe, tuple[str, str]]
     dumps: Mapping[str, str]
 
@@ -67,7 +71,7 @@ def instrument(
     Raises:
         UnsupportedError: A probe sits in a body that cannot pass statistics outwards.
     """
-    graph = to_surgeon(survey)
+    graph, weights = to_surgeon(survey)
     places = dict(_places(graph))
     ranks = _ranks(survey, wanted)
     sites = {site.layer.name: site for site in survey.sites}
@@ -92,7 +96,10 @@ def instrument(
             graph.outputs += lifted
             outputs[probe] = (lifted[0].name, lifted[1].name)
     dumps = _emit_dumps(graph, [sites[name] for name in dump])
-    return Instrumented(from_surgeon(graph, survey.model.proto), outputs, dumps)
+    proto = from_surgeon(graph, survey.model.proto)
+    read = names_read(proto.graph)
+    weights = {name: array for name, array in weights.items() if name in read}
+    return Instrumented(proto, weights, outputs, dumps)
 
 
 def _places(graph: gs.Graph) -> list[tuple[str, _Place]]:

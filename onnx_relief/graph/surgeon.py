@@ -6,11 +6,15 @@ about it. Results are never written through it: see `onnx_relief.graph.writing`.
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx
 import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from onnx_relief.graph.layers import Survey
+from onnx_relief.graph.light import names_read, without_weights
 from onnx_relief.graph.storage import read_sparse
 from onnx_relief.graph.walk import subgraphs
 
@@ -21,10 +25,12 @@ _DROPPED = (
 )
 
 
-def to_surgeon(survey: Survey) -> gs.Graph:
-    """Return the model as a graphsurgeon graph; the survey's own proto stays as it is."""
+def to_surgeon(survey: Survey) -> tuple[gs.Graph, dict[str, NDArray[Any]]]:
+    """Return the model as a graphsurgeon graph, and the large weights that are not in it."""
+    light = without_weights(survey.model.proto)
+    _make_readable(light.proto, survey)
     with G_LOGGER.suppress():
-        return gs.import_onnx(_readable(survey))
+        return gs.import_onnx(light.proto), light.weights
 
 
 def from_surgeon(graph: gs.Graph, original: onnx.ModelProto) -> onnx.ModelProto:
@@ -41,13 +47,8 @@ def from_surgeon(graph: gs.Graph, original: onnx.ModelProto) -> onnx.ModelProto:
     return proto
 
 
-def _readable(survey: Survey) -> onnx.ModelProto:
-    """Return a copy without sparse initializers and without the types that cannot be read.
-
-    Always a copy: importing names the tensors of Constant nodes that have no name.
-    """
-    dense = onnx.ModelProto()
-    dense.CopyFrom(survey.model.proto)
+def _make_readable(dense: onnx.ModelProto, survey: Survey) -> None:
+    """Do without sparse initializers and without the types that cannot be read."""
     waiting = [dense.graph]
     while waiting:
         graph = waiting.pop()
@@ -58,7 +59,6 @@ def _readable(survey: Survey) -> onnx.ModelProto:
         for value in _optionals(graph):
             value.ClearField("type")
         waiting += [body for node in graph.node for _, body in subgraphs(node)]
-    return dense
 
 
 def _optionals(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
@@ -83,15 +83,8 @@ def _drop_idle_nodes(graph: onnx.GraphProto) -> None:
     for index in reversed(range(len(graph.node))):
         node = graph.node[index]
         if wanted.intersection(node.output):
-            wanted |= _names_read(node)
+            wanted.update(node.input)
+            for _, body in subgraphs(node):
+                wanted |= names_read(body)
         else:
             del graph.node[index]
-
-
-def _names_read(node: onnx.NodeProto) -> set[str]:
-    """Return what `node` and its bodies read, and harmlessly more: names of the bodies' own."""
-    names = set(node.input)
-    for _, body in subgraphs(node):
-        names |= {value.name for value in body.output}
-        names |= set[str]().union(*map(_names_read, body.node))
-    return names

@@ -59,7 +59,7 @@ def topics(_model: Path, sizes: Sizes) -> Case:
     count = min(200, sizes.test)
     calibration = _sentences(sizes.calibration, range(10), SEED)[0]
     questions, topics_asked = _sentences(count, range(5), SEED + 1)
-    answers, topics_there = _sentences(2 * len(TOPICS), range(5, 10), SEED + 2)
+    answers, topics_there = _sentences(6 * len(TOPICS), range(5, 10), SEED + 2)
 
     def judge(_dense: Run, pruned: Run) -> float:
         asked, there = (
@@ -77,7 +77,7 @@ def topics(_model: Path, sizes: Sizes) -> Case:
         metric="cosine",
         output=EMBEDDING,
         judge=judge,
-        score="nearest sentence of 20 is of the same topic",
+        score="nearest sentence of 60 is of the same topic",
     )
 
 
