@@ -93,10 +93,13 @@ def load(source: str | os.PathLike[str] | onnx.ModelProto) -> Document:
     if isinstance(source, onnx.ModelProto):
         document = Document(proto=copy_of(source), folder=None, name="model")
         _refuse_other_content(document)
+        data = None
     else:
-        document = parse_file(source)
+        data = _file_bytes(os.fsdecode(source))
+        document = _document(os.fsdecode(source), data)
     external.data_files(document)
-    check(document)
+    # What was just read need not be written again to be checked.
+    _check(document, None if document.has_external_data else data)
     return document
 
 
@@ -107,8 +110,12 @@ def parse_file(source: str | os.PathLike[str]) -> Document:
         ModelError: It cannot be read or is not an ONNX model.
     """
     name = os.fsdecode(source)
+    return _document(name, _file_bytes(name))
+
+
+def _document(name: str, data: bytes) -> Document:
     path = Path(name).absolute()
-    proto = _parsed(_file_bytes(name), name)
+    proto = _parsed(data, name)
     document = Document(proto=proto, folder=path.parent, name=name, path=path)
     _refuse_other_content(document)
     return document
@@ -120,6 +127,10 @@ def check(document: Document) -> None:
     Raises:
         ModelError: The checker refuses it; with the first sentence of its reason.
     """
+    _check(document, None)
+
+
+def _check(document: Document, data: bytes | None) -> None:
     proto = document.proto
     if document.has_external_data:
         # The checker would want the files, and only where it is told the model lies, which for a
@@ -128,7 +139,7 @@ def check(document: Document) -> None:
         for tensor in filter(external.is_external, external.tensors(proto)):
             _write_empty(tensor)
     try:
-        onnx.checker.check_model(serialise(proto, document.name))
+        onnx.checker.check_model(serialise(proto, document.name) if data is None else data)
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
         raise ModelError(
             f"{document.name} is not a valid ONNX model: {_first_sentence(str(error))}; "
