@@ -68,7 +68,8 @@ def _unexpected(error: BaseException, given: Sequence[str]) -> int:
 
         command = given[0] if given and given[0] in command_names() else ""
         helped = f"onnx-relief {command} --help".replace("  ", " ")
-        return _fail(f"{str(format_message()).rstrip('.')}; see `{helped}`", 2)
+        reason = str(format_message()).rstrip(".") or "no command was given"
+        return _fail(f"{reason}; see `{helped}`", 2)
     if "-v" in given or "--verbose" in given:
         traceback.print_exception(error)
     reason = f"{type(error).__name__}: {error}"

@@ -67,7 +67,7 @@ def compare_models(
         if tick is not None:
             tick(batch.count)
     assert tally is not None  # a dataset that yields nothing raises
-    return tally.finish(data.description)
+    return tally.finish(data)
 
 
 def evaluate_model(
@@ -98,11 +98,12 @@ def evaluate_model(
             "--metric accuracy"
         )
     session = open_session(model, provider=provider)
-    choice, hits, samples = None, 0, 0
+    choice, hits, samples, highest = None, 0, 0, -1
     for batch in data.batches(batch_size):
         results = _real_rows(session.run(batch.feed), batch, data)
         choice = choice or choose(results, batch, metric, output)
         hits += _hits(choice, results[choice.output], batch)
+        highest = max(highest, _highest_label(batch))
         samples += batch.count
         if tick is not None:
             tick(batch.count)
@@ -114,7 +115,10 @@ def evaluate_model(
         value=100 * hits / samples,
         samples=samples,
         data=data.description,
-        notes=tuple(_odd_outputs(results)),
+        notes=(
+            *_odd_outputs(results),
+            *_doubtful_classes(data, _class_count(results[choice.output]), highest),
+        ),
     )
 
 
@@ -199,6 +203,8 @@ class _Tally:
     choice: Choice
     hits: list[int] = field(default_factory=lambda: [0, 0])
     judged: int = 0
+    highest: int = -1
+    classes: int = 0
     samples: int = 0
     gaps: dict[str, Gap] = field(default_factory=dict)
     notes: dict[str, None] = field(default_factory=dict)
@@ -223,6 +229,8 @@ class _Tally:
             self.hits[0] += _hits(self.choice, dense, batch)
             self.hits[1] += _hits(self.choice, pruned, batch)
             self.judged += batch.count
+            self.highest = max(self.highest, _highest_label(batch))
+            self.classes = _class_count(dense)
         elif self.choice.metric == "agreement":
             first, second = decisions(dense), decisions(pruned)
             if first is None or second is None or first.shape != second.shape:
@@ -233,13 +241,14 @@ class _Tally:
             self.hits[1] += int((first == second).sum())
             self.judged += first.size
 
-    def finish(self, data: str) -> Evaluation:
+    def finish(self, data: Dataset) -> Evaluation:
         """Return the comparison over all batches."""
         gaps = {name: gap.finish() for name, gap in self.gaps.items()}
         for name, gap in gaps.items():
             if gap.nan_dense:
                 note = f"output {name!r} of the dense model holds {gap.nan_dense} NaN on this data"
                 self.notes[note] = None
+        self.notes |= dict.fromkeys(_doubtful_classes(data, self.classes, self.highest))
         metric, chosen = self.choice.metric, gaps.get(self.choice.output)
         scores: list[float | None] = [None, None]
         if self.judged and metric in ("accuracy", "top5", "agreement"):
@@ -253,7 +262,7 @@ class _Tally:
             dense=scores[0] if METRICS[metric].hits else None,
             pruned=scores[1],
             samples=self.samples,
-            data=data,
+            data=data.description,
             differences=tuple(gaps.values()),
             notes=tuple(self.notes),
         )
@@ -276,6 +285,29 @@ def _hits(choice: Choice, output: object, batch: Batch) -> int:
             f"--metric {choice.metric} does not suit output {choice.output!r} on all samples: "
             f"{reason}; choose another one with --output or --metric"
         ) from reason
+
+
+def _highest_label(batch: Batch) -> int:
+    return -1 if batch.labels is None else int(batch.labels.max(initial=-1))
+
+
+def _class_count(output: Array) -> int:
+    """Return how many scores an output gives for each sample."""
+    return int(output.size // max(1, len(output)))
+
+
+def _doubtful_classes(data: Dataset, classes: int, highest: int) -> Iterator[str]:
+    """Say so where labels 0, 1, ... were counted off, but stop before the model's classes do.
+
+    Folders of three of a model's ten classes are 0, 1 and 2, whatever the model calls them.
+    """
+    known = data.source.class_count
+    if highest < known < classes:
+        yield (
+            f"{data.name} has {known} class{'' if known == 1 else 'es'}, but the output tells "
+            f"{classes} apart: label 0 has to be its first class, and so on (folders are counted "
+            "by name, so add an empty folder for every class that is missing)"
+        )
 
 
 def _real_rows(results: Outputs, batch: Batch, data: Dataset) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def read_plan(path: Path) -> PrunePlan:
         reason = getattr(error, "strerror", None) or "it is not text"
         raise SettingsError(f"--plan {path} cannot be read: {reason}; check the path") from error
     except SettingsError as error:
-        raise SettingsError(f"--plan {path}: {error}; make one with --save-plan") from error
+        raise SettingsError(f"--plan {path}: {error} with --save-plan") from error
 
 
 def choose_member(flag: str, kind: type[Choice], value: str) -> Choice:

@@ -90,6 +90,11 @@ WRONG_ARGUMENTS = {
 }
 
 
+def test_no_command_is_a_sentence(capfd):
+    assert main([]) == 2
+    assert "error: no command was given; see `onnx-relief --help`" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("line", WRONG_ARGUMENTS)
 def test_wrong_arguments(refusal, line):
     assert WRONG_ARGUMENTS[line] in refusal(line, 2)
@@ -145,6 +150,19 @@ def test_accuracy_without_labels(refusal, here):
 def test_data_of_the_wrong_shape(refusal, here):
     np.savez(here / "data.npz", x=np.ones((4, 7), np.float32))
     assert "(7,)" in refusal(PRUNE, 4)
+
+
+@pytest.mark.parametrize(
+    ("flags", "clash"),
+    [
+        ("--save-scores data.npz", "--data and --save-scores both name data.npz"),
+        ("-o data.npz", "--data and -o both name data.npz"),
+        ("--eval-data e.npz -o e.npz", "--eval-data and -o both name e.npz"),
+        ("--save-plan model.onnx", "MODEL and --save-plan both name model.onnx"),
+    ],
+)
+def test_nothing_that_is_read_is_written_over(refusal, flags, clash):
+    assert clash in refusal(f"{PRUNE}{flags} --force", 2)
 
 
 def test_no_layer_to_prune(refusal, here):

@@ -246,3 +246,13 @@ def test_half_precision_outputs_are_compared():
     found = compare(model, None, samples(labelled=False))
     assert found.pruned == 100.0
     assert found.differences[0].largest == 0
+
+
+def test_labels_that_stop_before_the_classes_do_are_doubted():
+    arrays = samples()
+    few = {"x": arrays["x"], "labels": arrays["labels"] % 2}
+    (note,) = compare(mlp(), arrays=few).notes
+    assert "2 classes, but the output tells 3 apart" in note
+    data = open_data(few, input_specs(load(mlp()).proto))
+    assert evaluate_model(load(mlp()), data).notes == (note,)
+    assert compare(mlp(), arrays=arrays).notes == ()

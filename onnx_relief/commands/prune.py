@@ -204,7 +204,8 @@ def prune(options: PruneOptions) -> None:
 
     Example: onnx-relief prune model.onnx --data calibration/ --preset imagenet --alpha 0.95
 
-    Nothing is written before everything has been checked; the model itself is never changed.
+    Nothing is written before everything has been checked. The model itself stays as it is, unless
+    -o names it too, with --force.
     """
     speaker = Speaker(options)
     try:
@@ -254,6 +255,10 @@ def _check_outputs(options: PruneOptions) -> None:
     if options.plan is not None and options.save_scores is not None:
         raise SettingsError("--plan replays without measuring, so there are no --save-scores")
     check_distinct(options.outputs)
+    check_distinct([("MODEL", options.model), *options.outputs[1:]])
+    for flag, source in (("--data", options.data), ("--eval-data", options.eval_data)):
+        if source is not None:
+            check_distinct([(flag, Path(source)), *options.outputs])
     for flag, path in options.outputs:
         check_output(path, flag, force=options.force)
     if options.dump_activations is not None:

@@ -36,8 +36,8 @@ class LightModel:
 def without_weights(proto: onnx.ModelProto) -> LightModel:
     """Return a copy of `proto` with the large initializers of its main graph outside.
 
-    Initializers that nothing reads are left out. Those in bodies, in typed fields, in other files
-    or of types that NumPy does not have stay where they are.
+    Initializers that nothing or a body reads, in typed fields, in other files or of types that
+    NumPy does not have stay where they are.
     """
     light = onnx.ModelProto()
     weights: dict[str, NDArray[Any]] = {}
@@ -48,12 +48,15 @@ def without_weights(proto: onnx.ModelProto) -> LightModel:
     for field, value in proto.graph.ListFields():
         if field.name != "initializer":
             _copy(light.graph, field.name, value)
-    read = names_read(proto.graph)
+    # The runtime looks at what bodies read before it is given the arrays, and drops what nothing
+    # reads before it would find what the array is for.
+    inner = {
+        name for node in proto.graph.node for _, b in subgraphs(node) for name in names_read(b)
+    }
+    read = {name for node in proto.graph.node for name in node.input} - inner
     for tensor in proto.graph.initializer:
-        if tensor.name not in read:
-            continue  # the runtime drops it, and would not find what the array is for
         kept = light.graph.initializer.add()
-        if not _can_leave(tensor):
+        if tensor.name not in read or not _can_leave(tensor):
             kept.CopyFrom(tensor)
             continue
         weights[tensor.name] = numpy_helper.to_array(tensor)

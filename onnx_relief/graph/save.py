@@ -174,6 +174,10 @@ def _refuse_target(document: Document, target: Path, *, force: bool) -> None:
         return
     if not stat.S_ISREG(target.lstat().st_mode) and not target.is_symlink():
         raise OutputError(f"{target} is not a regular file; choose another name with -o")
+    if any(target.exists() and target.samefile(file) for file in _inputs_data(document)):
+        raise OutputError(
+            f"{target} holds the weights of the input model; choose another name with -o"
+        )
     if not force and document.path and target.exists() and target.samefile(document.path):
         raise OutputError(
             f"{target} is the input model itself; choose another name with -o, "
@@ -181,6 +185,10 @@ def _refuse_target(document: Document, target: Path, *, force: bool) -> None:
         )
     if not force:
         raise _exists_already(target)
+
+
+def _inputs_data(document: Document) -> Iterator[Path]:
+    yield from external.data_files(document).values() if document.has_external_data else ()
 
 
 def _exists_already(target: Path) -> OutputError:

@@ -27,6 +27,7 @@ def advise(report: Report, commands: Collection[str] = COMMANDS) -> tuple[str, .
         )
     rules: tuple[Callable[[Report, Collection[str]], Iterator[str]], ...] = (
         _about_quality,
+        _about_emptied_layers,
         _about_speed,
         _about_size,
     )
@@ -49,6 +50,19 @@ def _about_quality(report: Report, _commands: Collection[str]) -> Iterator[str]:
         yield f"{found.metric} fell from {before} to {now}; a higher --alpha keeps more"
     elif found.metric == "agreement" and 100 - found.pruned > _LOSS_OF_AGREEMENT:
         yield f"only {now} of decisions are those of the dense model; a higher --alpha keeps more"
+
+
+def _about_emptied_layers(report: Report, _commands: Collection[str]) -> Iterator[str]:
+    """Layers without any connection left: often a state or an input that the data keeps at zero."""
+    had = {layer.layer for layer in report.dense.layers if layer.kept}
+    names = [row.name for row in report.layers if row.name in had and not row.kept]
+    if names:
+        listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        yield (
+            f"no connection is left in {listed}: nothing but zeros came in on the calibration "
+            "data, or nothing that is left reads what goes out; give data like that of real use, "
+            "or leave such layers alone with --skip"
+        )
 
 
 def _about_speed(report: Report, commands: Collection[str]) -> Iterator[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import tempfile
 from pathlib import Path
@@ -89,3 +91,11 @@ def test_no_temporary_folder_is_a_sentence(monkeypatch):
     monkeypatch.setattr(tempfile, "mkdtemp", nowhere)
     with pytest.raises(OutputError, match="set TMPDIR"), scratch_folder():
         pass
+
+
+def test_a_full_temporary_folder_is_a_sentence():
+    told = r"no room .* \(no space left on device\).*TMPDIR"
+    with pytest.raises(OutputError, match=told), scratch_folder():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(BlockingIOError), scratch_folder():
+        raise BlockingIOError(errno.EAGAIN, "another failure")

@@ -153,6 +153,13 @@ def test_input_may_be_replaced_by_force_but_not_its_data(tmp_path):
     assert np.array_equal(read(document, document.proto.graph.initializer[0]), expected())
 
 
+def test_data_of_the_input_is_never_the_target(tmp_path):
+    path = written(tmp_path)
+    with pytest.raises(OutputError, match=r"w\.bin holds the weights of the input model"):
+        save(edited(path), tmp_path / "w.bin", force=True)
+    assert (tmp_path / "w.bin").read_bytes() == WEIGHT.tobytes()
+
+
 def test_input_without_external_data_may_be_replaced_by_force(tmp_path):
     path = written(tmp_path, inline())
     document = edited(path)

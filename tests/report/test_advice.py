@@ -104,3 +104,8 @@ def test_nothing_dropped_is_said_first():
     found = advice(pruned=model())
     assert found[0].startswith("nothing was dropped")
     assert len(found) == 1
+
+
+def test_layers_without_any_connection_left_are_named():
+    assert says("no connection is left in conv:", layers=(row(kept=0, alive=0, removed=0),))
+    assert not says("no connection is left")

@@ -28,7 +28,7 @@ class Sizes:
     dear_test: int
 
 
-FULL = Sizes(calibration=200, test=1000, dear_calibration=32, dear_test=64)
+FULL = Sizes(calibration=64, test=300, dear_calibration=8, dear_test=16)
 QUICK = Sizes(calibration=8, test=16, dear_calibration=2, dear_test=4)
 
 
