@@ -1,0 +1,1 @@
+"""From ONNX to a PyTorch module that trains, and back into the same ONNX file."""

@@ -1,0 +1,19 @@
+"""Our handlers for operators that onnx2fx lacks or gets wrong, one family per module.
+
+Each family has one table `HANDLERS` of rows (operator, opset from which on, handler).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from onnx_relief.bridge.ops.registry import Row, register_all
+
+FAMILIES: tuple[tuple[Row, ...], ...] = ()
+
+
+@cache
+def register_handlers() -> None:
+    """Make onnx2fx use our handlers, in this process from now on."""
+    for rows in FAMILIES:
+        register_all(rows)
