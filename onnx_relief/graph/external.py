@@ -44,19 +44,21 @@ Body = onnx.GraphProto | onnx.FunctionProto
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ExternalEdit:
-    """The order to write one value at some elements of a tensor in a data file.
+    """The order to write one value, or one each, at some elements of a tensor in a data file.
 
     Attributes:
         location: The file as the tensor names it (relative, POSIX).
         offset: Where the tensor starts in the file, in bytes.
         places: One bit per element of the tensor, packed as `numpy.packbits` does: an edit lives
             until the model is saved, and there may be one for every other weight.
-        value: One element, little endian; its length is the size of an element.
+        size: Bytes of one element.
+        value: One element, or one for each place in their order; little endian.
     """
 
     location: str
     offset: int
     places: npt.NDArray[np.uint8]
+    size: int
     value: bytes
 
 
@@ -208,23 +210,33 @@ def apply_edits(file: BinaryIO, edits: Iterable[ExternalEdit]) -> None:
         OSError: The file cannot be read or written.
     """
     for edit in edits:
-        packed_per_block = max(1, BLOCK_BYTES // (8 * len(edit.value)))
+        packed_per_block = max(1, BLOCK_BYTES // (8 * edit.size))
+        values = np.frombuffer(edit.value, dtype=np.uint8).reshape(-1, edit.size)
+        done = 0
         for first in range(0, edit.places.size, packed_per_block):
             packed = edit.places[first : first + packed_per_block]
             if packed.any():
-                _overwrite(file, edit, 8 * first, np.unpackbits(packed).view(bool))
+                chosen = np.unpackbits(packed).view(bool)
+                count = int(np.count_nonzero(chosen))
+                here = values if len(values) == 1 else values[done : done + count]
+                _overwrite(file, edit, 8 * first, chosen, here)
+                done += count
 
 
 def _overwrite(
-    file: BinaryIO, edit: ExternalEdit, first: int, chosen: npt.NDArray[np.bool_]
+    file: BinaryIO,
+    edit: ExternalEdit,
+    first: int,
+    chosen: npt.NDArray[np.bool_],
+    values: npt.NDArray[np.uint8],
 ) -> None:
-    """Write an edit at the chosen ones of the elements that start with number `first`."""
-    size = len(edit.value)
+    """Write values at the chosen ones of the elements that start with number `first`."""
+    size = edit.size
     last = int(np.flatnonzero(chosen)[-1]) + 1
     file.seek(edit.offset + first * size)
     block = bytearray(file.read(last * size))
     elements = np.frombuffer(block, dtype=np.uint8).reshape(-1, size)
-    elements[chosen[:last]] = np.frombuffer(edit.value, dtype=np.uint8)
+    elements[chosen[:last]] = values
     file.seek(edit.offset + first * size)
     file.write(block)
 

@@ -14,6 +14,7 @@ from onnx_relief.errors import SettingsError
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.follow import UnitFlow
 from onnx_relief.graph.layers import Survey
+from onnx_relief.graph.rewrite import write_out
 from onnx_relief.graph.sites import Part, Site
 from onnx_relief.graph.storage import drop_sparse_entries, write_entries
 from onnx_relief.graph.views import tensor_in
@@ -131,7 +132,7 @@ def _write(document: Document, holder: Holder, part: Part, zeros: _Zeros) -> Doc
     kept: Holder | None = holder
     if isinstance(holder, onnx.NodeProto):
         if holder.op_type == "ConstantOfShape":
-            _write_out(holder, part.view.stored_shape)
+            write_out(holder, part.view.stored_shape)
         kept = tensor_in(holder)
         if kept is None:
             _write_attribute(holder.attribute[0], zeros.places)
@@ -142,16 +143,6 @@ def _write(document: Document, holder: Holder, part: Part, zeros: _Zeros) -> Doc
             here = ... if zeros.values.ndim == 0 else zeros.values == value
             document = write_entries(document, kept, zeros.places[here], value.item())
     return document
-
-
-def _write_out(node: onnx.NodeProto, shape: tuple[int, ...]) -> None:
-    """Turn a ConstantOfShape into a Constant: a fill value has no room for zeros among it."""
-    held = tensor_in(node)
-    fill = onnx.numpy_helper.to_array(held) if held else np.zeros(1, np.float32)
-    full = onnx.numpy_helper.from_array(np.full(shape, fill.reshape(()), dtype=fill.dtype))
-    node.op_type = "Constant"
-    del node.input[:], node.attribute[:]
-    node.attribute.append(onnx.helper.make_attribute("value", full))
 
 
 def _write_attribute(attribute: onnx.AttributeProto, places: NDArray[np.int64]) -> None:

@@ -55,9 +55,9 @@ def read(document: Document, tensor: onnx.TensorProto) -> Array:
 
 
 def write_entries(
-    document: Document, tensor: onnx.TensorProto, positions: Positions, value: float
+    document: Document, tensor: onnx.TensorProto, positions: Positions, value: float | Array
 ) -> Document:
-    """Write one value at some elements of a tensor and return the document that has it.
+    """Write one value, or one each, at some elements of a tensor and return the document with it.
 
     Data inside the proto is changed in place, in the field that holds it. For external data the
     proto stays as it is, and the document that comes back has one more `ExternalEdit`.
@@ -66,7 +66,7 @@ def write_entries(
         document: The model that the tensor belongs to.
         tensor: The tensor itself, not a copy.
         positions: Flat element indices, shape (n,), in any order; none changes nothing.
-        value: What to write; an integer type takes only what it can hold.
+        value: What to write, one value or shape (n,); an integer type takes only what it can hold.
 
     Raises:
         UnsupportedError: Strings, complex numbers, or several elements to a byte.
@@ -104,7 +104,7 @@ def read_sparse(document: Document, sparse: onnx.SparseTensorProto) -> Array:
     """
     values = read(document, sparse.values)
     dense: Array = np.zeros(prod(sparse.dims), dtype=values.dtype)
-    stored = _stored_positions(sparse, read(document, sparse.indices))
+    stored = sparse_positions(sparse, read(document, sparse.indices))
     if stored.shape != values.shape:
         raise ModelError(
             f"{document.name}: sparse tensor {sparse.values.name!r} has {values.size} values for "
@@ -133,12 +133,33 @@ def drop_sparse_entries(sparse: onnx.SparseTensorProto, positions: Positions) ->
             f"sparse tensor {sparse.values.name!r} keeps its data in another file; "
             "leave its layer out with --skip"
         )
-    stored = _stored_positions(sparse, _decoded(sparse.indices, "model"))
+    stored = sparse_positions(sparse, _decoded(sparse.indices, "model"))
     keep = ~np.isin(stored, positions)
     if keep.all():
         return
     for part in parts:
         _write_rows(part, keep)
+
+
+def sparse_positions(sparse: onnx.SparseTensorProto, indices: Array) -> Positions:
+    """Return the flat dense position of each stored entry, shape (NNZ,).
+
+    Raises:
+        ModelError: The indices do not fit the shape.
+    """
+    shape = tuple(sparse.dims)
+    name = sparse.values.name
+    if indices.ndim == 2 and indices.shape[1] == len(shape):
+        inside = bool(((indices >= 0) & (indices < np.array(shape))).all())
+        if inside:
+            stored: Positions = np.ravel_multi_index(tuple(indices.T), shape)
+            return stored
+    elif indices.ndim == 1 and bool(((indices >= 0) & (indices < prod(shape))).all()):
+        return indices
+    raise ModelError(
+        f"sparse tensor {name!r} has indices that do not fit its shape {list(shape)}; "
+        "export the model again"
+    )
 
 
 def _read_external(document: Document, tensor: onnx.TensorProto) -> Array:
@@ -154,7 +175,7 @@ def _read_external(document: Document, tensor: onnx.TensorProto) -> Array:
         values = np.array(values)
     for edit in edits:
         chosen = np.unpackbits(edit.places, count=values.size).view(bool)
-        values[chosen] = np.frombuffer(edit.value, dtype=dtype)[0]
+        values[chosen] = np.frombuffer(edit.value, dtype=dtype)
     return values.reshape(tuple(tensor.dims))
 
 
@@ -180,10 +201,13 @@ def _with_edit(
 ) -> Document:
     chosen = np.zeros(prod(tensor.dims), dtype=bool)
     chosen[positions] = True
+    if element.ndim:  # the edit takes them in the order of the tensor
+        element = element[np.argsort(positions, kind="stable")]
     edit = ExternalEdit(
         location=external.entries(tensor)["location"],
         offset=external.region(document, tensor).offset,
         places=np.packbits(chosen),
+        size=element.itemsize,
         value=element.tobytes(),
     )
     return replace(document, edits=(*document.edits, edit))
@@ -204,45 +228,29 @@ def _write_typed(
         tensor, onnx.helper.tensor_dtype_to_field(tensor.data_type)
     )
     _check_count(document, tensor, len(field), prod(tensor.dims))
-    stored = _as_stored(element)
-    for position in positions.tolist():
-        field[position] = stored
+    stored = _as_stored(np.broadcast_to(element, positions.shape))
+    for position, value in zip(positions.tolist(), stored, strict=True):
+        field[position] = value
 
 
-def _as_stored(element: Array) -> float | int:
-    """Return what a typed field holds for an element.
+def _as_stored(elements: Array) -> list[float | int]:
+    """Return what a typed field holds for elements of shape (n,).
 
     Floats narrower than 32 bits stand in `int32_data` as their bits; all else as its value.
     """
-    is_small_float = element.dtype.kind not in "biu" and element.dtype.itemsize < 4
-    bits = np.dtype(f"u{element.dtype.itemsize}")
-    stored: float | int = (element.view(bits) if is_small_float else element).item()
-    return int(stored) if element.dtype.kind in "biu" else stored
+    kind = elements.dtype.kind
+    is_small_float = kind not in "biu" and elements.dtype.itemsize < 4
+    bits = np.dtype(f"u{elements.dtype.itemsize}")
+    stored = np.ascontiguousarray(elements).view(bits) if is_small_float else elements
+    return [int(value) if kind in "biu" else value for value in stored.tolist()]
 
 
-def _element(dtype: np.dtype[Any], value: float) -> Array:
-    """Return a value as one element, shape (); integers are not rounded or wrapped."""
+def _element(dtype: np.dtype[Any], value: float | Array) -> Array:
+    """Return values as elements, shape () or (n,); integers are not rounded or wrapped."""
     element: Array = np.array(value).astype(dtype)
-    if dtype.kind in "biu" and element != value:
+    if dtype.kind in "biu" and np.any(element != value):
         raise ValueError(f"{value!r} cannot be stored as {dtype.name}")
     return element
-
-
-def _stored_positions(sparse: onnx.SparseTensorProto, indices: Array) -> Positions:
-    """Return the flat dense position of each stored entry, shape (NNZ,)."""
-    shape = tuple(sparse.dims)
-    name = sparse.values.name
-    if indices.ndim == 2 and indices.shape[1] == len(shape):
-        inside = bool(((indices >= 0) & (indices < np.array(shape))).all())
-        if inside:
-            stored: Positions = np.ravel_multi_index(tuple(indices.T), shape)
-            return stored
-    elif indices.ndim == 1 and bool(((indices >= 0) & (indices < prod(shape))).all()):
-        return indices
-    raise ModelError(
-        f"sparse tensor {name!r} has indices that do not fit its shape {list(shape)}; "
-        "export the model again"
-    )
 
 
 def _write_rows(tensor: onnx.TensorProto, keep: npt.NDArray[np.bool_]) -> None:

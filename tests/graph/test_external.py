@@ -223,18 +223,21 @@ def test_tensors_with_the_same_bytes_share_them(tmp_path):
     st.lists(st.integers(0, 99), max_size=60),
     st.integers(4, 120),
     st.integers(0, 3),
+    st.booleans(),
 )
-def test_edits_change_exactly_what_they_say(positions, block_bytes, offset):
+def test_edits_change_exactly_what_they_say(positions, block_bytes, offset, each):
     data = np.arange(100, dtype=np.float32) + 1
     expected = data.copy()
-    expected[positions] = -5
     chosen = np.isin(np.arange(100), positions)
+    values = -np.arange(chosen.sum()) if each else np.array([-5])
+    expected[chosen] = values
     file = io.BytesIO(bytes(offset) + data.tobytes())
     edit = ExternalEdit(
         location="w",
         offset=offset,
         places=np.packbits(chosen),
-        value=np.float32(-5).tobytes(),
+        size=4,
+        value=values.astype(np.float32).tobytes(),
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(external, "BLOCK_BYTES", block_bytes)
