@@ -20,7 +20,7 @@ FILES = {
 }
 
 # Values that everybody may know, from the bottom up.
-VALUES = {"errors", "geometry", "tensors", "plan", "settings", "results", "files"}
+VALUES = {"errors", "geometry", "tensors", "plan", "settings", "training", "results", "files"}
 # The only parts of the package that a part may import, besides itself.
 MAY_IMPORT = {
     "errors": set(),
@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "tensors": set(),
     "plan": {"errors", "geometry"},
     "settings": {"errors", "geometry", "plan"},
+    "training": {"errors"},
     "scoring": {"errors", "geometry", "plan"},
     "selection": {"errors", "geometry", "plan"},
     "activity": {"errors", "geometry", "plan"},
