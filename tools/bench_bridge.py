@@ -26,6 +26,7 @@ import onnx2fx
 import torch
 from _bench import MissingError, provenance, table, write_aside
 from bridge_cases import SUITES, TO_DO, Case, cases, kind, same
+from onnx import numpy_helper
 
 from onnx_relief.bridge.ops import register_handlers
 
@@ -125,6 +126,8 @@ def _run(case: Case, convert: Convert) -> str:
 def _to_torch(value: object) -> object:
     if isinstance(value, list):
         return [_to_torch(item) for item in value]
+    if isinstance(value, onnx.TensorProto):
+        value = numpy_helper.to_array(value)
     if not isinstance(value, (np.ndarray, np.generic)):
         return value
     array = np.array(value)  # a copy that may be written

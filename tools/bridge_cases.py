@@ -155,6 +155,8 @@ def same(given: object, wanted: object, case: Case) -> str:
         return next(filter(None, gaps), "")
     if wanted is None or given is None:
         return "" if wanted is given else "an optional that is not wanted"
+    if isinstance(wanted, TensorProto):
+        wanted = numpy_helper.to_array(wanted)
     one, other = np.asarray(given), np.asarray(wanted)
     if one.shape != other.shape:
         return f"shape {one.shape}, wanted {other.shape}"
