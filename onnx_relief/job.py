@@ -19,6 +19,7 @@ from onnx_relief.evaluation import compare_models, first_sample, try_out
 from onnx_relief.graph.cost import cost_of, total_bytes
 from onnx_relief.graph.document import Document, check, input_specs, parse_file
 from onnx_relief.graph.layers import Survey, find_layers
+from onnx_relief.graph.origin import note_dense
 from onnx_relief.latency import measure_latency
 from onnx_relief.pipeline import Pruned, prune, replay
 from onnx_relief.plan import PrunePlan
@@ -159,16 +160,20 @@ def run(
         ReliefError: As `pipeline.prune` and `pipeline.replay`.
     """
     if job.plan is not None:
-        return replay(job.document, job.plan)
-    assert job.calibration is not None
-    return prune(
-        job.document,
-        job.calibration,
-        job.settings,
-        progress=progress,
-        dump=dump,
-        keep_scores=keep_scores,
-    )
+        pruned = replay(job.document, job.plan)
+    else:
+        assert job.calibration is not None
+        pruned = prune(
+            job.document,
+            job.calibration,
+            job.settings,
+            progress=progress,
+            dump=dump,
+            keep_scores=keep_scores,
+        )
+    if pruned.plan.drops_nothing:
+        return pruned
+    return replace(pruned, document=note_dense(pruned.document, job.document))
 
 
 def account(

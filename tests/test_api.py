@@ -14,6 +14,7 @@ from small_classifier_outside import outside_model
 from text_models import build, differences, random, run
 
 import onnx_relief as relief
+from onnx_relief.graph.origin import DIGEST_KEY, FILE_KEY
 from onnx_relief.graph.document import Document
 
 PUBLIC = [
@@ -117,7 +118,10 @@ def test_models_and_data_come_in_every_form(tmp_path, form, result):
     model = {"path": path, "text": str(path), "proto": mlp()}[form]
     data = str(data_file(tmp_path)) if form == "text" else samples()
     found = relief.prune(model, data, alpha=0.8)
+    notes = {entry.key for entry in found.model.metadata_props}
+    del found.model.metadata_props[:]
     assert differences(found.model, result.model) == []
+    assert notes == (set() if form == "proto" else {FILE_KEY, DIGEST_KEY})
 
 
 def test_any_iterable_of_feeds_will_do(result):

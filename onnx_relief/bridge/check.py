@@ -33,6 +33,10 @@ TOLERANCE: Mapping[str, float] = {
 of an element to the largest magnitude in its output. It is the room that rounding needs after some
 fifty layers; a wrong operator misses it by far."""
 
+_SMALLEST = 1e-3
+"""Outputs that are smaller everywhere are compared as if their largest magnitude were this: what is
+left of a sigmoid at -50 depends on who computes it."""
+
 _SAME_DECISIONS = 0.98
 """Share of integers (classes, indices) that have to agree: near ties fall either way."""
 
@@ -83,9 +87,9 @@ def gap(expected: object, found: object) -> float:
     same = (wide == other) | (np.isnan(wide) & np.isnan(other))
     if same.all():
         return 0.0
-    largest = float(np.abs(wide[np.isfinite(wide)]).max(initial=0.0))
-    difference = np.abs(wide - other)[~same].max()
-    return float(difference / largest) if largest and np.isfinite(difference) else float("inf")
+    largest = float(np.abs(wide[np.isfinite(wide)]).max(initial=_SMALLEST))
+    difference = float(np.abs(wide - other)[~same].max())
+    return difference / largest if np.isfinite(difference) else float("inf")
 
 
 def _allowed(expected: object) -> float:

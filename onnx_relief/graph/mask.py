@@ -48,6 +48,43 @@ def mask(survey: Survey, plan: PrunePlan, flows: Mapping[str, UnitFlow]) -> Docu
     return document
 
 
+def kept_elements(
+    survey: Survey, plan: PrunePlan, flows: Mapping[str, UnitFlow]
+) -> dict[TensorHome, NDArray[np.bool_]]:
+    """Return what `mask` leaves of the stored tensors that lose elements, flat, True where it stays.
+
+    Raises:
+        SettingsError: The plan was made for another model.
+    """
+    _check(survey, plan, flows)
+    found: dict[TensorHome, NDArray[np.bool_]] = {}
+    for home, part, kept in _kept_places(survey, plan, flows):
+        stays = np.ones(kept.size, dtype=bool)
+        stays[_zeros(part, kept).places] = False
+        found[home] = stays
+    return found
+
+
+def nonzero_elements(survey: Survey) -> dict[TensorHome, NDArray[np.bool_]]:
+    """Return which stored elements of a masked model's weights and biases are not zero, flat.
+
+    A bias of zeros alone is no result of pruning but a fresh one, so it may grow again, except at
+    units whose weights are all zero.
+    """
+    found: dict[TensorHome, NDArray[np.bool_]] = {}
+    for site in survey.sites:
+        weights = [survey.rows(part) != 0 for part in site.parts]
+        alive = np.logical_or.reduce([rows.any(axis=(1, 2)) for rows in weights])
+        stays = list(zip(site.parts, weights, strict=True))
+        if site.bias:
+            rows = survey.rows(site.bias) != 0
+            stays.append((site.bias, rows if rows.any() else alive[:, None]))
+        for part, rows in stays:
+            kept = part.view.as_stored(_as_seen(part, rows))
+            found[part.view.home] = found.get(part.view.home, False) | kept
+    return {home: kept for home, kept in found.items() if not kept.all()}
+
+
 def _check(survey: Survey, plan: PrunePlan, flows: Mapping[str, UnitFlow]) -> None:
     sites = {site.layer.name: site for site in survey.sites}
     for entry in plan:

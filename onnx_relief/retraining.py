@@ -1,0 +1,131 @@
+"""Retraining on one screen: ONNX to torch, train with the zeros held, back into the same ONNX.
+
+Whatever needs torch is imported where it is used, so that a missing extra is a sentence.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_relief.data import Dataset
+from onnx_relief.errors import SettingsError
+from onnx_relief.evaluation import first_sample
+from onnx_relief.graph.document import Document
+from onnx_relief.graph.layers import find_layers
+from onnx_relief.graph.mask import nonzero_elements
+from onnx_relief.graph.walk import TensorHome
+from onnx_relief.results import Progress
+from onnx_relief.training import OnEpoch, Trained, TrainSettings
+
+Kept = Mapping[TensorHome, NDArray[np.bool_]]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Retrained:
+    """What `retrain` made.
+
+    Attributes:
+        document: The model with the trained weights.
+        trained: How training went.
+        weights: Numbers that were trained, those held at zero left out.
+        held: Numbers that were held at zero.
+        differences: How far torch and ONNX Runtime lie apart on a real input, by output, before.
+    """
+
+    document: Document
+    trained: Trained
+    weights: int
+    held: int
+    differences: Mapping[str, float]
+
+
+def retrain(
+    document: Document,
+    data: Dataset,
+    settings: TrainSettings,
+    *,
+    folder: Path,
+    kept: Kept | None = None,
+    teacher: Document | None = None,
+    freeze: tuple[str, ...] = (),
+    provider: str = "auto",
+    progress: Progress | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> Retrained:
+    """Return a copy of `document` whose surviving weights were trained on `data`.
+
+    Args:
+        document: The masked model; it is not changed.
+        data: Training samples; a part is split off to choose the best epoch.
+        settings: How to train.
+        folder: Where checkpoints go; a run that was stopped goes on from them.
+        kept: True where a stored element stays, by home; None holds the zeros of the file.
+        teacher: A model whose outputs to follow; without it labels are needed.
+        freeze: Patterns of weights that stay as they are.
+        provider: Execution provider of ONNX Runtime, for the checks and the teacher.
+        progress: Told how far the work has come.
+        on_epoch: Called after each epoch.
+
+    Raises:
+        SettingsError: The `[retrain]` extra is missing, or settings and data do not go together.
+        UnsupportedError: The model has no faithful torch module.
+        DataError: A label has no class, and the like.
+    """
+    require_extra()
+    from onnx_relief.bridge.back import write_back
+    from onnx_relief.bridge.check import check
+    from onnx_relief.bridge.convert import convert, masks_for
+    from onnx_relief.bridge.train import split, train
+    from onnx_relief.bridge.train.teacher import runtime_teacher
+
+    module = convert(document, freeze=freeze)
+    sample = first_sample(data).feed
+    differences = check(module, document, sample, provider=provider)
+    module.hold(
+        masks_for(module, nonzero_elements(find_layers(document)) if kept is None else kept)
+    )
+    check(module, write_back(module, document), sample, provider=provider)
+    training, validation = split(data, settings)
+    trained = train(
+        module,
+        training,
+        settings,
+        validation=validation,
+        teacher=None if teacher is None else runtime_teacher(teacher, provider=provider),
+        folder=folder,
+        progress=progress,
+        on_epoch=on_epoch,
+    )
+    retrained = write_back(module, document)
+    check(module, retrained, sample, provider=provider)
+    held = sum(int((~mask).sum()) for mask in module.masks.values())
+    return Retrained(
+        document=retrained,
+        trained=trained,
+        weights=sum(parameter.numel() for parameter in module.parameters()) - held,
+        held=held,
+        differences=differences,
+    )
+
+
+def require_extra() -> None:
+    """Say how to install what training needs, if it is not there.
+
+    Raises:
+        SettingsError: PyTorch, onnx2fx or Lightning is missing.
+    """
+    missing = [name for name in ("torch", "onnx2fx", "lightning") if not _is_there(name)]
+    if missing:
+        raise SettingsError(
+            f"retraining needs {', '.join(missing)}: pip install 'onnx-relief[retrain]'"
+        )
+
+
+def _is_there(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
