@@ -27,7 +27,7 @@ RANDOM: Final = {
     "RandomUniformLike",
 }
 TRAINING: Final = {"Adagrad", "Adam", "Gradient", "Momentum"}
-TEXTS: Final = {"ImageDecoder", "LabelEncoder", "RegexFullMatch", "StringNormalizer"}
+TEXTS: Final = {"ImageDecoder", "RegexFullMatch", "StringNormalizer", "TfIdfVectorizer"}
 COMMON_TYPES: Final = {
     TensorProto.FLOAT,
     TensorProto.FLOAT16,

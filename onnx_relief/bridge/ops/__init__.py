@@ -7,9 +7,34 @@ from __future__ import annotations
 
 from functools import cache
 
+from onnx_relief.bridge.ops import (
+    conv,
+    elementwise,
+    indexing,
+    loss,
+    pooling,
+    recurrent,
+    reduction,
+    regions,
+    resize,
+    shaping,
+    signals,
+)
 from onnx_relief.bridge.ops.registry import Row, register_all
 
-FAMILIES: tuple[tuple[Row, ...], ...] = ()
+FAMILIES: tuple[tuple[Row, ...], ...] = (
+    conv.HANDLERS,
+    elementwise.HANDLERS,
+    indexing.HANDLERS,
+    loss.HANDLERS,
+    pooling.HANDLERS,
+    recurrent.HANDLERS,
+    reduction.HANDLERS,
+    regions.HANDLERS,
+    resize.HANDLERS,
+    shaping.HANDLERS,
+    signals.HANDLERS,
+)
 
 
 @cache

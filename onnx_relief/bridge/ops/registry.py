@@ -76,8 +76,12 @@ def inputs(builder: Builder, node: onnx.NodeProto) -> list[torch.fx.Node | None]
 
 
 def attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    """Return the attributes that stand in the node, texts as `str`."""
-    values = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    """Return the attributes that stand in the node, texts as `str`.
+
+    Left out is `consumed_inputs`, a hint of opset 1 that changes no result.
+    """
+    named = [a for a in node.attribute if a.name != "consumed_inputs"]
+    values = {a.name: helper.get_attribute_value(a) for a in named}
     return {name: _plain(value) for name, value in values.items()}
 
 

@@ -1,4 +1,4 @@
-"""Resize and Upsample, axis by axis (ONNX spec; details that it leaves open as ONNX Runtime has them).
+"""Resize and Upsample, axis by axis (ONNX spec; what it leaves open is as in ONNX Runtime).
 
 Interpolation is linear in the picture: along each axis that changes, the output is a matrix times
 the input, `Y = W X`. Nearest neighbours are picked by index, so that NaN and infinity stay in
