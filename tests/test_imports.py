@@ -42,7 +42,7 @@ MAY_IMPORT = {
 OUTSIDE = {
     "torch": {"bridge"},
     "onnx2fx": {"bridge"},
-    "lightning": set(),
+    "lightning": {"bridge"},
     "onnxruntime": {"runtime"},
     "onnx_graphsurgeon": {"graph"},
     "PIL": {"data"},

@@ -1,0 +1,135 @@
+"""Random flips and crops of pictures, the same for a sample in an epoch whatever batch it is in.
+
+The random numbers are a hash of seed, epoch and row (SplitMix64, Steele et al., OOPSLA 2014), so
+neither batch size, number of processes nor resuming changes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from onnx_relief.data import Dataset
+from onnx_relief.data.arrange import model_layout
+from onnx_relief.data.batch import Array, Rows
+from onnx_relief.data.samples import SampleSource
+from onnx_relief.errors import SettingsError
+from onnx_relief.training import TrainSettings
+
+PictureLayout = Literal["nchw", "nhwc"]
+_FLIP, _DOWN, _RIGHT = range(3)
+_GAMMA = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """What is done to the pictures of a batch.
+
+    Attributes:
+        layouts: Layout of every picture input by name.
+        flip: Whether to mirror half of them left to right.
+        padding: Pixels of zeros on each side before the crop; 0 for no crop.
+        seed: Of the training.
+    """
+
+    layouts: Mapping[str, PictureLayout]
+    flip: bool
+    padding: int
+    seed: int
+
+    def __call__(self, feed: Mapping[str, Array], rows: Rows, epoch: int) -> dict[str, Array]:
+        """Return the feed with its pictures changed; the first `rows` samples of each are.
+
+        Args:
+            feed: Arrays by input name.
+            rows: Row of every real sample.
+            epoch: From 0.
+        """
+        changed = dict(feed)
+        for name, layout in self.layouts.items():
+            pictures = feed[name].copy() if layout == "nchw" else np.moveaxis(feed[name], 3, 1)
+            if len(pictures) > len(rows):  # filled up for a model with a fixed batch
+                rows = np.concatenate([rows, np.repeat(rows[-1:], len(pictures) - len(rows))])
+            if self.padding:
+                pictures = self._cropped(pictures, rows, epoch)
+            if self.flip:
+                chosen = uniform(self.seed, epoch, rows, _FLIP) < 0.5
+                pictures = np.where(chosen[:, None, None, None], pictures[..., ::-1], pictures)
+            ordered = pictures if layout == "nchw" else np.moveaxis(pictures, 1, 3)
+            changed[name] = np.ascontiguousarray(ordered)
+        return changed
+
+    def _cropped(self, pictures: Array, rows: Rows, epoch: int) -> Array:
+        """Return (samples, channels, height, width) moved by up to `padding` each way."""
+        size = self.padding
+        padded = np.pad(pictures, ((0, 0), (0, 0), (size, size), (size, size)))
+        windows = sliding_window_view(padded, pictures.shape[2:], axis=(2, 3))
+        down, right = (
+            (uniform(self.seed, epoch, rows, draw) * (2 * size + 1)).astype(np.int64)
+            for draw in (_DOWN, _RIGHT)
+        )
+        cropped: Array = windows[np.arange(len(pictures)), :, down, right]
+        return cropped
+
+
+def augmentation(
+    data: Dataset, sample: Mapping[str, Array], settings: TrainSettings
+) -> Augmentation | None:
+    """Return the `Augmentation` that the user wants, or None.
+
+    Args:
+        data: The training data.
+        sample: One feed of it.
+        settings: The choices.
+
+    Raises:
+        SettingsError: There are no pictures.
+    """
+    if not settings.flip and not settings.crop_padding:
+        return None
+    layouts = {
+        name: _layout(data, name, array.shape) for name, array in sample.items() if array.ndim == 4
+    }
+    if not layouts or data.whole_feeds:
+        flag = "--flip" if settings.flip else "--crop-padding"
+        shapes = ", ".join(f"{name!r} of shape {array.shape}" for name, array in sample.items())
+        raise SettingsError(
+            f"{flag} needs pictures (samples, channels, height, width), but the model is fed "
+            f"{shapes}{' in complete feeds' if data.whole_feeds else ''}; leave {flag} out"
+        )
+    return Augmentation(
+        layouts=layouts, flip=settings.flip, padding=settings.crop_padding, seed=settings.seed
+    )
+
+
+def _layout(data: Dataset, name: str, shape: tuple[int, ...]) -> PictureLayout:
+    """Return what was said of an input, else what its shape says: few channels, many pixels."""
+    fits = data.source.fits.values() if isinstance(data.source, SampleSource) else ()
+    for fit in fits:
+        said = fit.preprocess.layout or model_layout(fit.spec)
+        if fit.spec.name == name and said in ("nchw", "nhwc"):
+            return "nchw" if said == "nchw" else "nhwc"
+    return "nhwc" if shape[3] < shape[1] else "nchw"
+
+
+def uniform(seed: int, epoch: int, rows: Rows, draw: int) -> NDArray[np.float64]:
+    """Return one number in [0, 1) for each row, (rows,)."""
+    start, epochs, draws = (
+        np.full(len(rows), part % 2**64, dtype=np.uint64) for part in (seed, epoch, draw)
+    )
+    state = start
+    for part in (epochs, draws, rows.astype(np.uint64)):
+        state = _mixed(state + part * _GAMMA)
+    return np.asarray((state >> np.uint64(11)) * 2.0**-53)
+
+
+def _mixed(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    state = state + _GAMMA  # arrays of whole numbers wrap around
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state ^ (state >> np.uint64(31))
