@@ -9,9 +9,11 @@ from functools import cache
 
 from onnx_relief.bridge.ops import (
     conv,
+    dropout,
     elementwise,
     indexing,
     loss,
+    normalization,
     pooling,
     recurrent,
     reduction,
@@ -24,9 +26,11 @@ from onnx_relief.bridge.ops.registry import Row, register_all
 
 FAMILIES: tuple[tuple[Row, ...], ...] = (
     conv.HANDLERS,
+    dropout.HANDLERS,
     elementwise.HANDLERS,
     indexing.HANDLERS,
     loss.HANDLERS,
+    normalization.HANDLERS,
     pooling.HANDLERS,
     recurrent.HANDLERS,
     reduction.HANDLERS,
