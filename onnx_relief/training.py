@@ -118,7 +118,7 @@ class TrainSettings:
         """Return whether BatchNormalization keeps its statistics.
 
         Args:
-            samples: Samples that one process passes through the model at once.
+            samples: Samples that all processes together pass through the model at once.
         """
         return samples < SMALL_BATCH if self.freeze_bn is None else self.freeze_bn
 

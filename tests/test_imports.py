@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "data": VALUES,
     "runtime": VALUES | {"graph"},
     "report": VALUES | {"graph"},
-    "bridge": VALUES | {"graph", "data", "runtime"},
+    "bridge": VALUES | {"graph", "data", "runtime", "progress"},
 }
 # The only parts that may import what is not ours; None for nobody.
 OUTSIDE = {

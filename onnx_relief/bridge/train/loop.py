@@ -16,6 +16,7 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 
+from onnx_relief.bridge.ops.batch_normalization import freeze_batch_normalization
 from onnx_relief.bridge.train.augment import augmentation
 from onnx_relief.bridge.train.batches import TrainingWalk, ValidationWalk, make_step
 from onnx_relief.bridge.train.checkpoints import Checkpoints, fingerprint, rows_of
@@ -198,7 +199,8 @@ def _fit(
                 teacher=task.teacher,
                 place=lambda: (trainer.global_rank, trainer.world_size),
             )
-        _set_modes(task.module, frozen=settings.freezes_bn(plan.share))
+        task.module.train()
+        freeze_batch_normalization(task.module, settings.freezes_bn(plan.share * plan.world))
         try:
             trainer.fit(trainee, walk, judge)
         except SystemExit as left:
@@ -253,14 +255,6 @@ def _trained(history: list[EpochRow], settings: TrainSettings, done: int, world:
         resumed_from=done,
         is_main=world.is_main,
     )
-
-
-def _set_modes(module: nn.Module, *, frozen: bool) -> None:
-    """Set every part to training, batch normalisation only where it is not frozen."""
-    module.train()
-    for part in module.modules():
-        if isinstance(part, nn.modules.batchnorm._BatchNorm) or hasattr(part, "is_batch_norm"):
-            part.train(not frozen)
 
 
 @contextmanager
