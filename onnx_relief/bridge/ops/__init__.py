@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import cache
 
 from onnx_relief.bridge.ops import (
+    attention,
     conv,
     dropout,
     elementwise,
@@ -25,6 +26,7 @@ from onnx_relief.bridge.ops import (
 from onnx_relief.bridge.ops.registry import Row, register_all
 
 FAMILIES: tuple[tuple[Row, ...], ...] = (
+    attention.HANDLERS,
     conv.HANDLERS,
     dropout.HANDLERS,
     elementwise.HANDLERS,
