@@ -145,10 +145,7 @@ class TrainingWalk:
     def _step(self, rows: Rows, batch: Batch, epoch: int) -> Step:
         if self.augment is not None:
             batch = replace(batch, feed=self.augment(batch.feed, rows, epoch))
-        step = make_step(batch, self.teacher, whole_feeds=self.data.whole_feeds)
-        if step.labels is not None:
-            self.check(step.labels)
-        return step
+        return _checked_step(batch, self.data, self.teacher, self.check)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -159,12 +156,14 @@ class ValidationWalk:
         data: All of the validation data.
         batch_size: Samples per pass.
         teacher: As for training.
+        check: Refuses labels.
         place: Returns rank and number of processes when a walk begins.
     """
 
     data: Dataset
     batch_size: int
     teacher: Teacher | None
+    check: Callable[[Tensor], None]
     place: Callable[[], tuple[int, int]]
 
     def __iter__(self) -> Iterator[Step]:
@@ -172,8 +171,18 @@ class ValidationWalk:
         # Where there is not one sample for each process, all of them look at everything.
         rows = self.data.rows if self.data.size < world else self.data.rows[rank::world]
         batches = replace(self.data, rows=rows).batches(self.batch_size)
-        whole = self.data.whole_feeds
-        return iter(Ahead(make_step(batch, self.teacher, whole_feeds=whole) for batch in batches))
+        return iter(
+            Ahead(_checked_step(batch, self.data, self.teacher, self.check) for batch in batches)
+        )
+
+
+def _checked_step(
+    batch: Batch, data: Dataset, teacher: Teacher | None, check: Callable[[Tensor], None]
+) -> Step:
+    step = make_step(batch, teacher, whole_feeds=data.whole_feeds)
+    if step.labels is not None:
+        check(step.labels)
+    return step
 
 
 class Ahead(Generic[_T]):

@@ -197,6 +197,7 @@ def _fit(
                 data=task.validation,
                 batch_size=max(1, settings.batch_size // plan.world),
                 teacher=task.teacher,
+                check=check,
                 place=lambda: (trainer.global_rank, trainer.world_size),
             )
         task.module.train()
