@@ -17,6 +17,13 @@ SUITES: Final = ("node", "pytorch-converted", "pytorch-operator", "simple")
 RTOL: Final = 1e-3
 ATOL: Final = 1e-7
 TO_DO: Final = "to do"
+# Tests with align_corners and a fractional length: the ONNX reference does not round the length
+# that it divides by, torch and ONNX Runtime do, and so do we.
+AS_RUNTIME: Final = {
+    "test_resize_downsample_scales_cubic_align_corners",
+    "test_resize_downsample_scales_linear_align_corners",
+}
+ROUNDING: Final = "rounding of float32"
 # Operators whose tests may fail for good.
 RANDOM: Final = {
     "Bernoulli",
@@ -72,6 +79,8 @@ def cases(suite: str) -> Iterator[Case]:
 
 def kind(case: Case) -> str:
     """Return why a test need not pass, in words, or `TO_DO`."""
+    if case.name in AS_RUNTIME:
+        return "ONNX Runtime does otherwise than ONNX"
     operators = {node.op_type for node in _nodes(case.model.graph)}
     values = [*case.model.graph.input, *case.model.graph.output]
     types = {value.type.tensor_type.elem_type for value in values if _is_tensor(value)}
@@ -168,5 +177,7 @@ def same(given: object, wanted: object, case: Case) -> str:
         one, other = one.astype(np.float32), other.astype(np.float32)
     if np.allclose(one, other, rtol=case.rtol, atol=case.atol, equal_nan=True):
         return ""
-    gap = np.max(np.abs(one.astype(np.float64) - other.astype(np.float64)))
-    return f"differs by up to {gap:.3g}"
+    wide = one.astype(np.float64), other.astype(np.float64)
+    gap, size = np.max(np.abs(wide[0] - wide[1])), np.max(np.abs(wide[1]))
+    reason = f"differs by up to {gap:.3g} of {size:.3g}"
+    return f"{ROUNDING}: {reason}" if gap <= size * np.finfo(np.float32).eps else reason

@@ -44,8 +44,9 @@ def conv_transpose(
     pads = list(pads or [0] * (2 * rank))
     kernel = [(k - 1) * d + 1 for k, d in zip(weight.shape[2:], dilations, strict=True)]
     whole = [(n - 1) * s + k for n, s, k in zip(x.shape[2:], strides, kernel, strict=True)]
-    if output_shape is None and auto_pad.startswith("SAME"):
-        output_shape = [n * s for n, s in zip(x.shape[2:], strides, strict=True)]
+    if output_shape is None and auto_pad.startswith("SAME"):  # as ONNX Runtime, never made longer
+        each = zip(x.shape[2:], strides, whole, added, strict=True)
+        output_shape = [min(n * s, w + a) for n, s, w, a in each]
     if auto_pad == "VALID":
         pads = [0] * (2 * rank)
     if output_shape is not None:

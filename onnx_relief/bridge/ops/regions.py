@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Final
 
 import torch
@@ -123,6 +124,39 @@ def roi_align_10(x: Tensor, rois: Tensor, batch_indices: Tensor, **options: obje
     return roi_align(x, rois, batch_indices, coordinate_transformation_mode=mode, **options)  # type: ignore[arg-type]
 
 
+def max_roi_pool(
+    x: Tensor, rois: Tensor, *, pooled_shape: Sequence[int], spatial_scale: float = 1.0
+) -> Tensor:
+    """Return the largest pixel in every bin of regions (Fast R-CNN, arXiv 1504.08083).
+
+    Args:
+        x: (pictures, channels, height, width).
+        rois: (regions, 5): which picture, x and y of one corner, and of the opposite.
+        pooled_shape: Bins from top to bottom and from left to right.
+        spatial_scale: Pixels of `x` per unit of `rois`.
+    """
+    regions = []
+    corners = (rois[:, 1:] * spatial_scale + 0.5).floor().long()
+    for picture, (left, top, right, bottom) in zip(
+        rois[:, 0].tolist(), corners.tolist(), strict=True
+    ):
+        rows = _bins(top, bottom, pooled_shape[0], x.shape[2])
+        columns = _bins(left, right, pooled_shape[1], x.shape[3])
+        bins = [x[int(picture), :, row, column] for row in rows for column in columns]
+        largest = [b.amax((1, 2)) if b.numel() else x.new_zeros(x.shape[1]) for b in bins]
+        regions.append(torch.stack(largest, 1).unflatten(1, tuple(pooled_shape)))
+    return torch.stack(regions)
+
+
+def _bins(start: int, end: int, count: int, length: int) -> list[slice]:
+    """Return the pixels from `start` to `end`, both included, in overlapping bins."""
+    size = max(end - start + 1, 1) / count
+    bounds = [
+        (math.floor(i * size) + start, math.ceil((i + 1) * size) + start) for i in range(count)
+    ]
+    return [slice(min(max(a, 0), length), min(max(b, 0), length)) for a, b in bounds]
+
+
 def _steps(count: int, x: Tensor) -> Tensor:
     return torch.arange(count, dtype=x.dtype, device=x.device)
 
@@ -160,6 +194,7 @@ def _corners(at: Tensor, length: int) -> list[tuple[Tensor, Tensor]]:
 
 HANDLERS: Final = (
     Row("NonMaxSuppression", 10, call(non_max_suppression)),
+    Row("MaxRoiPool", 1, call(max_roi_pool)),
     Row("RoiAlign", 16, call(roi_align)),
     Row("RoiAlign", 10, call(roi_align_10)),
 )

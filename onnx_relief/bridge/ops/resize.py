@@ -154,18 +154,18 @@ def _positions(axis: Axis, transformation: str) -> Tensor:
     """Return where the output positions lie in the input, in float32 as ONNX Runtime has them."""
     x = torch.arange(axis.wanted, dtype=torch.float32)
     scale = torch.tensor(axis.scale, dtype=torch.float32)
-    length = axis.scale * axis.given  # not rounded: so has the ONNX reference
     half = (x + 0.5) / scale - 0.5
     if transformation == "asymmetric":
         return x / scale
     if transformation == "tf_half_pixel_for_nn":
         return (x + 0.5) / scale
     if transformation == "align_corners":
-        return x * (axis.given - 1) / (length - 1) if length != 1 else 0 * x
+        # Over the rounded length, as torch and ONNX Runtime; the ONNX reference does not round.
+        return x * ((axis.given - 1) / max(axis.wanted - 1, 1))
     if transformation == "pytorch_half_pixel":
         return half if axis.wanted > 1 else 0 * x
     if transformation == "half_pixel_symmetric":
-        return axis.given / 2 * (1 - axis.wanted / length) + half
+        return axis.given / 2 * (1 - axis.wanted / (axis.scale * axis.given)) + half
     if transformation == "tf_crop_and_resize":
         last = axis.given - 1
         if axis.wanted == 1:

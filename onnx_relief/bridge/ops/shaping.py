@@ -71,6 +71,26 @@ def _split(builder: Builder, node: onnx.NodeProto) -> torch.fx.Node:
     return outputs(builder, node, result)
 
 
+def slice_(
+    x: Tensor,
+    starts: Tensor | Sequence[int],
+    ends: Tensor | Sequence[int],
+    axes: Tensor | Sequence[int] | None = None,
+    steps: Tensor | None = None,
+) -> Tensor:
+    """Return part of `x`; bounds beyond an axis mean its end, as in Python."""
+    count = len(_listed(starts))
+    chosen = range(count) if axes is None else _listed(axes)
+    strides = [1] * count if steps is None else _listed(steps)
+    for axis, start, end, step in zip(chosen, _listed(starts), _listed(ends), strides, strict=True):
+        part = range(*slice(start, end, step).indices(x.shape[axis]))
+        if step > 0:
+            x = x[(slice(None),) * (axis % x.ndim) + (slice(part.start, part.stop, step),)]
+        else:
+            x = x.index_select(axis, torch.tensor(part, dtype=torch.int64, device=x.device))
+    return x
+
+
 def shape(x: Tensor, *, start: int = 0, end: int | None = None) -> Tensor:
     """Return the lengths of the axes, or of some."""
     return torch.tensor(x.shape[start:end], dtype=torch.int64, device=x.device)
@@ -158,6 +178,7 @@ HANDLERS: Final = (
     Row("Squeeze", 1, call(squeeze)),
     Row("Unsqueeze", 1, call(unsqueeze)),
     Row("Split", 1, _split),
+    Row("Slice", 1, call(slice_)),
     Row("Shape", 1, call(shape)),
     Row("Size", 1, call(size)),
     Row("ConstantOfShape", 9, _constant_of_shape),

@@ -32,7 +32,7 @@ def dft(
         return real.unsqueeze(-1)
     transform = torch.fft.rfft if onesided else torch.fft.ifft if inverse else torch.fft.fft
     result: Tensor = transform(z, length, along)
-    return torch.view_as_real(result)
+    return torch.view_as_real(result.resolve_conj())
 
 
 def dft_17(
