@@ -31,6 +31,7 @@ WEIGHTS = np.abs(random(3, seed=4))
 CASES = {
     "gather from the end": ("Gather", [X, ints(-1, 0)], {"axis": 1}),
     "gather one from the end": ("Gather", [X, np.array(-1)], {"axis": -1}),
+    "gather one of a list": ("Gather", [X[0, 0], np.array(-1)], {}),
     "gather elements": ("GatherElements", [X, np.full((3, 1, 5), -2, np.int32)], {"axis": 1}),
     "gather in batches": ("GatherND", [X, ints(0, -1, 2).reshape(3, 1)], {"batch_dims": 1}),
     "slice backwards": ("Slice", [X, ints(-1, 4), ints(-9, 0), ints(1, 2), ints(-2, -1)], {}),

@@ -25,7 +25,7 @@ def gather(x: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
     """Return slices of `x` along an axis, of shape x[:axis] + indices + x[axis + 1:]."""
     axis %= x.ndim
     picked = x.index_select(axis, _counted(indices, x, axis).flatten())
-    return picked.reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
+    return picked.reshape(x.shape[:axis] + indices.shape + x.shape[axis + 1 :])
 
 
 def gather_elements(x: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
