@@ -8,14 +8,17 @@ from __future__ import annotations
 from functools import cache
 
 from onnx_relief.bridge.ops import (
+    activation,
     attention,
     conv,
     dropout,
     elementwise,
     indexing,
+    integer,
     loss,
     normalization,
     pooling,
+    quantization,
     recurrent,
     reduction,
     regions,
@@ -26,14 +29,17 @@ from onnx_relief.bridge.ops import (
 from onnx_relief.bridge.ops.registry import Row, register_all
 
 FAMILIES: tuple[tuple[Row, ...], ...] = (
+    activation.HANDLERS,
     attention.HANDLERS,
     conv.HANDLERS,
     dropout.HANDLERS,
     elementwise.HANDLERS,
     indexing.HANDLERS,
+    integer.HANDLERS,
     loss.HANDLERS,
     normalization.HANDLERS,
     pooling.HANDLERS,
+    quantization.HANDLERS,
     recurrent.HANDLERS,
     reduction.HANDLERS,
     regions.HANDLERS,
