@@ -250,9 +250,9 @@ def compared(
     return evaluation, latency
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of this package and of what its numbers depend on."""
-    names = ("onnx", "onnxruntime", "onnxruntime-gpu", "numpy")
+def versions(*more: str) -> dict[str, str]:
+    """Return the versions of this package and of what its numbers depend on, and of `more`."""
+    names = ("onnx", "onnxruntime", "onnxruntime-gpu", "numpy", *more)
     found = {"onnx-relief": __version__, "python": platform.python_version()}
     for name in names:
         try:

@@ -1,4 +1,4 @@
-"""One number for how good a model is, the same way each time: on labels, or beside the dense one."""
+"""One number for how good a model is: on labels, or beside the dense model, but always alike."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from math import prod
 from typing import Any
@@ -139,6 +139,16 @@ class LayerPlan:
             self.keep_bias.all() and not self.removed.any()
         )
 
+    def within(self, earlier: LayerPlan) -> LayerPlan:
+        """Return the plan that keeps what this one and an earlier one of the layer keep."""
+        return replace(
+            self,
+            keep=tuple(a & b for a, b in zip(self.keep, earlier.keep, strict=True)),
+            keep_bias=self.keep_bias & earlier.keep_bias,
+            removed=self.removed | earlier.removed,
+            normalisation=self.normalisation or earlier.normalisation,
+        )
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PrunePlan:
@@ -157,6 +167,18 @@ class PrunePlan:
     def drops_nothing(self) -> bool:
         """Whether applying this changes nothing."""
         return all(plan.drops_nothing for plan in self.layers)
+
+    @property
+    def kept_connections(self) -> int:
+        """Connections with at least one weight left."""
+        return sum(plan.kept_connections for plan in self.layers)
+
+    def within(self, earlier: PrunePlan) -> PrunePlan:
+        """Return the plan that keeps what this one and an earlier one keep: masks only grow."""
+        before = {plan.layer: plan for plan in earlier}
+        both = [p.within(before[p.layer]) if p.layer in before else p for p in self]
+        rest = before.keys() - {plan.layer for plan in self}
+        return PrunePlan(layers=(*both, *(plan for plan in earlier if plan.layer in rest)))
 
     def to_json(self) -> str:
         """Return the plan as JSON text; masks are packed bits, compressed, in base64."""

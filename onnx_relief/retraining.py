@@ -47,10 +47,11 @@ class Retrained:
 
 def retrain(
     document: Document,
-    data: Dataset,
+    training: Dataset,
     settings: TrainSettings,
     *,
     folder: Path,
+    validation: Dataset | None = None,
     kept: Kept | None = None,
     teacher: Document | None = None,
     freeze: tuple[str, ...] = (),
@@ -58,13 +59,14 @@ def retrain(
     progress: Progress | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> Retrained:
-    """Return a copy of `document` whose surviving weights were trained on `data`.
+    """Return a copy of `document` whose surviving weights were trained.
 
     Args:
         document: The masked model; it is not changed.
-        data: Training samples; a part is split off to choose the best epoch.
+        training: Samples to train on.
         settings: How to train.
         folder: Where checkpoints go; a run that was stopped goes on from them.
+        validation: Samples to choose the best epoch by; None keeps the last.
         kept: True where a stored element stays, by home; None holds the zeros of the file.
         teacher: A model whose outputs to follow; without it labels are needed.
         freeze: Patterns of weights that stay as they are.
@@ -81,23 +83,21 @@ def retrain(
     from onnx_relief.bridge.back import write_back
     from onnx_relief.bridge.check import check
     from onnx_relief.bridge.convert import convert, masks_for
-    from onnx_relief.bridge.train import split, train
-    from onnx_relief.bridge.train.teacher import runtime_teacher
+    from onnx_relief.bridge.train import open_teacher, train
 
     module = convert(document, freeze=freeze)
-    sample = first_sample(data).feed
+    sample = first_sample(training).feed
     differences = check(module, document, sample, provider=provider)
     module.hold(
         masks_for(module, nonzero_elements(find_layers(document)) if kept is None else kept)
     )
     check(module, write_back(module, document), sample, provider=provider)
-    training, validation = split(data, settings)
     trained = train(
         module,
         training,
         settings,
         validation=validation,
-        teacher=None if teacher is None else runtime_teacher(teacher, provider=provider),
+        teacher=None if teacher is None else open_teacher(teacher, provider=provider),
         folder=folder,
         progress=progress,
         on_epoch=on_epoch,

@@ -67,13 +67,21 @@ class Settings:
         if self.batch_size < 1:
             raise SettingsError(f"--batch-size must be at least 1, got {self.batch_size}")
 
+    @property
+    def alphas(self) -> tuple[float, float]:
+        """Alpha of convolutions, and of everything else, where no name says otherwise."""
+        return (
+            self.alpha if self.alpha_conv is None else self.alpha_conv,
+            self.alpha if self.alpha_fc is None else self.alpha_fc,
+        )
+
     def alpha_for(self, layer: Layer) -> float:
         """Return the alpha of one layer."""
         for pattern, alpha in reversed(self.alpha_layers):
             if matches(layer, pattern):
                 return alpha
-        special = self.alpha_conv if layer.kind is LayerKind.CONVOLUTION else self.alpha_fc
-        return self.alpha if special is None else special
+        convolutions, others = self.alphas
+        return convolutions if layer.kind is LayerKind.CONVOLUTION else others
 
     def leaves_out(self, layer: Layer) -> str | None:
         """Return why the user wants `layer` left alone, or None."""

@@ -20,7 +20,17 @@ FILES = {
 }
 
 # Values that everybody may know, from the bottom up.
-VALUES = {"errors", "geometry", "tensors", "plan", "settings", "training", "results", "files"}
+VALUES = {
+    "errors",
+    "geometry",
+    "tensors",
+    "plan",
+    "settings",
+    "training",
+    "history",
+    "results",
+    "files",
+}
 # The only parts of the package that a part may import, besides itself.
 MAY_IMPORT = {
     "errors": set(),

@@ -11,8 +11,10 @@ from onnx_relief import __version__
 from onnx_relief.commands.compare import CompareOptions, compare
 from onnx_relief.commands.evaluate import EvaluateOptions, evaluate
 from onnx_relief.commands.inspect import InspectOptions, inspect
+from onnx_relief.commands.iterate import IterateOptions, iterate
 from onnx_relief.commands.options import command_of
 from onnx_relief.commands.prune import PruneOptions, prune
+from onnx_relief.commands.retrain import RetrainOptions, retrain
 
 app = typer.Typer(
     name="onnx-relief",
@@ -23,6 +25,8 @@ app = typer.Typer(
 )
 app.command("inspect")(command_of(inspect, InspectOptions))
 app.command("prune")(command_of(prune, PruneOptions))
+app.command("retrain")(command_of(retrain, RetrainOptions))
+app.command("iterate")(command_of(iterate, IterateOptions))
 app.command("evaluate")(command_of(evaluate, EvaluateOptions))
 app.command("compare")(command_of(compare, CompareOptions))
 

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
@@ -35,8 +36,8 @@ class QuietlyClosed(Console):
 class Speaker:
     """What a command says, as the user wants it."""
 
-    def __init__(self, options: SpeakOptions) -> None:
-        self._options = options
+    def __init__(self, options: SpeakOptions, *, silent: bool = False) -> None:
+        self._options = replace(options, quiet=True, json=False) if silent else options
         if isinstance(sys.stdout, io.TextIOWrapper):
             # Names may hold what the encoding of the terminal has no room for.
             sys.stdout.reconfigure(errors="backslashreplace")
@@ -57,6 +58,11 @@ class Speaker:
             self._out.out(json, highlight=False)
         elif not self._options.quiet:
             self._out.print(table)
+
+    def line(self, text: str) -> None:
+        """Print a line about the work while it goes on, above the progress display."""
+        if not self._options.quiet:
+            self._errors.print(Text(plain(text)), soft_wrap=True)
 
     @contextmanager
     def progress(self) -> Iterator[Tell]:

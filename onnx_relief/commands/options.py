@@ -106,8 +106,8 @@ class PrepareOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """Running and comparing."""
+class JudgeOptions:
+    """How models are judged, and what runs them."""
 
     metric: Annotated[
         str | None,
@@ -120,12 +120,6 @@ class RunOptions:
         str | None,
         typer.Option(help="The model's output that the metric looks at.", rich_help_panel=_RUNNING),
     ] = None
-    batch_size: Annotated[
-        int,
-        typer.Option(
-            help="Samples per run, where the model leaves that open.", rich_help_panel=_RUNNING
-        ),
-    ] = 16
     provider: Annotated[
         str,
         typer.Option(
@@ -133,6 +127,18 @@ class RunOptions:
             rich_help_panel=_RUNNING,
         ),
     ] = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(JudgeOptions):
+    """Running and comparing."""
+
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            help="Samples per run, where the model leaves that open.", rich_help_panel=_RUNNING
+        ),
+    ] = 16
 
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx file.", show_default=False)]

@@ -58,10 +58,13 @@ def cost_of(
         files=tuple(_file_size(name, blocks, tick) for name, blocks in _files(survey.document)),
         parameters=parameters,
         nonzero=nonzero,
-        layers=tuple(
-            _layer_cost(survey, site, positions.get(site.layer.name)) for site in survey.sites
-        ),
+        layers=layer_costs(survey, positions),
     )
+
+
+def layer_costs(survey: Survey, positions: Mapping[str, float]) -> tuple[LayerCost, ...]:
+    """Return what each layer costs as it is; arguments as `cost_of`."""
+    return tuple(_layer_cost(survey, site, positions.get(site.layer.name)) for site in survey.sites)
 
 
 def total_bytes(document: Document) -> int:

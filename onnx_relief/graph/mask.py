@@ -51,7 +51,7 @@ def mask(survey: Survey, plan: PrunePlan, flows: Mapping[str, UnitFlow]) -> Docu
 def kept_elements(
     survey: Survey, plan: PrunePlan, flows: Mapping[str, UnitFlow]
 ) -> dict[TensorHome, NDArray[np.bool_]]:
-    """Return what `mask` leaves of the stored tensors that lose elements, flat, True where it stays.
+    """Return what `mask` leaves of stored tensors that lose elements: flat, True where it stays.
 
     Raises:
         SettingsError: The plan was made for another model.

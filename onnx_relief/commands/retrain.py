@@ -1,0 +1,220 @@
+"""`onnx-relief retrain`: train what pruning left, hold the zeros, and write the same file back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Group
+from rich.text import Text
+
+from onnx_relief.commands.console import Speaker
+from onnx_relief.commands.options import (
+    JudgeOptions,
+    Model,
+    PrepareOptions,
+    SpeakOptions,
+    parse_samples,
+    preprocess_of,
+)
+from onnx_relief.commands.signals import check_stopped, undisturbed
+from onnx_relief.commands.train_options import TrainOptions
+from onnx_relief.errors import OutputError, SettingsError
+from onnx_relief.files import check_distinct, check_output, remove_asides, staged_files
+from onnx_relief.graph.document import load
+from onnx_relief.graph.save import staged
+from onnx_relief.job import read_plan
+from onnx_relief.report.build import to_json
+from onnx_relief.report.retrained import RetrainReport, epoch_line, retrain_table
+from onnx_relief.report.text import plain
+from onnx_relief.retrain_job import account, run
+from onnx_relief.retraining import Retrained, require_extra
+from onnx_relief.training_job import TrainingJob, TrainingSources, open_training
+
+_DATA = "Data"
+_WRITING = "What is written"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrainOptions(TrainOptions, PrepareOptions, JudgeOptions, SpeakOptions):
+    """Everything that `retrain` can be told."""
+
+    model: Model
+    data: Annotated[
+        str,
+        typer.Option(help="Training data, as `prune` takes it.", rich_help_panel=_DATA),
+    ]
+    eval_data: Annotated[
+        str | None,
+        typer.Option(
+            help="Data to judge the model on; by default the part split off --data.",
+            rich_help_panel=_DATA,
+        ),
+    ] = None
+    samples: Annotated[
+        str,
+        typer.Option(
+            help="At most so many samples of --data, evenly spread; or all.", rich_help_panel=_DATA
+        ),
+    ] = "all"
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            help="Hold what this plan of `prune --save-plan` dropped; by default the zeros of the "
+            "file.",
+            rich_help_panel=_DATA,
+        ),
+    ] = None
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="The retrained model; by default MODEL.retrained.onnx in the current folder.",
+            rich_help_panel=_WRITING,
+        ),
+    ] = None
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Everything that is printed, as .json.", rich_help_panel=_WRITING),
+    ] = None
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for checkpoints, which a stopped run goes on from; by default OUT.run, "
+            "removed at the end.",
+            rich_help_panel=_WRITING,
+        ),
+    ] = None
+    restart: Annotated[
+        bool,
+        typer.Option("--restart", help="Begin anew instead of going on.", rich_help_panel=_WRITING),
+    ] = False
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Replace files that exist.", rich_help_panel=_WRITING),
+    ] = False
+
+    @property
+    def target(self) -> Path:
+        """Where the retrained model goes."""
+        return self.out or Path(f"{self.model.stem.removesuffix('.pruned')}.retrained.onnx")
+
+    @property
+    def folder(self) -> Path:
+        """Where checkpoints go."""
+        return self.run or self.target.with_name(f"{self.target.name}.run")
+
+    @property
+    def outputs(self) -> list[tuple[str, Path]]:
+        """Flag and path of every file that is written."""
+        wanted = (("-o", self.target), ("--report", self.report))
+        return [(flag, path) for flag, path in wanted if path is not None]
+
+
+def retrain(options: RetrainOptions) -> None:
+    """Train the weights that pruning left; what is zero stays exactly zero.
+
+    Example: onnx-relief retrain model.pruned.onnx --data train/ --epochs 10
+
+    Learns from labels, or from the dense model where there are none. Interrupted and started again
+    with the same words, it goes on where it was.
+    """
+    require_extra()
+    main = is_main_process()
+    speaker = Speaker(options, silent=not main)
+    if main:
+        _check_outputs(options)
+    plan = None if options.plan is None else read_plan(options.plan)
+    with speaker.progress() as progress:
+        job = _open(options)
+        if options.restart and main:
+            shutil.rmtree(options.folder, ignore_errors=True)
+        retrained = run(
+            job,
+            folder=options.folder,
+            plan=plan,
+            progress=progress,
+            on_epoch=lambda row: speaker.line(epoch_line(row, options.epochs)),
+        )
+        if not main:
+            return
+        report = account(job, retrained, plan=plan, progress=progress)
+        _write(options, retrained, report)
+    if options.run is None:
+        shutil.rmtree(options.folder, ignore_errors=True)
+    said = Group(
+        retrain_table(report, verbose=options.verbose),
+        Text(f"retrained model: {plain(str(options.target))}"),
+    )
+    speaker.result(said, to_json({**report.to_dict(), "written": str(options.target)}))
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that speaks and writes, of those that train together."""
+    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("RANK", "0") == "0"
+
+
+def check_folder(folder: Path, flag: str) -> None:
+    """Refuse a place for checkpoints that is something else already.
+
+    Raises:
+        OutputError: It is a file, or its parent is no folder.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{flag} {folder} is a file; name a folder")
+    if not folder.parent.is_dir():
+        raise OutputError(f"{flag} {folder}: there is no folder {folder.parent}; make it first")
+
+
+def _check_outputs(options: RetrainOptions) -> None:
+    if options.report is not None and options.report.suffix.lower() != ".json":
+        raise SettingsError(f"--report writes JSON, so {options.report} has to end in .json")
+    check_distinct([("MODEL", options.model), *options.outputs[1:]])
+    check_distinct([("--data", Path(options.data)), *options.outputs])
+    if options.teacher is not None:
+        check_distinct([("--teacher", options.teacher), *options.outputs])
+    for flag, path in options.outputs:
+        check_output(path, flag, force=options.force)
+    check_folder(options.folder, "--run")
+
+
+def _open(options: RetrainOptions) -> TrainingJob:
+    return open_training(
+        load(options.model),
+        TrainingSources(
+            data=options.data,
+            eval_data=options.eval_data,
+            samples=parse_samples(options.samples),
+            preprocess=preprocess_of(options),
+            strict=options.strict,
+        ),
+        options.train_settings(output=options.output),
+        teacher=None if options.teacher is None else load(options.teacher),
+        distil=bool(options.distill),
+        metric=options.metric,
+        output=options.output,
+        freeze=tuple(options.freeze or ()),
+        provider=options.provider,
+    )
+
+
+def _write(options: RetrainOptions, retrained: Retrained, report: RetrainReport) -> None:
+    try:
+        with (
+            staged_files(force=options.force) as files,
+            staged(retrained.document, options.target, force=options.force) as model,
+        ):
+            if options.report is not None:
+                text = f"{report.to_json()}\n".encode()
+                files.add(options.report, "--report", lambda file: file.write(text))
+            check_stopped()
+            with undisturbed():
+                model.commit()
+                files.commit()
+    finally:
+        remove_asides(path for _, path in options.outputs)

@@ -1,0 +1,110 @@
+"""One whole run of `retrain`, as the command line and the Python API share it."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from onnx_relief.graph.document import Document
+from onnx_relief.graph.mask import kept_elements
+from onnx_relief.job import versions
+from onnx_relief.judge import better
+from onnx_relief.pipeline import replay
+from onnx_relief.plan import PrunePlan
+from onnx_relief.report.retrained import RetrainReport
+from onnx_relief.results import Progress
+from onnx_relief.retraining import Kept, Retrained, retrain
+from onnx_relief.training import OnEpoch, TrainSettings
+from onnx_relief.training_job import TrainingJob
+
+_FEW_HELD = 0.001
+
+
+def mask_by_plan(document: Document, plan: PrunePlan) -> tuple[Document, Kept]:
+    """Return the document masked by a plan, and what stays of its tensors.
+
+    Raises:
+        SettingsError: The plan was made for another model.
+    """
+    pruned = replay(document, plan)
+    return pruned.document, kept_elements(pruned.survey, plan, pruned.flows)
+
+
+def run(
+    job: TrainingJob,
+    *,
+    folder: Path,
+    plan: PrunePlan | None = None,
+    progress: Progress | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> Retrained:
+    """Return the retrained model; arguments as `retraining.retrain`.
+
+    Raises:
+        ReliefError: As `retraining.retrain`.
+    """
+    document, kept = (job.document, None) if plan is None else mask_by_plan(job.document, plan)
+    return retrain(
+        document,
+        job.training,
+        job.settings,
+        validation=job.validation,
+        folder=folder,
+        kept=kept,
+        teacher=job.teacher,
+        freeze=job.freeze,
+        provider=job.provider,
+        progress=progress,
+        on_epoch=on_epoch,
+    )
+
+
+def account(
+    job: TrainingJob,
+    retrained: Retrained,
+    *,
+    plan: PrunePlan | None = None,
+    progress: Progress | None = None,
+) -> RetrainReport:
+    """Return what retraining came to, after judging the model before and after.
+
+    Raises:
+        SettingsError, DataError, ModelError: As `Judge.score`.
+    """
+    start = job.document if plan is None else mask_by_plan(job.document, plan)[0]
+    before = job.judge.score(start, progress=progress, stage="judging the model as it was")
+    after = job.judge.score(retrained.document, progress=progress)
+    report = RetrainReport(
+        versions=versions("torch", "onnx2fx", "lightning"),
+        settings=plain_train_settings(job.settings),
+        before=before,
+        after=after,
+        trained=retrained.trained,
+        weights=retrained.weights,
+        held=retrained.held,
+        differences=retrained.differences,
+        teacher=None if job.teacher is None else job.teacher.name,
+    )
+    return replace(report, advice=tuple(_advice(job, report)))
+
+
+def plain_train_settings(settings: TrainSettings) -> dict[str, Any]:
+    """Return what the user chose as plain data."""
+    return {field.name: getattr(settings, field.name) for field in fields(settings)}
+
+
+def _advice(job: TrainingJob, report: RetrainReport) -> list[str]:
+    advice = []
+    if job.judge.data is job.validation:
+        advice.append(
+            "This is the part of the training data that the best epoch was chosen by, so it "
+            "flatters a little; --eval-data gives an honest number"
+        )
+    elif job.judge.data is job.training:
+        advice.append("These are the samples it was trained on; --eval-data gives an honest number")
+    if report.held < _FEW_HELD * (report.held + report.weights):
+        advice.append("Next to no weight was zero, so nothing was held; prune the model first")
+    if better(report.after.metric, report.before.value, report.after.value):
+        advice.append("Training made it worse; try a lower --lr, more data or --distill")
+    return advice
