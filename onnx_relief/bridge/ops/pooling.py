@@ -67,7 +67,7 @@ class Windows:
     @property
     def is_plain(self) -> bool:
         """Whether torch pads just so itself."""
-        fits = all(2 * b <= k for b, k in zip(self.before, self.kernel, strict=True))
+        fits = all(0 <= 2 * b <= k for b, k in zip(self.before, self.kernel, strict=True))
         # Rounded down, the windows end where the pad ends or before.
         inside = all(r <= a for r, a in zip(self.reached, self.after, strict=True))
         return fits and inside and self.before == self.after
@@ -92,8 +92,8 @@ def windows(
         span = (kernel_shape[i] - 1) * gaps[i] + 1
         if auto_pad.startswith("SAME"):
             number = math.ceil(length / step)
-            total = max(0, (number - 1) * step + span - length)
-            before[i] = total // 2 if auto_pad == "SAME_UPPER" else total - total // 2
+            total = (number - 1) * step + span - length  # negative where steps leave a rest
+            before[i] = int((total if auto_pad == "SAME_UPPER" else total + 1) / 2)
             after[i] = total - before[i]
         else:
             room = length + before[i] + after[i] - span

@@ -151,7 +151,10 @@ def _with_region(axis: Axis, region: Sequence[float], chosen: list[int]) -> Axis
 
 
 def _positions(axis: Axis, transformation: str) -> Tensor:
-    """Return where the output positions lie in the input, in float32 as ONNX Runtime has them."""
+    """Return where the output positions lie in the input.
+
+    In float32 and in the order of ONNX Runtime: where a neighbour is picked, rounding decides.
+    """
     x = torch.arange(axis.wanted, dtype=torch.float32)
     scale = torch.tensor(axis.scale, dtype=torch.float32)
     half = (x + 0.5) / scale - 0.5
@@ -161,7 +164,7 @@ def _positions(axis: Axis, transformation: str) -> Tensor:
         return (x + 0.5) / scale
     if transformation == "align_corners":
         # Over the rounded length, as torch and ONNX Runtime; the ONNX reference does not round.
-        return x * ((axis.given - 1) / max(axis.wanted - 1, 1))
+        return x * (axis.given - 1) / max(axis.wanted - 1, 1)
     if transformation == "pytorch_half_pixel":
         return half if axis.wanted > 1 else 0 * x
     if transformation == "half_pixel_symmetric":
@@ -170,7 +173,7 @@ def _positions(axis: Axis, transformation: str) -> Tensor:
         last = axis.given - 1
         if axis.wanted == 1:
             return 0 * x + 0.5 * (axis.start + axis.end) * last
-        return axis.start * last + x * ((axis.end - axis.start) * last / (axis.wanted - 1))
+        return axis.start * last + x * (axis.end - axis.start) * last / (axis.wanted - 1)
     return half
 
 
