@@ -7,7 +7,7 @@ multiply. Integers carry no gradient, so nothing before them learns.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -18,11 +18,10 @@ from onnx_relief.bridge.ops.registry import Row, call
 _CONVOLUTIONS: Final[tuple[Callable[..., Tensor], ...]] = (F.conv1d, F.conv2d, F.conv3d)
 
 
-def conv_integer(
+def convolve(
     x: Tensor,
     w: Tensor,
-    x_zero: Tensor | None = None,
-    w_zero: Tensor | None = None,
+    bias: Tensor | None = None,
     *,
     auto_pad: str = "NOTSET",
     dilations: Sequence[int] | None = None,
@@ -31,13 +30,12 @@ def conv_integer(
     pads: Sequence[int] | None = None,
     strides: Sequence[int] | None = None,
 ) -> Tensor:
-    """Return the convolution of integers as int32.
+    """Return the convolution of floats.
 
     Args:
         x: Shape (batch, channels, ...).
         w: Shape (units, channels / group, ...).
-        x_zero: Zero point of `x`, which padding has.
-        w_zero: Zero point of `w`, or one for each unit.
+        bias: Shape (units,).
         auto_pad: NOTSET, VALID, SAME_UPPER or SAME_LOWER.
         dilations: Along each axis of the kernel.
         group: Groups of channels.
@@ -52,10 +50,27 @@ def conv_integer(
     if auto_pad != "NOTSET":
         around = _automatic(x.shape[2:], w.shape[2:], strides, dilations, auto_pad)
     pairs = [around[i + side] for i in reversed(range(rank)) for side in (0, rank)]
-    values, weights = _shifted(x, x_zero), _shifted(w, _each(w_zero, rank + 1))
-    convolve = _CONVOLUTIONS[rank - 1]
-    y = convolve(F.pad(values, pairs), weights, None, strides, 0, dilations, group)
-    return y.to(torch.int32)
+    return _CONVOLUTIONS[rank - 1](F.pad(x, pairs), w, bias, strides, 0, dilations, group)
+
+
+def conv_integer(
+    x: Tensor,
+    w: Tensor,
+    x_zero: Tensor | None = None,
+    w_zero: Tensor | None = None,
+    **geometry: Any,  # noqa: ANN401
+) -> Tensor:
+    """Return the convolution of integers as int32.
+
+    Args:
+        x: Shape (batch, channels, ...).
+        w: Shape (units, channels / group, ...).
+        x_zero: Zero point of `x`, which padding has.
+        w_zero: Zero point of `w`, or one for each unit.
+        geometry: As for `convolve`.
+    """
+    weights = _shifted(w, _each(w_zero, w.ndim - 1))
+    return convolve(_shifted(x, x_zero), weights, **geometry).to(torch.int32)
 
 
 def matmul_integer(
@@ -75,10 +90,10 @@ def qlinear_conv(
     y_scale: Tensor,
     y_zero: Tensor,
     bias: Tensor | None = None,
-    **geometry: object,
+    **geometry: Any,  # noqa: ANN401
 ) -> Tensor:
-    """Return the convolution of quantised tensors, quantised; arguments as in conv_integer."""
-    total = conv_integer(x, w, x_zero, w_zero, **geometry)  # type: ignore[arg-type]
+    """Return the convolution of quantised tensors, quantised; `geometry` as for `convolve`."""
+    total = conv_integer(x, w, x_zero, w_zero, **geometry)
     if bias is not None:
         total = total + bias.reshape(-1, *[1] * (x.ndim - 2))
     factor = x_scale * w_scale / y_scale
