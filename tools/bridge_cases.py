@@ -23,7 +23,7 @@ AS_RUNTIME: Final = {
     "test_resize_downsample_scales_cubic_align_corners",
     "test_resize_downsample_scales_linear_align_corners",
 }
-ROUNDING: Final = "rounding of float32"
+ROUNDING: Final = "rounding of the last digit"
 # Operators whose tests may fail for good.
 RANDOM: Final = {
     "Bernoulli",
@@ -173,6 +173,7 @@ def same(given: object, wanted: object, case: Case) -> str:
         return f"type {one.dtype}, wanted {other.dtype}"
     if other.dtype.kind in "OUS":
         return "" if (one == other).all() else "other texts"
+    precision = _precision(other.dtype)
     if other.dtype.kind == "V":  # bfloat16 and smaller
         one, other = one.astype(np.float32), other.astype(np.float32)
     if np.allclose(one, other, rtol=case.rtol, atol=case.atol, equal_nan=True):
@@ -180,4 +181,11 @@ def same(given: object, wanted: object, case: Case) -> str:
     wide = one.astype(np.float64), other.astype(np.float64)
     gap, size = np.max(np.abs(wide[0] - wide[1])), np.max(np.abs(wide[1]))
     reason = f"differs by up to {gap:.3g} of {size:.3g}"
-    return f"{ROUNDING}: {reason}" if gap <= size * np.finfo(np.float32).eps else reason
+    return f"{ROUNDING}: {reason}" if gap <= size * precision else reason
+
+
+def _precision(kind: np.dtype[Any]) -> float:
+    """Return the distance between 1 and the next number of a type; 0 for integers."""
+    if kind.name == "bfloat16":
+        return 2.0**-7
+    return float(np.finfo(kind).eps) if kind.kind == "f" else 0.0

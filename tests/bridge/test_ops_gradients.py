@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from bridged import gradients_are_right, node_model
+import torch
+from bridged import gradients_are_right, module_of, node_model
 from text_models import build
 
 
@@ -109,6 +110,16 @@ def test_gradients_agree_with_differences(name):
     options = {"outputs": 1, **options}
     names = [f"out{i}" for i in range(options.pop("outputs"))]
     assert gradients_are_right(node_model(op_type, feed, names, **options), feed)
+
+
+@pytest.mark.parametrize("op_type", ["LpPool", "GlobalLpPool", "ReduceL2"])
+def test_norm_of_zeros_has_a_finite_gradient(op_type):
+    options = {"kernel_shape": [2, 2]} if op_type == "LpPool" else {}
+    zeros = np.zeros((1, 1, 2, 2))
+    module = module_of(node_model(op_type, [zeros], ["y"], opset=18, **options))
+    x = torch.zeros(1, 1, 2, 2, dtype=torch.float64, requires_grad=True)
+    module(x).sum().backward()
+    assert x.grad.abs().sum() == 0
 
 
 def test_gradients_pass_through_bodies():

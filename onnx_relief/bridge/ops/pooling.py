@@ -198,8 +198,15 @@ def average_pool(x: Tensor, *, count_include_pad: int = 0, **options: Any) -> Te
 def lp_pool(x: Tensor, *, p: int = 2, **options: Any) -> Tensor:  # noqa: ANN401
     """Return the p-norm of every window."""
     found = windows(x, **options)
-    powers = functional.pad(x.abs() ** p, found.around(found.reached))
-    return _window_sums(powers, found) ** (1 / p)
+    total = _window_sums(functional.pad(x.abs() ** p, found.around(found.reached)), found)
+    # A root has no slope at 0; a window of zeros shall not make all gradients NaN.
+    return torch.where(total > 0, torch.where(total > 0, total, 1.0) ** (1 / p), 0.0)
+
+
+def global_lp_pool(x: Tensor, *, p: int = 2) -> Tensor:
+    """Return the p-norm of every picture."""
+    norm: Tensor = torch.linalg.vector_norm(x, p, tuple(range(2, x.ndim)), keepdim=True)
+    return norm
 
 
 def _window_sums(x: Tensor, found: Windows) -> Tensor:
@@ -242,5 +249,6 @@ HANDLERS: Final = (
     Row("MaxPool", 1, _max_pool_handler),
     Row("AveragePool", 1, call(average_pool)),
     Row("LpPool", 1, call(lp_pool)),
+    Row("GlobalLpPool", 1, call(global_lp_pool)),
     Row("MaxUnpool", 9, call(max_unpool)),
 )
