@@ -2,7 +2,7 @@
 
 >>> import onnx_relief as relief
 >>> [name for name in relief.__all__ if name.islower() and name.isalpha()]
-['compare', 'evaluate', 'inspect', 'prune']
+['compare', 'evaluate', 'inspect', 'iterate', 'prune', 'retrain']
 
 The names below are loaded when they are first used: importing the package itself loads neither
 ONNX nor a runtime.
@@ -22,23 +22,32 @@ if TYPE_CHECKING:
         OutputError,
         ReliefError,
         SettingsError,
+        TargetError,
         UnsupportedError,
     )
+    from onnx_relief.history import IterationRow
     from onnx_relief.inspection import inspect
+    from onnx_relief.iterate_api import iterate
+    from onnx_relief.iteration import Iterated
     from onnx_relief.plan import PrunePlan
     from onnx_relief.report.build import Report
     from onnx_relief.report.compared import Comparison
     from onnx_relief.report.inspected import Inspection
     from onnx_relief.result import Result
     from onnx_relief.results import Evaluation
+    from onnx_relief.training import EpochRow, TrainSettings
+    from onnx_relief.training_api import RetrainResult, from_torch, retrain, to_torch
 
     __version__: str
 
 _HOMES = {
     "Comparison": "report.compared",
     "DataError": "errors",
+    "EpochRow": "training",
     "Evaluation": "results",
     "Inspection": "report.inspected",
+    "Iterated": "iteration",
+    "IterationRow": "history",
     "ModelError": "errors",
     "OutputError": "errors",
     "Preprocess": "data",
@@ -46,19 +55,29 @@ _HOMES = {
     "ReliefError": "errors",
     "Report": "report.build",
     "Result": "result",
+    "RetrainResult": "training_api",
     "SettingsError": "errors",
+    "TargetError": "errors",
+    "TrainSettings": "training",
     "UnsupportedError": "errors",
     "compare": "api",
     "evaluate": "api",
+    "from_torch": "training_api",
     "inspect": "inspection",
+    "iterate": "iterate_api",
     "prune": "api",
+    "retrain": "training_api",
+    "to_torch": "training_api",
 }
 
 __all__ = [
     "Comparison",
     "DataError",
+    "EpochRow",
     "Evaluation",
     "Inspection",
+    "Iterated",
+    "IterationRow",
     "ModelError",
     "OutputError",
     "Preprocess",
@@ -66,13 +85,20 @@ __all__ = [
     "ReliefError",
     "Report",
     "Result",
+    "RetrainResult",
     "SettingsError",
+    "TargetError",
+    "TrainSettings",
     "UnsupportedError",
     "__version__",
     "compare",
     "evaluate",
+    "from_torch",
     "inspect",
+    "iterate",
     "prune",
+    "retrain",
+    "to_torch",
 ]
 
 

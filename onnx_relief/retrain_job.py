@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.mask import kept_elements
@@ -15,7 +14,7 @@ from onnx_relief.plan import PrunePlan
 from onnx_relief.report.retrained import RetrainReport
 from onnx_relief.results import Progress
 from onnx_relief.retraining import Kept, Retrained, retrain
-from onnx_relief.training import OnEpoch, TrainSettings
+from onnx_relief.training import OnEpoch, plain_train_settings
 from onnx_relief.training_job import TrainingJob
 
 _FEW_HELD = 0.001
@@ -87,11 +86,6 @@ def account(
         teacher=None if job.teacher is None else job.teacher.name,
     )
     return replace(report, advice=tuple(_advice(job, report)))
-
-
-def plain_train_settings(settings: TrainSettings) -> dict[str, Any]:
-    """Return what the user chose as plain data."""
-    return {field.name: getattr(settings, field.name) for field in fields(settings)}
 
 
 def _advice(job: TrainingJob, report: RetrainReport) -> list[str]:

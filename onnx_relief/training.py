@@ -6,9 +6,9 @@ No torch here: settings can be made, stored and compared where PyTorch is not in
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
 
 from onnx_relief.errors import SettingsError
 
@@ -183,6 +183,29 @@ def best_row(history: Iterable[EpochRow]) -> EpochRow | None:
         if best is None or row.better_than(best):
             best = row
     return best
+
+
+def train_settings(
+    chosen: Mapping[str, Any], *, output: str | None, distill: float | None
+) -> TrainSettings:
+    """Return settings from fields by name, as a caller from Python gives them.
+
+    Raises:
+        SettingsError: There is no such field, or a value makes no sense.
+    """
+    fields_given = {**chosen, "label_output": output}
+    if distill is not None:
+        fields_given["distill"] = distill
+    unknown = sorted(fields_given.keys() - TrainSettings.__dataclass_fields__.keys())
+    if unknown:
+        names = ", ".join(TrainSettings.__dataclass_fields__)
+        raise SettingsError(f"training has no setting {unknown[0]!r}; it takes {names}")
+    return TrainSettings(**fields_given)
+
+
+def plain_train_settings(settings: TrainSettings) -> dict[str, Any]:
+    """Return what the user chose as plain data."""
+    return {field.name: getattr(settings, field.name) for field in fields(settings)}
 
 
 def _check_choices(settings: TrainSettings) -> None:

@@ -14,13 +14,38 @@ from small_classifier_outside import outside_model
 from text_models import build, differences, random, run
 
 import onnx_relief as relief
-from onnx_relief.graph.origin import DIGEST_KEY, FILE_KEY
 from onnx_relief.graph.document import Document
+from onnx_relief.graph.origin import DIGEST_KEY, FILE_KEY
 
 PUBLIC = [
-    "Comparison", "DataError", "Evaluation", "Inspection", "ModelError", "OutputError",
-    "Preprocess", "PrunePlan", "ReliefError", "Report", "Result", "SettingsError",
-    "UnsupportedError", "__version__", "compare", "evaluate", "inspect", "prune",
+    "Comparison",
+    "DataError",
+    "EpochRow",
+    "Evaluation",
+    "Inspection",
+    "Iterated",
+    "IterationRow",
+    "ModelError",
+    "OutputError",
+    "Preprocess",
+    "PrunePlan",
+    "ReliefError",
+    "Report",
+    "Result",
+    "RetrainResult",
+    "SettingsError",
+    "TargetError",
+    "TrainSettings",
+    "UnsupportedError",
+    "__version__",
+    "compare",
+    "evaluate",
+    "from_torch",
+    "inspect",
+    "iterate",
+    "prune",
+    "retrain",
+    "to_torch",
 ]  # fmt: skip
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,24 +20,18 @@ from onnx_relief.commands.options import (
     preprocess_of,
 )
 from onnx_relief.commands.train_options import TrainOptions, parse_shares
-from onnx_relief.errors import SettingsError, TargetError
+from onnx_relief.errors import TargetError
 from onnx_relief.files import check_distinct, check_output
-from onnx_relief.graph.document import input_specs, load
 from onnx_relief.graph.save import save
-from onnx_relief.history import IterateSettings
+from onnx_relief.iterate_api import iterate as run_iterations
 from onnx_relief.iteration import Iterated
-from onnx_relief.iteration import iterate as run_iterations
-from onnx_relief.job import choose_member
 from onnx_relief.report.build import as_plain, to_json
 from onnx_relief.report.iterated import iteration_line, iterations_table
 from onnx_relief.report.retrained import epoch_line
 from onnx_relief.report.table import sentences
 from onnx_relief.report.text import plain
-from onnx_relief.retrain_job import plain_train_settings
 from onnx_relief.retraining import require_extra
-from onnx_relief.run_folder import RunFolder
-from onnx_relief.settings import Estimator, Granularity, Settings
-from onnx_relief.training_job import TrainingJob, TrainingSources, open_training
+from onnx_relief.settings import Estimator, Granularity
 
 _DATA = "Data"
 _CHOOSING = "What is pruned, and how much"
@@ -174,36 +167,14 @@ class IterateOptions(TrainOptions, PrepareOptions, JudgeOptions, SpeakOptions):
     ] = False
 
     @property
-    def folder(self) -> RunFolder:
+    def folder(self) -> Path:
         """Where everything goes."""
-        return RunFolder(self.run or Path(f"{self.model.stem}.iterate"))
+        return self.run or Path(f"{self.model.stem}.iterate")
 
     @property
     def target(self) -> Path:
         """Where the model goes that is kept."""
-        return self.out or self.folder.path / "best.onnx"
-
-    @property
-    def settings(self) -> IterateSettings:
-        """The choices as the method knows them."""
-        return IterateSettings(
-            prune=Settings(
-                estimator=choose_member("--estimator", Estimator, self.estimator),
-                granularity=choose_member("--granularity", Granularity, self.granularity),
-                only=tuple(self.only or ()),
-                skip=tuple(self.skip or ()),
-                samples=parse_samples(self.calibration_samples),
-                provider=self.provider,
-            ),
-            train=self.train_settings(output=self.output),
-            iterations=self.iterations,
-            alphas=parse_shares(self.alpha, "--alpha"),
-            alphas_conv=parse_shares(self.alpha_conv, "--alpha-conv"),
-            alphas_fc=parse_shares(self.alpha_fc, "--alpha-fc"),
-            until_sparsity=self.until_sparsity,
-            until_params=self.until_params,
-            max_drop=self.max_drop,
-        )
+        return self.out or self.folder / "best.onnx"
 
 
 def iterate(options: IterateOptions) -> None:
@@ -216,23 +187,18 @@ def iterate(options: IterateOptions) -> None:
     """
     require_extra()
     speaker = Speaker(options)
-    settings = options.settings
-    _check(options, settings)
+    training = options.train_settings(output=options.output)
+    _check(options)
     with speaker.progress() as progress:
-        job = _open(options, settings)
-        folder = options.folder
-        if options.restart:
-            folder.restart()
-        folder.begin(_said(options, settings, job))
         found = run_iterations(
-            job,
-            settings,
-            folder,
-            calibration=job.training,
-            rewind_to=None if options.rewind_to is None else load(options.rewind_to),
+            options.model,
+            options.data,
+            options.folder,
+            **_choices(options),
             progress=progress,
-            on_epoch=lambda row: speaker.line(f"  {epoch_line(row, settings.train.epochs)}"),
+            on_epoch=lambda row: speaker.line(f"  {epoch_line(row, options.epochs)}"),
             on_iteration=lambda row: speaker.line(iteration_line(row)),
+            **{k: v for k, v in vars(training).items() if k not in ("label_output", "distill")},
         )
         save(found.document, options.target, force=options.force or options.out is None)
     _tell(speaker, options, found)
@@ -249,7 +215,7 @@ def _tell(speaker: Speaker, options: IterateOptions, found: Iterated) -> None:
         iterations_table(found.rows, found.best, found.unit),
         *sentences((f"Stopped because {found.reason}", f"{found.metric}, judged on {found.data}")),
         Text(f"model of iteration {found.best.iteration}: {plain(str(options.target))}"),
-        Text(f"all iterations, history.csv and curve.svg: {plain(str(options.folder.path))}"),
+        Text(f"all iterations, history.csv and curve.svg: {plain(str(options.folder))}"),
     )
     told = {
         "format": "onnx-relief iterations 1",
@@ -260,17 +226,33 @@ def _tell(speaker: Speaker, options: IterateOptions, found: Iterated) -> None:
         "met": found.met,
         "reason": found.reason,
         "written": str(options.target),
-        "run": str(options.folder.path),
+        "run": str(options.folder),
     }
     speaker.result(table, to_json(told))
 
 
-def _check(options: IterateOptions, settings: IterateSettings) -> None:
-    if settings.train.devices > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise SettingsError(
-            "iterate trains in one process; leave --devices out, or alternate `prune` and "
-            "`retrain --devices` yourself"
-        )
+def _choices(options: IterateOptions) -> dict[str, Any]:
+    """Return what `iterate` takes besides data and training."""
+    same = (
+        *("iterations", "until_sparsity", "until_params", "max_drop", "estimator", "granularity"),
+        *("rewind_to", "teacher", "distill", "eval_data", "metric", "output", "provider"),
+        *("strict", "restart"),
+    )
+    return {
+        **{name: getattr(options, name) for name in same},
+        "alpha": parse_shares(options.alpha, "--alpha"),
+        "alpha_conv": parse_shares(options.alpha_conv, "--alpha-conv"),
+        "alpha_fc": parse_shares(options.alpha_fc, "--alpha-fc"),
+        "only": tuple(options.only or ()),
+        "skip": tuple(options.skip or ()),
+        "samples": parse_samples(options.samples),
+        "calibration_samples": parse_samples(options.calibration_samples),
+        "freeze": tuple(options.freeze or ()),
+        "preprocess": preprocess_of(options),
+    }
+
+
+def _check(options: IterateOptions) -> None:
     inputs = [("MODEL", options.model), ("--data", Path(options.data))]
     inputs += [("--rewind-to", options.rewind_to)] if options.rewind_to else []
     inputs += [("--teacher", options.teacher)] if options.teacher else []
@@ -278,43 +260,3 @@ def _check(options: IterateOptions, settings: IterateSettings) -> None:
         check_distinct([named, ("-o", options.target)])
     if options.out is not None:
         check_output(options.out, "-o", force=options.force)
-
-
-def _open(options: IterateOptions, settings: IterateSettings) -> TrainingJob:
-    document = load(options.model)
-    return open_training(
-        document,
-        TrainingSources(
-            data=options.data,
-            eval_data=options.eval_data,
-            samples=parse_samples(options.samples),
-            preprocess=preprocess_of(options),
-            strict=options.strict,
-        ),
-        settings.train,
-        teacher=None if options.teacher is None else load(options.teacher),
-        dense=document,
-        distil=bool(options.distill),
-        metric=options.metric,
-        output=options.output,
-        freeze=tuple(options.freeze or ()),
-        provider=options.provider,
-    )
-
-
-def _said(options: IterateOptions, settings: IterateSettings, job: TrainingJob) -> dict[str, Any]:
-    """Return what makes this run what it is; where to stop may change from start to start."""
-    prune = {key: str(value) for key, value in asdict(settings.prune).items()}
-    train = plain_train_settings(settings.train)
-    return {
-        "model": str(options.model),
-        "data": job.training.description,
-        "eval_data": job.judge.data.description,
-        "inputs": [spec.name for spec in input_specs(job.document.proto)],
-        "teacher": None if job.teacher is None else job.teacher.name,
-        "rewind_to": None if options.rewind_to is None else str(options.rewind_to),
-        "metric": options.metric,
-        "alpha": [options.alpha, options.alpha_conv, options.alpha_fc],
-        **{f"prune {key}": value for key, value in prune.items()},
-        **{f"train {key}": value for key, value in train.items()},
-    }

@@ -1,0 +1,183 @@
+"""`iterate` for Python and for the command line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from onnx_relief.data import Preprocess
+from onnx_relief.errors import SettingsError
+from onnx_relief.graph.document import load
+from onnx_relief.history import IterateSettings, IterationRow
+from onnx_relief.inspection import Model
+from onnx_relief.iteration import Iterated
+from onnx_relief.iteration import iterate as run_iterations
+from onnx_relief.job import choose_member
+from onnx_relief.results import Progress
+from onnx_relief.retraining import require_extra
+from onnx_relief.run_folder import RunFolder
+from onnx_relief.settings import Estimator, Granularity, Settings
+from onnx_relief.training import OnEpoch, plain_train_settings, train_settings
+from onnx_relief.training_job import TrainingJob, TrainingSources, open_training
+
+Alpha = float | Sequence[float]
+
+
+def iterate(
+    model: Model,
+    data: object,
+    folder: str | os.PathLike[str],
+    *,
+    iterations: int = 10,
+    alpha: Alpha = 0.95,
+    alpha_conv: Alpha = (),
+    alpha_fc: Alpha = (),
+    estimator: str = Estimator.PAPER.value,
+    granularity: str = Granularity.KERNEL.value,
+    only: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    rewind_to: Model | None = None,
+    until_sparsity: float | None = None,
+    until_params: int | None = None,
+    max_drop: float | None = None,
+    teacher: Model | None = None,
+    distill: float | None = None,
+    eval_data: object | None = None,
+    samples: int | None = None,
+    calibration_samples: int | None = 1000,
+    metric: str | None = None,
+    output: str | None = None,
+    freeze: Sequence[str] = (),
+    provider: str = "auto",
+    preprocess: Preprocess | None = None,
+    strict: bool = False,
+    restart: bool = False,
+    progress: Progress | None = None,
+    on_epoch: OnEpoch | None = None,
+    on_iteration: Callable[[IterationRow], None] | None = None,
+    **training: Any,  # noqa: ANN401 - the fields of TrainSettings
+) -> Iterated:
+    """Prune and retrain in turns; masks only grow.
+
+    Args:
+        model: Path of an ONNX file, or a model in memory: the dense model. It is not changed.
+        data: Training data of any form that `prune` takes; activity is measured on it, too.
+        folder: Where every iteration is kept; started again there, the run goes on.
+        iterations: At most so many.
+        alpha: Share of each unit's signal to keep: one number, or one for each iteration.
+        alpha_conv: The same for convolutions; empty for `alpha`.
+        alpha_fc: The same for everything else; empty for `alpha`.
+        estimator: As `prune` takes it.
+        granularity: As `prune` takes it.
+        only: As `prune` takes it.
+        skip: As `prune` takes it.
+        rewind_to: A model whose weights the surviving ones go back to before each retraining.
+        until_sparsity: Stop once so many percent of the layers' weights are zero.
+        until_params: Stop once so few parameters are not zero.
+        max_drop: Stop once the metric is so much worse than the dense model's.
+        teacher: A model whose outputs to follow; without labels by default the dense model.
+        distill: Share of the teacher in the loss beside labels, 0 to 1.
+        eval_data: What the models are judged on; by default the part that is split off `data`.
+        samples: At most so many samples of `data` to train on; None for all.
+        calibration_samples: Samples that activity is measured on; None for all.
+        metric: As `prune` takes it.
+        output: The output that labels and metric belong to.
+        freeze: Patterns of weights that stay as they are.
+        provider: Execution provider of ONNX Runtime.
+        preprocess: How samples become what the model takes.
+        strict: Whether a broken picture is an error.
+        restart: Whether to begin anew instead of going on.
+        progress: Called with (stage, done, total or None).
+        on_epoch: Called with an `EpochRow` after each epoch.
+        on_iteration: Called with an `IterationRow` after each iteration.
+        training: Fields of `TrainSettings`, for each iteration.
+
+    Raises:
+        ReliefError: One sentence that says what, where, and what to do. A target that was not
+            reached is no error here: see `Iterated.met`.
+    """
+    require_extra()
+    settings = IterateSettings(
+        prune=Settings(
+            estimator=choose_member("estimator", Estimator, estimator),
+            granularity=choose_member("granularity", Granularity, granularity),
+            only=tuple(only),
+            skip=tuple(skip),
+            samples=calibration_samples,
+            provider=provider,
+        ),
+        train=train_settings(training, output=output, distill=distill),
+        iterations=iterations,
+        alphas=_each(alpha),
+        alphas_conv=_each(alpha_conv),
+        alphas_fc=_each(alpha_fc),
+        until_sparsity=until_sparsity,
+        until_params=until_params,
+        max_drop=max_drop,
+    )
+    _refuse_processes(settings)
+    dense = load(model)
+    sources = TrainingSources(
+        data=data,
+        eval_data=eval_data,
+        samples=samples,
+        preprocess=preprocess or Preprocess(),
+        strict=strict,
+    )
+    job = open_training(
+        dense,
+        sources,
+        settings.train,
+        teacher=None if teacher is None else load(teacher),
+        dense=dense,
+        distil=bool(distill),
+        metric=metric,
+        output=output,
+        freeze=tuple(freeze),
+        provider=provider,
+    )
+    place = RunFolder(Path(folder))
+    if restart:
+        place.restart()
+    place.begin(_said(job, settings, rewinds=rewind_to is not None))
+    return run_iterations(
+        job,
+        settings,
+        place,
+        calibration=job.training,
+        rewind_to=None if rewind_to is None else load(rewind_to),
+        progress=progress,
+        on_epoch=on_epoch,
+        on_iteration=on_iteration,
+    )
+
+
+def _refuse_processes(settings: IterateSettings) -> None:
+    if settings.train.devices > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise SettingsError(
+            "iterate trains in one process; leave --devices out, or take turns with `prune` and "
+            "`retrain --devices` yourself"
+        )
+
+
+def _each(alpha: Alpha) -> tuple[float, ...]:
+    return (float(alpha),) if isinstance(alpha, float | int) else tuple(map(float, alpha))
+
+
+def _said(job: TrainingJob, settings: IterateSettings, *, rewinds: bool) -> dict[str, Any]:
+    """Return what makes a run what it is; where to stop may change from start to start."""
+    prune = {key: str(value) for key, value in asdict(settings.prune).items()}
+    return {
+        "model": job.document.name,
+        "data": job.training.description,
+        "eval_data": job.judge.data.description,
+        "teacher": None if job.teacher is None else job.teacher.name,
+        "metric": [job.judge.metric, job.judge.output],
+        "rewinds": rewinds,
+        "alpha": [settings.alphas, settings.alphas_conv, settings.alphas_fc],
+        **{f"prune {key}": value for key, value in prune.items()},
+        **{f"train {k}": v for k, v in plain_train_settings(settings.train).items()},
+    }
