@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,12 +17,14 @@ import numpy as np
 from numpy.lib import format as npy
 
 from onnx_relief.data.arrays import ArraySamples, Column, NpyColumn, NpzColumn, npy_column
-from onnx_relief.data.batch import Batch, Dataset, Rows
+from onnx_relief.data.batch import Array, Batch, Dataset, Rows
 from onnx_relief.data.samples import SampleSource
 from onnx_relief.errors import DataError, OutputError
 
 _SPLIT, _ORDER = 1, 2  # what a random number is for, so that no two uses share one
 _CHUNK_BYTES = 1 << 22
+_MAPPED_BYTES = 1 << 28
+_FAULT_BYTES = 1 << 16  # what Linux maps around a byte that is read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,6 +211,18 @@ class _Unpacked(NpyColumn):
     """An array in a temporary folder, which lives as long as one of its arrays is in use."""
 
     folder: _Folder
+
+    def read(self, chunks: Sequence[Rows]) -> Generator[Array, None, None]:
+        """Yield a copy of the rows of each chunk."""
+        left = 0
+        for rows in chunks:
+            if left <= 0:
+                # Pages that were read count as memory until the file is mapped anew.
+                mapped = np.asarray(np.load(self.path, mmap_mode="r", allow_pickle=False))
+                left = _MAPPED_BYTES
+            block: Array = mapped[rows]
+            left -= len(rows) * max(_FAULT_BYTES, self.header.row_bytes)
+            yield block
 
 
 class _Folder:

@@ -15,7 +15,9 @@ from torch import Tensor
 from onnx_relief.bridge.train.augment import Augmentation
 from onnx_relief.bridge.train.teacher import Teacher
 from onnx_relief.data import Batch, Dataset
+from onnx_relief.data.arrays import ArraySamples
 from onnx_relief.data.batch import Array, Rows
+from onnx_relief.data.samples import SampleSource
 from onnx_relief.data.shuffle import StepPlan, epoch_batches
 from onnx_relief.errors import DataError
 
@@ -140,7 +142,8 @@ class TrainingWalk:
     def __iter__(self) -> Iterator[Step]:
         epoch, rank = self.place()
         found = epoch_batches(self.data, self.plan, seed=self.seed, epoch=epoch, rank=rank)
-        return iter(Ahead(self._step(rows, batch, epoch) for rows, batch in found))
+        steps = (self._step(rows, batch, epoch) for rows, batch in found)
+        return _ahead_if_slow(steps, self.data, self.teacher)
 
     def _step(self, rows: Rows, batch: Batch, epoch: int) -> Step:
         if self.augment is not None:
@@ -171,9 +174,15 @@ class ValidationWalk:
         # Where there is not one sample for each process, all of them look at everything.
         rows = self.data.rows if self.data.size < world else self.data.rows[rank::world]
         batches = replace(self.data, rows=rows).batches(self.batch_size)
-        return iter(
-            Ahead(_checked_step(batch, self.data, self.teacher, self.check) for batch in batches)
-        )
+        steps = (_checked_step(batch, self.data, self.teacher, self.check) for batch in batches)
+        return _ahead_if_slow(steps, self.data, self.teacher)
+
+
+def _ahead_if_slow(steps: Iterator[Step], data: Dataset, teacher: Teacher | None) -> Iterator[Step]:
+    """Return the steps, made ahead where that takes longer than two threads disturb each other."""
+    source = data.source
+    quick = isinstance(source, SampleSource) and isinstance(source.raw, ArraySamples)
+    return steps if quick and teacher is None else iter(Ahead(steps))
 
 
 def _checked_step(

@@ -13,6 +13,7 @@ from torch import Tensor, distributed
 
 from onnx_relief.bridge.train.checkpoints import Checkpoints
 from onnx_relief.bridge.train.trainee import Trainee
+from onnx_relief.data.shuffle import StepPlan
 from onnx_relief.errors import SettingsError
 from onnx_relief.training import EpochRow, OnEpoch, TrainSettings, best_row
 
@@ -32,30 +33,32 @@ class Course(lightning.Callback):
         history: list[EpochRow],
         checkpoints: Checkpoints,
         settings: TrainSettings,
+        plan: StepPlan,
         tick: Callable[[int], None],
         on_epoch: OnEpoch | None,
     ) -> None:
         self.history = history
         self._checkpoints = checkpoints
         self._settings = settings
+        self._accumulate = plan.accumulate
         self._tick = tick
         self._on_epoch = on_epoch
         self._began = monotonic()
         self._checked = 0
         self._stepped = 0
 
-    def on_train_epoch_start(self, trainer: lightning.Trainer, _trainee: Any) -> None:  # noqa: ANN401
+    def on_train_epoch_start(self, _trainer: lightning.Trainer, trainee: Any) -> None:  # noqa: ANN401
         """Begin to count."""
-        self._began, self._checked, self._stepped = monotonic(), 0, trainer.global_step
+        self._began, self._checked, self._stepped = monotonic(), 0, trainee.step
 
     def on_train_batch_end(self, trainer: lightning.Trainer, trainee: Any, *_: Any) -> None:  # noqa: ANN401
         """Look at the loss, and say how far the work has come."""
         cheap = trainer.world_size == 1 and trainee.device.type == "cpu"
         if cheap or len(trainee.losses) - self._checked >= _LOOK_AT:
             self._look(trainer, trainee)
-        if trainer.global_step > self._stepped:
-            self._tick(trainer.global_step - self._stepped)
-            self._stepped = trainer.global_step
+        if trainee.step > self._stepped:
+            self._tick(trainee.step - self._stepped)
+            self._stepped = trainee.step
 
     def on_validation_start(self, trainer: lightning.Trainer, trainee: Any) -> None:  # noqa: ANN401
         """Judge the same model in every process."""
@@ -91,7 +94,7 @@ class Course(lightning.Callback):
             bad = _reduced(trainer, bad.to(torch.float32)) > 0
         if bool(bad.any()):
             place = self._checked + int(bad.nonzero()[0, 0])
-            raise self._diverged(trainee.epoch, place // trainer.accumulate_grad_batches + 1)
+            raise self._diverged(trainee.epoch, place // self._accumulate + 1)
         self._checked += len(new)
 
     def _check_weights(self, trainee: Trainee) -> None:

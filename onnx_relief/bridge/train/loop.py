@@ -166,7 +166,7 @@ def _fit(
         task.module.hold_masks,
         task.objective,
         settings,
-        steps=plan.steps,
+        plan=plan,
         first_epoch=done,
         state=state,
     )
@@ -174,7 +174,7 @@ def _fit(
         progress if task.world.is_main else None, "training", settings.epochs * plan.steps
     )
     tick(done * plan.steps)
-    course = Course(history, checkpoints, settings, tick, on_epoch)
+    course = Course(history, checkpoints, settings, plan, tick, on_epoch)
     with _quiet():
         trainer = _trainer(task, course, settings.epochs - done)
 
@@ -229,8 +229,6 @@ def _trainer(task: _Task, course: Course, epochs: int) -> lightning.Trainer:
         strategy=strategy,
         precision=precision,
         max_epochs=epochs,
-        accumulate_grad_batches=task.plan.accumulate,
-        gradient_clip_val=settings.clip,
         callbacks=[course],
         logger=False,
         enable_checkpointing=False,

@@ -189,7 +189,7 @@ def test_weights_that_overflow_in_the_last_step_are_not_kept(tmp_path):
     assert not (tmp_path / "last.ckpt").exists()
 
 
-def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
+def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path):
     resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     kept = {}
@@ -231,7 +231,7 @@ def test_a_label_without_a_class_in_a_late_feed_is_refused(tmp_path):
 
 def test_a_single_class_is_refused(tmp_path):
     arrays = nets.arrays() | {"labels": np.ones(200, np.int64)}
-    with pytest.raises(DataError, match="have label 1.*--teacher"):
+    with pytest.raises(DataError, match=r"have label 1.*--teacher"):
         train(nets.mlp(), open_data(arrays, nets.specs("N", 8)), QUICK, folder=tmp_path)
 
 

@@ -80,7 +80,7 @@ def test_killed_at_once_and_started_again_ends_the_same(tmp_path, alone):
 
 
 def test_batches_that_cannot_be_shared_are_refused(monkeypatch):
-    with pytest.raises(SettingsError, match="--batch-size 9 .* --devices 2"):
+    with pytest.raises(SettingsError, match=r"--batch-size 9 .* --devices 2"):
         TrainSettings(batch_size=9, devices=2)
     for name, value in (("WORLD_SIZE", "2"), ("LOCAL_WORLD_SIZE", "2"), ("RANK", "1")):
         monkeypatch.setenv(name, value)
