@@ -67,3 +67,11 @@ def test_a_slope_for_each_channel(opset):
 def test_opset_1_has_shorter_constants():
     (y,) = through_torch(node_model("Selu", [EDGES], ["y"], opset=1), [EDGES])
     assert y[0, 1] == pytest.approx(0.5 * 1.0507, abs=1e-7)
+
+
+def test_a_gate_is_a_swish():
+    feed = [random(3, 4, dtype=np.float64), random(3, 4, seed=1, dtype=np.float64)]
+    model = node_model("SwiGLU", feed, ["y"], opset=28, alpha=2.0)
+    (y,) = through_torch(model, feed)
+    np.testing.assert_allclose(y, feed[0] / (1 + np.exp(-2 * feed[0])) * feed[1])
+    assert gradients_are_right(model, feed)

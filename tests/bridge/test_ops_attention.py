@@ -113,3 +113,23 @@ def test_rotary_embedding():
     wide, single = rotary(np.float64), rotary(np.float32)
     assert gradients_are_right(node_model("RotaryEmbedding", wide, ["y"], opset=23), wide)
     assert_agree(node_model("RotaryEmbedding", single, ["y"], opset=23), single)
+
+
+@pytest.mark.parametrize("rule", ["linear", "gated", "delta", "gated_delta"])
+@pytest.mark.parametrize("past", [True, False])
+def test_linear_attention(rule, past):
+    def array(*shape, seed=0):
+        return 0.3 * random(2, *shape, seed=seed, dtype=np.float64)
+
+    feed = [array(3, 8), array(3, 4, seed=1), array(3, 6, seed=2), None, None, None]
+    feed[3] = array(2, 2, 3, seed=3) if past else None
+    feed[4] = array(3, 4, seed=4) if "gated" in rule else None
+    feed[5] = array(3, 1, seed=5) if "delta" in rule else None
+    attributes = {"q_num_heads": 4, "kv_num_heads": 2, "update_rule": rule}
+    model = node_model("LinearAttention", feed, ["y", "state"], opset=27, **attributes)
+    present = [a for a in feed if a is not None]
+    names = [value.name for value in model.graph.input]
+    wanted = ReferenceEvaluator(model).run(None, dict(zip(names, present, strict=True)))
+    for one, other in zip(through_torch(model, feed), wanted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    assert gradients_are_right(model, feed)

@@ -19,6 +19,11 @@ def swish(x: Tensor, *, alpha: float = 1.0) -> Tensor:
     return x * torch.sigmoid(alpha * x)
 
 
+def swiglu(a: Tensor, b: Tensor, *, alpha: float = 1.0) -> Tensor:
+    """Return swish of the gate `a` times `b`, of the same shape."""
+    return swish(a, alpha=alpha) * b
+
+
 def selu(
     x: Tensor,
     *,
@@ -56,6 +61,7 @@ def prelu_1(x: Tensor, slope: Tensor, *, consumed_inputs: Sequence[int] = ()) ->
 
 HANDLERS: tuple[Row, ...] = (
     Row("Swish", 1, call(swish)),
+    Row("SwiGLU", 1, call(swiglu)),
     Row("Selu", 6, call(selu)),
     Row("Selu", 1, call(selu, **{"alpha": 1.6732, "gamma": 1.0507})),
     Row("PRelu", 7, call(prelu)),
