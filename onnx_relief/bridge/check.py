@@ -5,7 +5,7 @@ Where they differ, the first node that does is named.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from onnx_relief.bridge.module import OnnxModule
 from onnx_relief.errors import ReliefError, UnsupportedError
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.lift import Lifted, lift_constants
+from onnx_relief.graph.views import Constants
 from onnx_relief.graph.walk import node_key
 from onnx_relief.runtime import open_session
 
@@ -29,9 +30,9 @@ TOLERANCE: Mapping[str, float] = {
     "float16": 3e-2,
     "bfloat16": 1e-1,
 }
-"""Largest difference that two ways of computing a model may show, by the element type of an output:
-of an element to the largest magnitude in its output. It is the room that rounding needs after some
-fifty layers; a wrong operator misses it by far."""
+"""Largest difference that two ways of computing a model may show, by the narrowest element type of
+its output and its weights: of an element to the largest magnitude in its output. It is the room
+that rounding needs after some fifty layers; a wrong operator misses it by far."""
 
 _SMALLEST = 1e-3
 """Outputs that are smaller everywhere are compared as if their largest magnitude were this: what is
@@ -62,7 +63,8 @@ def check(
     expected = open_session(document, provider=provider).run(feed)
     found = _outputs(module, feed, document)
     gaps = {name: gap(expected[name], found[name]) for name in module.outputs}
-    wrong = [name for name in module.outputs if not gaps[name] <= _allowed(expected[name])]
+    stored = _types(module, document)
+    wrong = [name for name in module.outputs if not gaps[name] <= _allowed(expected[name], stored)]
     if wrong:
         raise UnsupportedError(
             f"{document.name} cannot be trained: output {wrong[0]!r} of the torch module differs "
@@ -92,10 +94,19 @@ def gap(expected: object, found: object) -> float:
     return difference / largest if np.isfinite(difference) else float("inf")
 
 
-def _allowed(expected: object) -> float:
+def _allowed(expected: object, stored: Collection[str] = ()) -> float:
+    """Return how far an output may be off, where weights are stored in the types `stored`."""
     if isinstance(expected, np.ndarray) and not _is_float(expected):
         return 1 - _SAME_DECISIONS
-    return TOLERANCE.get(str(getattr(expected, "dtype", "")), TOLERANCE["float32"])
+    types = (str(getattr(expected, "dtype", "")), *stored)
+    return max(TOLERANCE.get(name, 0.0) for name in types) or TOLERANCE["float32"]
+
+
+def _types(module: OnnxModule, document: Document) -> set[str]:
+    """Return the types that the file stores the module's tensors in."""
+    constants = Constants(document)
+    homes = [home for home in module.homes.values() if home in constants]
+    return {constants.shape_and_type(home)[1].name for home in homes}
 
 
 def _is_float(array: Array) -> bool:

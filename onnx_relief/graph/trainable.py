@@ -7,12 +7,12 @@ position grids and anchors are not.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import onnx
 
 from onnx_relief.graph.lift import Lifted
-from onnx_relief.graph.walk import STANDARD, Scope
+from onnx_relief.graph.walk import STANDARD, Scope, Use, subgraphs
 
 # What a node learns, by operator: the inputs that hold it.
 _LEARNED: dict[str, tuple[int, ...]] = {
@@ -34,7 +34,9 @@ _LEARNED: dict[str, tuple[int, ...]] = {
     "Gather": (0,),
     "GatherElements": (0,),
 }
-# Elementwise operators: a vector with one entry per channel is a bias or a scale.
+_LAYERS = ("Conv", "Gemm", "ConvTranspose", "MatMul", "LSTM", "GRU", "RNN")
+# Elementwise operators: after a layer, a vector with one entry per channel is a bias or a scale.
+# Before the first layer it is the mean or the deviation that inputs are normalised by.
 _ELEMENTWISE = ("Add", "Sub", "Mul", "Div")
 # What a weight may pass through on its way to the node that learns it.
 _PASSING = frozenset(
@@ -48,37 +50,56 @@ _PASSING = frozenset(
 def trainable_names(lifted: Lifted) -> tuple[str, ...]:
     """Return the names of the lifted initializers that are weights, in the order of the file."""
     main = lifted.model.scopes[0]
-    widths = _channel_counts(lifted)
+    graph = _Graph(_channel_counts(lifted), _names_after_layers(lifted))
     sizes = {tensor.name: tuple(tensor.dims) for tensor in lifted.proto.graph.initializer}
-    return tuple(
-        name
-        for name in lifted.names
-        if _is_learned(main, name, lambda shape: _is_vector_of(shape, widths), sizes[name])
-    )
+    return tuple(name for name in lifted.names if graph.learns(main, name, sizes[name]))
 
 
-def _is_learned(
-    scope: Scope, name: str, is_vector: Callable[[tuple[int, ...]], bool], shape: tuple[int, ...]
-) -> bool:
-    for use in scope.uses.get(name, ()):
-        node = use.node
-        if node is None or node.domain not in (*STANDARD, "com.microsoft"):
-            continue
+@dataclass(frozen=True)
+class _Graph:
+    """What has to be known of the whole model to judge one constant.
+
+    Attributes:
+        widths: Sizes of the axes of layers' weights.
+        after_layers: Tensors that some layer has a part in.
+    """
+
+    widths: set[int]
+    after_layers: set[str]
+
+    def learns(self, scope: Scope, name: str, shape: tuple[int, ...]) -> bool:
+        """Whether something that reads the constant, perhaps through other operators, learns it."""
+        return any(
+            use.node is not None and self._use_learns(use, use.node, shape)
+            for use in scope.uses.get(name, ())
+        )
+
+    def _use_learns(self, use: Use, node: onnx.NodeProto, shape: tuple[int, ...]) -> bool:
+        if node.domain not in (*STANDARD, "com.microsoft"):
+            return False
         if use.index in _LEARNED.get(node.op_type, ()):
             return True
-        moves = any(use.scope.changes(other) for other in node.input)
-        if moves and node.op_type in _ELEMENTWISE and is_vector(shape):
-            return True
-        if moves or node.op_type not in _PASSING:
-            continue
-        if any(_is_learned(use.scope, out, is_vector, shape) for out in node.output if out):
-            return True
-    return False
+        if any(map(use.scope.changes, node.input)):
+            after = not self.after_layers.isdisjoint(node.input)
+            return after and node.op_type in _ELEMENTWISE and self._is_per_channel(shape)
+        if node.op_type not in _PASSING:
+            return False
+        return any(self.learns(use.scope, output, shape) for output in node.output if output)
+
+    def _is_per_channel(self, shape: tuple[int, ...]) -> bool:
+        long = [size for size in shape if size != 1]
+        return len(long) == 1 and long[0] in self.widths
 
 
-def _is_vector_of(shape: tuple[int, ...], widths: set[int]) -> bool:
-    long = [size for size in shape if size != 1]
-    return len(long) == 1 and long[0] in widths
+def _names_after_layers(lifted: Lifted) -> set[str]:
+    """Return the names of tensors that a layer has a part in; bodies count by their node."""
+    found: set[str] = set()
+    for scope in lifted.model.scopes:
+        for node in scope.graph.node:
+            inside = any(True for _ in subgraphs(node))
+            if inside or node.op_type in _LAYERS or not found.isdisjoint(node.input):
+                found.update(node.output)
+    return found
 
 
 def _channel_counts(lifted: Lifted) -> set[int]:
@@ -93,6 +114,6 @@ def _channel_counts(lifted: Lifted) -> set[int]:
 
 def _widths_of(node: onnx.NodeProto, shapes: list[tuple[int, ...] | None]) -> set[int]:
     weights = [shapes[i] for i in _LEARNED.get(node.op_type, ()) if i < len(shapes)]
-    if node.op_type in ("Conv", "Gemm", "ConvTranspose", "MatMul", "LSTM", "GRU", "RNN"):
+    if node.op_type in _LAYERS:
         return {size for shape in weights if shape is not None for size in shape}
     return set()

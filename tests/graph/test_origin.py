@@ -40,7 +40,7 @@ def test_the_dense_model_itself_stays_as_it_is(dense):
     assert dense.proto.SerializeToString() == before
 
 
-def test_the_first_dense_model_counts(pruned, dense):
+def test_the_first_dense_model_counts(pruned):
     assert noted_name(note_dense(pruned, pruned)) == "dense.onnx"
 
 
