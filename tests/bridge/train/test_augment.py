@@ -1,0 +1,111 @@
+"""Flips and crops: what they do to a picture, and what they may depend on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import nets
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onnx_relief.bridge.train.augment import Augmentation, augmentation, uniform
+from onnx_relief.data import open_data
+from onnx_relief.errors import SettingsError
+from onnx_relief.training import TrainSettings
+
+ROWS = np.arange(40)
+PICTURES = np.random.default_rng(0).random((40, 3, 6, 8)).astype(np.float32) + 1
+
+
+def augment(pictures, rows, epoch=0, **options):
+    options = {"layouts": {"x": "nchw"}, "flip": True, "padding": 2, "seed": 0} | options
+    return Augmentation(**options)({"x": pictures}, rows, epoch)["x"]
+
+
+@given(st.permutations(list(range(12))), st.integers(1, 12))
+def test_a_sample_is_changed_the_same_in_any_batch(order, size):
+    rows = np.array(order)
+    whole = augment(PICTURES[:12], ROWS[:12])
+    for start in range(0, 12, size):
+        part = rows[start : start + size]
+        np.testing.assert_array_equal(augment(PICTURES[part], part), whole[part])
+
+
+def test_every_picture_is_a_window_of_the_padded_one_or_its_mirror():
+    padded = np.pad(PICTURES, ((0, 0), (0, 0), (2, 2), (2, 2)))
+    seen = set()
+    for index, found in enumerate(augment(PICTURES, ROWS)):
+        places = [
+            (down, right, flip)
+            for down in range(5)
+            for right in range(5)
+            for flip in (1, -1)
+            if np.array_equal(
+                padded[index, :, down : down + 6, right : right + 8][..., ::flip], found
+            )
+        ]
+        assert len(places) == 1
+        seen.add(places[0])
+    assert len(seen) > 20
+
+
+def test_channels_last_is_the_same_moved():
+    moved = augment(np.moveaxis(PICTURES, 1, 3), ROWS, layouts={"x": "nhwc"})
+    np.testing.assert_array_equal(np.moveaxis(moved, 3, 1), augment(PICTURES, ROWS))
+    assert moved.flags.c_contiguous
+
+
+def test_epochs_and_seeds_differ_and_the_input_stays():
+    before = PICTURES.copy()
+    first = augment(PICTURES, ROWS)
+    assert (first != augment(PICTURES, ROWS, epoch=1)).any()
+    assert (first != augment(PICTURES, ROWS, seed=1)).any()
+    np.testing.assert_array_equal(PICTURES, before)
+
+
+def test_about_half_of_the_pictures_are_mirrored():
+    rows = np.arange(4000)
+    pictures = np.tile(np.float32([[[[0, 1]]]]), (4000, 1, 1, 1))
+    share = augment(pictures, rows, padding=0)[:, 0, 0, 0].mean()
+    assert 0.47 < share < 0.53
+
+
+def test_random_numbers_fill_the_interval_and_do_not_repeat():
+    draws = np.stack(
+        [uniform(seed, epoch, np.arange(1000), draw)
+         for seed in (0, 1) for epoch in (0, 1) for draw in (0, 1)]
+    )  # fmt: skip
+    assert draws.min() >= 0
+    assert draws.max() < 1
+    assert abs(draws.mean() - 0.5) < 0.02
+    assert len(np.unique(draws)) == draws.size
+    assert np.abs(np.corrcoef(draws) - np.eye(8)).max() < 0.15
+
+
+@pytest.mark.parametrize(("shape", "layout"), [((3, 8, 8), "nchw"), ((8, 8, 3), "nhwc")])
+@pytest.mark.parametrize("told", [True, False])
+def test_the_layout_is_that_of_the_model(shape, layout, told):
+    data = open_data(
+        np.zeros((4, *shape), np.float32), nets.specs("N", *(shape if told else (None,) * 3))
+    )
+    sample = {"x": np.zeros((4, *shape), np.float32)}
+    found = augmentation(data, sample, TrainSettings(flip=True))
+    assert found.layouts == {"x": layout}
+    assert augmentation(data, sample, TrainSettings()) is None
+
+
+def test_what_is_no_picture_is_refused():
+    data = nets.points(4)
+    sample = {"x": np.zeros((4, 8), np.float32)}
+    for options, flag in (({"flip": True}, "--flip"), ({"crop_padding": 2}, "--crop-padding")):
+        with pytest.raises(SettingsError, match=flag):
+            augmentation(data, sample, replace(TrainSettings(), **options))
+
+
+def test_rows_that_fill_up_a_batch_are_changed_as_the_last_one():
+    filled = np.concatenate([PICTURES[:3], PICTURES[2:3], PICTURES[2:3]])
+    found = augment(filled, ROWS[:3])
+    np.testing.assert_array_equal(found[3], found[2])
+    np.testing.assert_array_equal(found[:3], augment(PICTURES[:3], ROWS[:3]))
