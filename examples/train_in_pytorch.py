@@ -47,7 +47,7 @@ def main(folder: Path) -> float:
         test = {"image": samples["image"].astype(np.float32) / 255, "labels": samples["labels"]}
     before = relief.evaluate(pruned.model, test)
     after = relief.evaluate(target, test)
-    print(f"accuracy {before.value:.2f} % pruned, {after.value:.2f} % trained: {target}")  # noqa: T201
+    print(f"accuracy {before.value:.2f} % pruned, {after.value:.2f} % trained: {target}")
     return after.value
 
 
