@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from bridged import assert_agree, node_model
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from text_models import random
 
@@ -103,6 +103,11 @@ CASES = {
         [PICTURE, np.array([1, 1, 0.7, 1.6], np.float32)],
         {"opset": 10},
     ),
+    "old resize, whole only in float32": (
+        "Resize",
+        [random(1, 1, 3, 10), np.array([1, 1, 1, 0.7], np.float32)],
+        {"opset": 10},
+    ),
     "upsample": ("Upsample", [PICTURE], {"scales": [1.0, 1, 2, 1.5], "mode": "linear", "opset": 7}),
 }
 
@@ -155,6 +160,8 @@ def resizes(draw):
     if mode == "nearest":
         rounding = ["floor", "ceil", "round_prefer_floor", "round_prefer_ceil"]
         attributes["nearest_mode"] = draw(st.sampled_from(rounding))
+        # Where a neighbour is picked, the last digit of this one decides too often.
+        assume(attributes["coordinate_transformation_mode"] != "half_pixel_symmetric")
     else:
         attributes["antialias"] = draw(st.integers(0, 1))
     if mode == "cubic":

@@ -46,6 +46,8 @@ OLD = {
         {"opset": 1, "paddings": [0, 0, 1, 0, 0, 0], "value": 2.0},
         np.pad(X, [(0, 0), (0, 0), (1, 0)], constant_values=2),
     ),
+    "concat": ("Concat", [X, X], {"opset": 1}, np.concatenate([X, X], 1)),
+    "cast": ("Cast", [X], {"opset": 5, "to": "DOUBLE"}, X.astype(np.float64)),
     "top": ("TopK", [X], {"opset": 1, "k": 1, "axis": 0}, X.max(0, keepdims=True)),
     "add to channels": (
         "Add",

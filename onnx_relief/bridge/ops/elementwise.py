@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import torch
+from onnx import TensorProto
 from onnx2fx.utils.dtype import DTYPE_MAP
 from torch import Tensor
 
-from onnx_relief.bridge.ops.registry import Handler, Row, call
+from onnx_relief.bridge.ops.registry import Handler, Row, call, theirs
 
 Binary = Callable[[Tensor, Tensor], Tensor]
 
@@ -35,6 +36,12 @@ def mean(*terms: Tensor) -> Tensor:
     for term in terms[1:]:
         total = total + term
     return total / len(terms)
+
+
+def cast_1(x: Tensor, *, to: str) -> Tensor:
+    """Return another type, which until opset 5 is called by its name."""
+    kind: Any = DTYPE_MAP[TensorProto.DataType.Value(to)]
+    return x.to(kind)
 
 
 def bit_cast(x: Tensor, *, to: int) -> Tensor:
@@ -72,6 +79,8 @@ _ALIGNED: Final[dict[str, Binary]] = {
 HANDLERS: Final = (
     Row("Clip", 1, call(clip)),
     Row("Mean", 1, call(mean)),
+    Row("Cast", 1, call(cast_1)),
+    Row("Cast", 6, theirs("Cast")),
     Row("BitCast", 26, call(bit_cast)),
     *(Row(name, 1, _aligned(function)) for name, function in _ALIGNED.items()),
 )

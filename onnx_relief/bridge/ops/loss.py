@@ -22,7 +22,7 @@ def negative_log_likelihood(
     return functional.nll_loss(
         log_probabilities,
         labels.long(),
-        weights,
+        None if weights is None else weights.detach(),  # torch refuses to learn them
         ignore_index=ignore_index,
         reduction=reduction,
     )

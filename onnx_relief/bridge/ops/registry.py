@@ -8,13 +8,13 @@ a handler of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import onnx
 import onnx2fx
 import torch.fx
 from onnx import helper
-from onnx2fx.op_registry import get_handler_versions
+from onnx2fx.op_registry import get_handler, get_handler_versions
 
 # onnx2fx passes its GraphBuilder, or inside If, Loop and Scan a SubgraphBuilder that has no name
 # outside the function that makes it; both have the same methods.
@@ -68,6 +68,11 @@ def call(function: Callable[..., Any], **fixed: object) -> Handler:
         return outputs(builder, node, result)
 
     return handler
+
+
+def theirs(op_type: str) -> Handler:
+    """Return onnx2fx's own handler, for opsets from which on it is right."""
+    return cast(Handler, get_handler(op_type))
 
 
 def inputs(builder: Builder, node: onnx.NodeProto) -> list[torch.fx.Node | None]:

@@ -39,10 +39,9 @@ class Axis:
     start: float = 0.0
     end: float = 1.0
 
-    @property
-    def is_kept(self) -> bool:
-        """Whether nothing happens to it."""
-        return self.scale == 1 and self.given == self.wanted
+    def is_kept(self, antialias: bool) -> bool:
+        """Say whether nothing happens to it."""
+        return self.given == self.wanted and (antialias or self.scale == 1)
 
 
 def resize(
@@ -70,18 +69,18 @@ def resize(
     else:
         plan = _by_scales(x, [] if scales is None else scales.tolist(), chosen)
     plan = [_with_region(axis, region, list(chosen)) for axis in plan]
-    plan = [axis for axis in plan if crops or not axis.is_kept]
+    if not crops:
+        # As ONNX Runtime: what keeps its lengths stays as it is, with antialias every such axis.
+        if all(axis.given == axis.wanted for axis in plan):
+            return x
+        plan = [axis for axis in plan if not axis.is_kept(bool(antialias))]
     if not (antialias or exclude_outside or crops):
         way = (mode, coordinate_transformation_mode, nearest_mode, cubic_coeff_a)
         if (done := _by_torch(x, plan, way)) is not None:
             return done
-    outside = torch.zeros((), dtype=torch.bool)
-    y = x if x.is_floating_point() or mode == "nearest" else x.float()
+    y, outside = x if x.is_floating_point() or mode == "nearest" else x.float(), None
     for axis in plan:
         position = _positions(axis, coordinate_transformation_mode)
-        if crops:
-            beyond = (position < 0) | (position > axis.given - 1)
-            outside = outside | beyond.reshape(-1, *[1] * (x.ndim - 1 - axis.index))
         if mode == "nearest":
             picked = _nearest(position, axis, nearest_mode).clamp(0, axis.given - 1)
             y = y.index_select(axis.index, picked.to(y.device))
@@ -89,8 +88,12 @@ def resize(
             kernel, reach = _kernel(mode, axis, cubic_coeff_a, bool(antialias))
             matrix = _matrix(position, axis, kernel, reach, bool(exclude_outside))
             y = (y.movedim(axis.index, -1) @ matrix.to(y).T).movedim(-1, axis.index)
-    if crops:
-        y = torch.where(outside.to(y.device), extrapolation_value, y)
+        if crops:
+            beyond = (position < 0) | (position > axis.given - 1)
+            beyond = beyond.reshape(-1, *[1] * (x.ndim - 1 - axis.index)).to(y.device)
+            outside = beyond if outside is None else outside | beyond
+    if outside is not None:
+        y = torch.where(outside, extrapolation_value, y)
     return y.to(x.dtype)
 
 
@@ -119,10 +122,13 @@ def upsample_1(
 
 
 def _by_scales(x: Tensor, scales: Sequence[float], chosen: Sequence[int]) -> list[Axis]:
-    pairs = zip(chosen, scales, strict=False)  # without scales nothing changes
+    pairs = list(zip(chosen, scales, strict=False))  # without scales nothing changes
+    given = [x.shape[i] for i, _ in pairs]
+    # In float32, where 10 times 0.7 is 7; of doubles, 10 times the float 0.7 is a bit less.
+    wanted = (torch.tensor(given) * torch.tensor(scales)).floor().long().tolist() if pairs else []
     return [
-        Axis(index=i, given=x.shape[i], wanted=math.floor(x.shape[i] * scale), scale=scale)
-        for i, scale in pairs
+        Axis(index=i, given=length, wanted=size, scale=scale)
+        for (i, scale), length, size in zip(pairs, given, wanted, strict=True)
     ]
 
 
@@ -168,7 +174,8 @@ def _positions(axis: Axis, transformation: str) -> Tensor:
     if transformation == "pytorch_half_pixel":
         return half if axis.wanted > 1 else 0 * x
     if transformation == "half_pixel_symmetric":
-        return axis.given / 2 * (1 - axis.wanted / (axis.scale * axis.given)) + half
+        offset = axis.given / 2 * (1 - axis.wanted / (scale * axis.given))
+        return offset + (x + 0.5) / scale - 0.5
     if transformation == "tf_crop_and_resize":
         last = axis.given - 1
         if axis.wanted == 1:
@@ -177,11 +184,14 @@ def _positions(axis: Axis, transformation: str) -> Tensor:
     return half
 
 
+# ONNX Runtime takes positions this close to the middle of two pixels to lie there (measured: it is
+# not 3e-7 and not 1e-5).
+_NEAR: Final = 1e-6
 _ROUNDING: Final[dict[str, Callable[[Tensor], Tensor]]] = {
     "floor": torch.floor,
     "ceil": torch.ceil,
-    "round_prefer_floor": lambda position: torch.ceil(position - 0.5),
-    "round_prefer_ceil": lambda position: torch.floor(position + 0.5),
+    "round_prefer_floor": lambda position: torch.ceil(position.double() - 0.5 - _NEAR),
+    "round_prefer_ceil": lambda position: torch.floor(position.double() + 0.5 + _NEAR),
 }
 
 

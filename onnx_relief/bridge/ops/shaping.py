@@ -13,7 +13,7 @@ import torch.fx
 from torch import Tensor
 from torch.nn import functional
 
-from onnx_relief.bridge.ops.registry import Builder, Row, attributes, call, inputs, outputs
+from onnx_relief.bridge.ops.registry import Builder, Row, attributes, call, inputs, outputs, theirs
 
 
 def _listed(values: Tensor | Sequence[int]) -> list[int]:
@@ -45,6 +45,11 @@ def unsqueeze(x: Tensor, axes: Tensor | Sequence[int]) -> Tensor:
     for axis in sorted(axis % rank for axis in _listed(axes)):
         x = x.unsqueeze(axis)
     return x
+
+
+def concat_1(*parts: Tensor, axis: int = 1) -> Tensor:
+    """Return tensors joined; until opset 3 along axis 1 if nothing is said."""
+    return torch.cat(parts, axis)
 
 
 def split(
@@ -177,6 +182,8 @@ HANDLERS: Final = (
     Row("Transpose", 1, call(transpose)),
     Row("Squeeze", 1, call(squeeze)),
     Row("Unsqueeze", 1, call(unsqueeze)),
+    Row("Concat", 1, call(concat_1)),
+    Row("Concat", 4, theirs("Concat")),
     Row("Split", 1, _split),
     Row("Slice", 1, call(slice_)),
     Row("Shape", 1, call(shape)),
