@@ -248,7 +248,10 @@ def _by_torch(x: Tensor, plan: Sequence[Axis], way: tuple[str, str, str, float])
     options: dict[str, Any] = {}
     if mode == "nearest":
         whole = all(axis.wanted % axis.given == 0 for axis in plan)
-        if not (whole and transformation == "asymmetric" and nearest_mode in ("floor", "simple")):
+        plain = transformation == "asymmetric" and nearest_mode in ("floor", "simple")
+        # A whole number of times larger, half pixels never lie in the middle of two.
+        rounded = transformation == "half_pixel" and nearest_mode.startswith("round")
+        if not (whole and (plain or rounded)):
             return None
         name = "nearest"
     else:
