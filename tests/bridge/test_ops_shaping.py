@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from bridged import node_model, through_torch
-from text_models import random
+from bridged import module_of, node_model, through_torch
+from text_models import build, random
 
 from onnx_relief.bridge.ops import indexing, shaping
 
@@ -32,6 +32,25 @@ def test_shape_of_a_constant_lies_where_the_shape_does():
     made = shaping.constant_of_shape(LENGTHS, value=1.0, dtype=torch.float32)
     assert made.device == LENGTHS.device
     assert made.shape == (2, 3)
+
+
+@pytest.mark.parametrize("op_type", ["ScatterND", "ScatterElements"])
+def test_updates_of_less_precision_are_scattered(op_type):
+    module = module_of(
+        build(
+            f"""(float[3, 4] x, float[4, 4] w, int64[1, 4] i) => (float[3, 4] y) {{
+                m = MatMul(x, w) top = Constant<value_ints=[0]>()
+                row = Gather<axis=0>(m, top)
+                y = {op_type}(x, {"top_1" if op_type == "ScatterND" else "i"}, row)
+            }}""",
+            top_1=np.array([[1]]),
+        )
+    )
+    x, w = torch.ones(3, 4), torch.eye(4)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = module(x, w, torch.ones(1, 4, dtype=torch.int64))
+    assert found.dtype == torch.float32
+    assert found.tolist() == x.tolist()
 
 
 X = random(2, 3, 4)

@@ -48,7 +48,7 @@ def scatter_elements(
     x: Tensor, indices: Tensor, updates: Tensor, *, axis: int = 0, reduction: str = "none"
 ) -> Tensor:
     """Return `x` with one element per index replaced by an update, or combined with it."""
-    index = _counted(indices, x, axis)
+    index, updates = _counted(indices, x, axis), updates.to(x.dtype)  # autocast makes them differ
     if reduction == "none":
         return x.scatter(axis, index, updates)
     if reduction == "add":
@@ -63,7 +63,7 @@ def scatter_nd(x: Tensor, indices: Tensor, updates: Tensor, *, reduction: str = 
     row = torch.zeros(indices.shape[:-1], dtype=torch.int64, device=x.device)
     for axis, index in enumerate(indices.unbind(-1)):
         row = row * x.shape[axis] + _counted(index, x, axis)
-    row, update = row.flatten(), updates.reshape(row.numel(), rows.shape[1])
+    row, update = row.flatten(), updates.to(x.dtype).reshape(row.numel(), rows.shape[1])
     if reduction in ("none", "add"):
         done = rows.index_put((row,), update, accumulate=reduction == "add")
     else:

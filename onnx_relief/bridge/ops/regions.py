@@ -114,7 +114,7 @@ def roi_align(
             for i in (0, 1)
         ]  # x and y of samples: (regions, bins, samples of a bin)
         found = _sample(x, batch_indices[some], where[1], where[0], mode)
-        y = y.index_put((some,), found)
+        y = y.index_put((some,), found.to(y.dtype))
     return y
 
 

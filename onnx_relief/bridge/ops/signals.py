@@ -26,13 +26,14 @@ def dft(
     length = None if dft_length is None else int(dft_length.item())
     along = -2 if axis is None else int(axis)
     along = along % x.ndim
-    z = x[..., 0] if x.shape[-1] == 1 else torch.view_as_complex(x.contiguous())
+    wide = x if x.dtype == torch.float64 else x.float()
+    z = wide[..., 0] if x.shape[-1] == 1 else torch.view_as_complex(wide.contiguous())
     if onesided and inverse:
         real: Tensor = torch.fft.irfft(z, length, along)
-        return real.unsqueeze(-1)
+        return real.unsqueeze(-1).to(x.dtype)
     transform = torch.fft.rfft if onesided else torch.fft.ifft if inverse else torch.fft.fft
     result: Tensor = transform(z, length, along)
-    return torch.view_as_real(result.resolve_conj())
+    return torch.view_as_real(result.resolve_conj()).to(x.dtype)
 
 
 def dft_17(
