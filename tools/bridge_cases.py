@@ -86,8 +86,11 @@ def kind(case: Case) -> str:
     types = {value.type.tensor_type.elem_type for value in values if _is_tensor(value)}
     if operators & RANDOM or "training_dropout" in case.name:
         return "random"
-    if any(node.domain == "ai.onnx.ml" for node in _nodes(case.model.graph)):
+    domains = {node.domain for node in _nodes(case.model.graph)}
+    if "ai.onnx.ml" in domains:
         return "classical machine learning"
+    if "ai.onnx.preview" in domains:
+        return "operators that ONNX may still change"
     if operators & TRAINING:
         return "operators of training"
     if not all(map(_is_tensor, values)) or TensorProto.STRING in types or operators & TEXTS:
