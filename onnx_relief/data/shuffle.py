@@ -206,6 +206,18 @@ def seekable(data: Dataset) -> Dataset:
     return replace(data, source=replace(source, raw=raw))
 
 
+def both_seekable(data: Dataset, other: Dataset) -> tuple[Dataset, Dataset]:
+    """Return two datasets as `seekable` does; what both have is unpacked once.
+
+    Raises:
+        OutputError, DataError: As `seekable`.
+    """
+    ready = seekable(data)
+    if other.source is data.source:
+        return ready, replace(other, source=ready.source)
+    return ready, seekable(other)
+
+
 @dataclass(frozen=True, eq=False)
 class _Unpacked(NpyColumn):
     """An array in a temporary folder, which lives as long as one of its arrays is in use."""

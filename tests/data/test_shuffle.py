@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from onnx_relief.data import Preprocess, open_data
 from onnx_relief.data.shuffle import (
     StepPlan,
+    both_seekable,
     epoch_batches,
     epoch_rows,
     labels_of,
@@ -188,3 +189,18 @@ def test_the_split_follows_from_the_seed() -> None:
 def test_no_share_and_a_single_sample_leave_no_validation() -> None:
     assert split_validation(numbers(9), 0.0, 0)[1] is None
     assert split_validation(numbers(1), 0.5, 0)[1] is None
+
+
+def test_two_parts_of_one_file_are_unpacked_once(tmp_path: Any) -> None:
+    np.savez_compressed(tmp_path / "a.npz", x=np.arange(9, dtype=np.float32)[:, None])
+    data = open_data(tmp_path / "a.npz", spec("N", 1))
+    train, held = split_validation(data, 0.3, 0)
+    assert held is not None
+    first, second = both_seekable(train, held)
+    assert first.source is second.source
+    assert first.source is not data.source
+    np.testing.assert_array_equal(next(second.batches(9)).feed["x"][:, 0], held.rows)
+    other = open_data(tmp_path / "a.npz", spec("N", 1))
+    first, second = both_seekable(train, other)
+    assert first.source is not second.source
+    assert second.source is not other.source

@@ -110,7 +110,7 @@ def check_range(task: LabelTask, labels: Tensor, name: str) -> None:
     raise DataError(
         f"{name} has label {int(labels[first])} (training sample {first}), but output "
         f"{task.output!r} has {task.classes} classes (0 to {task.classes - 1}); correct the "
-        "labels, name another output with --label-output, or use a --teacher and --distill 1"
+        "labels, name another output with --output, or use a --teacher and --distill 1"
     )
 
 
@@ -144,7 +144,7 @@ def _task(
     chosen = settings.label_output
     if chosen is not None and chosen not in outputs:
         raise SettingsError(
-            f"--label-output {chosen!r} is no output that can be trained; there are "
+            f"--output {chosen!r} is no output that can be trained; there are "
             f"{', '.join(map(repr, outputs))}"
         )
     losses = [settings.loss]
@@ -163,7 +163,7 @@ def _task(
     shapes = ", ".join(f"{name!r} {tuple(outputs[name].shape)}" for name in names)
     raise SettingsError(
         f"labels of shape {tuple(labels.shape)} suit none of the outputs {shapes} with --loss "
-        f"{settings.loss}; name another output with --label-output or another --loss, or follow "
+        f"{settings.loss}; name another output with --output or another --loss, or follow "
         "a --teacher with --distill 1"
     )
 
@@ -187,7 +187,7 @@ def _imitations(outputs: Outputs, step: Step, settings: TrainSettings) -> tuple[
     unknown = [name for name in settings.distill_outputs if name not in outputs]
     if unknown:
         raise SettingsError(
-            f"--distill-outputs {unknown[0]!r} is no output that can be trained; there are "
+            f"--distill-output {unknown[0]!r} is no output that can be trained; there are "
             f"{', '.join(map(repr, outputs))}"
         )
     names = settings.distill_outputs or tuple(outputs)
@@ -196,7 +196,7 @@ def _imitations(outputs: Outputs, step: Step, settings: TrainSettings) -> tuple[
         raise SettingsError(
             f"the teacher gives {', '.join(map(repr, step.targets))} and not {missing[0]!r}; give "
             "the dense version of this model with --teacher, or name outputs of both with "
-            "--distill-outputs"
+            "--distill-output"
         )
     return tuple(_imitation(name, outputs[name], step.targets[name], settings) for name in names)
 
@@ -207,7 +207,7 @@ def _imitation(name: str, output: Tensor, target: Tensor, settings: TrainSetting
     if not target.is_floating_point() or not bool(teacher.isfinite().all()):
         raise SettingsError(
             f"the teacher's output {name!r} has NaN, Inf or no fractions; name other outputs with "
-            "--distill-outputs"
+            "--distill-output"
         )
     axis = _class_axis(teacher)
     forms = (Form.VALUES, Form.VALUES)

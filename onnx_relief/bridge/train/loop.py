@@ -23,11 +23,17 @@ from onnx_relief.bridge.train.checkpoints import Checkpoints, fingerprint, rows_
 from onnx_relief.bridge.train.choose import check_range, choose_objective, unused_parameters
 from onnx_relief.bridge.train.course import Course, impatient
 from onnx_relief.bridge.train.objective import Objective
-from onnx_relief.bridge.train.processes import World, find_world
+from onnx_relief.bridge.train.processes import World, find_world, together
 from onnx_relief.bridge.train.teacher import ModuleTeacher, Teacher
 from onnx_relief.bridge.train.trainee import Trainee
 from onnx_relief.data import Batch, Dataset
-from onnx_relief.data.shuffle import StepPlan, plan_steps, seekable, split_validation
+from onnx_relief.data.shuffle import (
+    StepPlan,
+    both_seekable,
+    plan_steps,
+    seekable,
+    split_validation,
+)
 from onnx_relief.progress import ticker
 from onnx_relief.results import Progress
 from onnx_relief.training import EpochRow, OnEpoch, Trained, TrainSettings, best_row
@@ -62,7 +68,7 @@ def train(
     teacher: Teacher | nn.Module | None = None,
     progress: Progress | None = None,
     on_epoch: OnEpoch | None = None,
-    flag: str = "--checkpoints",
+    flag: str = "--run",
 ) -> Trained:
     """Train `module` in place and leave the weights of the best epoch in it.
 
@@ -109,7 +115,7 @@ def train(
     if state is not None:
         module.load_state_dict(state["module"])
     if done < settings.epochs and not (history and impatient(history, settings)):
-        with _same_random_numbers_after():
+        with _same_random_numbers_after(task.world), together(task.world):
             _fit(task, checkpoints, state, history, progress, on_epoch)
     module.load_state_dict(checkpoints.load_best())
     task.module.hold_masks()
@@ -126,9 +132,10 @@ def _prepared(
 ) -> _Task:
     """Return what training needs, after one batch has been tried."""
     world = find_world(settings)
-    data = seekable(data)
     if validation is None:
-        data, validation = split_validation(data, settings.validation, settings.seed)
+        data, validation = split_validation(seekable(data), settings.validation, settings.seed)
+    else:
+        data, validation = both_seekable(data, validation)
     plan = plan_steps(data, settings.batch_size, world.size)
     first = next(data.take(_TRIED).batches(min(_TRIED, settings.batch_size)))
     step = make_step(first, teacher, whole_feeds=data.whole_feeds)
@@ -227,6 +234,7 @@ def _trainer(task: _Task, course: Course, epochs: int) -> lightning.Trainer:
         devices=task.world.local_size,
         num_nodes=task.world.size // task.world.local_size,
         strategy=strategy,
+        plugins=task.world.environment,
         precision=precision,
         max_epochs=epochs,
         callbacks=[course],
@@ -257,9 +265,9 @@ def _trained(history: list[EpochRow], settings: TrainSettings, done: int, world:
 
 
 @contextmanager
-def _same_random_numbers_after() -> Iterator[None]:
+def _same_random_numbers_after(world: World) -> Iterator[None]:
     """Let the caller draw the random numbers that would have come without us."""
-    devices = list(range(torch.cuda.device_count()))
+    devices = range(torch.cuda.device_count()) if world.accelerator == "gpu" else ()
     with torch.random.fork_rng(devices):
         yield
 

@@ -7,7 +7,10 @@ of a first batch say. All losses are computed in float32 or wider, whatever the 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from enum import Enum
 
 import torch
@@ -143,11 +146,12 @@ def own_loss(name: str) -> Callable[[Mapping[str, Tensor], Tensor | None], Tenso
     """
     module, _, function = name.rpartition(":")
     try:
-        found = getattr(importlib.import_module(module), function)
+        with _current_folder_importable():
+            found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise SettingsError(
-            f"--loss {name} cannot be imported ({error}); give module:function that Python finds, "
-            "for example with PYTHONPATH=."
+            f"--loss {name} cannot be imported ({error}); give module:function of a module in the "
+            "current folder, or installed"
         ) from error
     if not callable(found):
         raise SettingsError(f"--loss {name} is no function; name one of (outputs, labels)")
@@ -160,3 +164,13 @@ def own_loss(name: str) -> Callable[[Mapping[str, Tensor], Tensor | None], Tenso
         return value.reshape(())
 
     return loss
+
+
+@contextmanager
+def _current_folder_importable() -> Iterator[None]:
+    """Find modules beside the data, as `python -m` does and an installed command does not."""
+    sys.path.append(os.getcwd())
+    try:
+        yield
+    finally:
+        sys.path.pop()

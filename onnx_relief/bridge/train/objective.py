@@ -148,5 +148,5 @@ def check_shapes(output: str, student: Tensor, teacher: Tensor) -> None:
         raise SettingsError(
             f"output {output!r} has shape {tuple(teacher.shape)} in the teacher and "
             f"{tuple(student.shape)} in the model; give the dense version of this model with "
-            "--teacher, or name the outputs that agree with --distill-outputs"
+            "--teacher, or name the outputs that agree with --distill-output"
         )

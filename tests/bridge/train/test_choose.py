@@ -126,7 +126,7 @@ def test_the_outputs_named_follow_and_no_others():
         ({"z": values(6, 3)}, {}, r"gives 'z' and not 'y'"),
         ({"y": values(6, 4)}, {}, r"\(6, 4\) in the teacher and \(6, 3\)"),
         ({"y": torch.full((6, 3), float("nan"))}, {}, "NaN"),
-        ({"y": values(6, 3)}, {"distill_outputs": ("q",)}, "--distill-outputs 'q'"),
+        ({"y": values(6, 3)}, {"distill_outputs": ("q",)}, "--distill-output 'q'"),
         ({"y": values(6, 3)}, {"loss": "mse"}, "needs labels"),
     ],
 )
@@ -138,9 +138,9 @@ def test_a_teacher_that_does_not_fit_is_refused(targets, options, told):
 @pytest.mark.parametrize(
     ("found", "options", "told"),
     [
-        ({"y": values(6, 3)}, {"label_output": "q"}, "--label-output 'q'"),
+        ({"y": values(6, 3)}, {"label_output": "q"}, "--output 'q'"),
         ({"y": values(5, 3)}, {}, r"suit none of the outputs 'y' \(5, 3\)"),
-        ({"y": values(6, 3, 2)}, {}, "--label-output"),
+        ({"y": values(6, 3, 2)}, {}, "--output"),
         ({"y": values(6, 1)}, {"loss": "cross-entropy"}, "suit none"),
     ],
 )

@@ -132,3 +132,11 @@ def test_a_function_of_the_users_own(monkeypatch):
     for name, told in (("mine:none", "imported"), ("no_such:f", "imported"), ("mine:number", "no")):
         with pytest.raises(SettingsError, match=told):
             own_loss(name)
+
+
+def test_a_function_in_the_current_folder_is_found(tmp_path, monkeypatch):
+    (tmp_path / "losses_beside_the_data.py").write_text("def f(outputs, labels): return labels\n")
+    monkeypatch.chdir(tmp_path)
+    path = list(sys.path)
+    assert float(own_loss("losses_beside_the_data:f")({}, torch.ones(1))) == 1
+    assert sys.path == path

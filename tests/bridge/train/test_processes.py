@@ -11,10 +11,10 @@ from pathlib import Path
 import nets
 import pytest
 import torch
-import training_child as child
+import training_child
 
-from onnx_relief.bridge.train.processes import find_world
-from onnx_relief.errors import SettingsError
+from onnx_relief.bridge.train.processes import find_world, together
+from onnx_relief.errors import ReliefError, SettingsError
 from onnx_relief.training import TrainSettings
 
 HERE = Path(__file__).parent
@@ -40,7 +40,7 @@ def result(folder):
 @pytest.fixture(name="alone")
 def one_process(tmp_path):
     threads = torch.get_num_threads()
-    child.main(tmp_path / "alone", 1)
+    training_child.main(tmp_path / "alone", 1)
     torch.set_num_threads(threads)
     return result(tmp_path / "alone")
 
@@ -72,7 +72,7 @@ def test_killed_at_once_and_started_again_ends_the_same(tmp_path, alone):
     assert not (tmp_path / "killed" / "result.pt").exists()
     assert (tmp_path / "killed" / "last.ckpt").exists()
     threads = torch.get_num_threads()
-    child.main(tmp_path / "killed", 1)
+    training_child.main(tmp_path / "killed", 1)
     torch.set_num_threads(threads)
     again = result(tmp_path / "killed")
     nets.assert_same(alone["weights"], again["weights"])
@@ -97,3 +97,23 @@ def test_what_needs_a_gpu_says_so():
         find_world(TrainSettings(device="cuda"))
     with pytest.raises(SettingsError, match="--precision 16"):
         find_world(TrainSettings(precision="16"))
+
+
+@pytest.mark.parametrize("name", ["SLURM_NTASKS", "SLURM_JOB_NAME", "LSB_JOBID"])
+def test_a_cluster_around_us_changes_nothing(tmp_path, monkeypatch, alone, name):
+    monkeypatch.setenv(name, "4")
+    threads = torch.get_num_threads()
+    training_child.main(tmp_path / "cluster", 1)
+    torch.set_num_threads(threads)
+    nets.assert_same(alone["weights"], result(tmp_path / "cluster")["weights"])
+
+
+def test_a_process_that_is_left_alone_says_so(monkeypatch):
+    for name, value in (("WORLD_SIZE", "2"), ("LOCAL_WORLD_SIZE", "2"), ("RANK", "1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    world = find_world(TrainSettings())
+    with pytest.raises(ReliefError, match="another of the processes"), together(world):
+        raise RuntimeError("gloo: Connection closed by peer [127.0.0.1]")
+    with pytest.raises(RuntimeError, match="shape"), together(world):
+        raise RuntimeError("a wrong shape")
