@@ -38,13 +38,16 @@ class Checkpoints:
         self._fingerprint = dict(fingerprint)
 
     def prepare(self) -> None:
-        """Make the folder.
+        """Make the folder, or remove what a killed run left half written in it.
 
         Raises:
             OutputError: It cannot be made.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            for name in (LAST, BEST):
+                for left in self.folder.glob(f".{name}.*"):
+                    left.unlink(missing_ok=True)
         except OSError as error:
             raise OutputError(
                 f"the folder {self.folder} cannot be made ({(error.strerror or str(error)).lower()}"

@@ -158,6 +158,12 @@ def test_a_checkpoint_of_another_model_mask_or_data_is_refused(tmp_path):
             train(module, data, QUICK, folder=tmp_path)
 
 
+def test_what_a_killed_run_left_half_written_goes(tmp_path):
+    (tmp_path / ".last.ckpt.123.abcd").write_bytes(b"half")
+    train(nets.mlp(), nets.points(), QUICK, folder=tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"last.ckpt", "best.ckpt"}
+
+
 def test_a_damaged_checkpoint_is_refused(tmp_path):
     train(nets.mlp(), nets.points(), QUICK, folder=tmp_path)
     whole = (tmp_path / "last.ckpt").read_bytes()
