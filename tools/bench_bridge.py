@@ -197,8 +197,9 @@ def reasons(outcomes: Sequence[Outcome]) -> str:
     good = Counter(outcome.kind for outcome in outcomes if not outcome.reason)
     floats = (TO_DO, OTHERWISE, PREVIEW, ROUNDING)
     passed, tried = (sum(counts[name] for name in floats) for counts in (good, total))
-    rows = [["floats, deterministic", f"{passed} / {tried}"]]
-    rows += [[f"failing {name}", str(total[name] - good[name])] for name in floats if total[name]]
+    rows = [["float64, float32 and float16, deterministic", f"{passed} / {tried}"]]
+    failing = {name: total[name] - good[name] for name in floats}
+    rows += [[f"failing: {name}", str(count)] for name, count in failing.items() if count]
     rows += [[name, f"{good[name]} / {total[name]}"] for name in sorted(set(total) - set(floats))]
     return table(["tests of", "passed"], rows)
 

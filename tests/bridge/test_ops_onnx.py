@@ -90,6 +90,7 @@ def test_last_digit_of_a_sum_is_rounding(attempt):
     [
         ("to do", "(float[2] x) => (float[2] y) { y = Neg(x) }"),
         ("to do", "(int64[2] x) => (float[2] y) { y = Cast<to=1>(x) }"),
+        ("bfloat16", "(bfloat16[2] x) => (bfloat16[2] y) { y = Neg(x) }"),
         ("no floats", "(int64[2] x) => (int64[2] y) { y = Neg(x) }"),
         ("random", "(float[2] x) => (float[2] y) { y = RandomNormalLike(x) }"),
         ("number types that torch lacks", "(uint16[2] x) => (float[2] y) { y = Cast<to=1>(x) }"),
