@@ -8,8 +8,9 @@ from typing import Final
 from onnx_relief.report.build import Report
 from onnx_relief.report.text import bytes_text, plural, score_text, time_text
 
-COMMANDS: Final = ("inspect", "prune", "evaluate", "compare")
+COMMANDS: Final = ("inspect", "prune", "retrain", "iterate", "evaluate", "compare")
 """The commands that exist; advice names no other."""
+_REMEDY: Final = "a higher --alpha keeps more, and `onnx-relief retrain` brings much of it back"
 
 _NOTICEABLE = 0.95
 _LARGER = 1.01
@@ -47,9 +48,9 @@ def _about_quality(report: Report, _commands: Collection[str]) -> Iterator[str]:
     now = score_text(found.pruned, found.unit)
     if found.dense is not None and found.dense - found.pruned > _LOSS_OF_ACCURACY:
         before = score_text(found.dense, found.unit)
-        yield f"{found.metric} fell from {before} to {now}; a higher --alpha keeps more"
+        yield f"{found.metric} fell from {before} to {now}; {_REMEDY}"
     elif found.metric == "agreement" and 100 - found.pruned > _LOSS_OF_AGREEMENT:
-        yield f"only {now} of decisions are those of the dense model; a higher --alpha keeps more"
+        yield f"only {now} of decisions are those of the dense model; {_REMEDY}"
 
 
 def _about_emptied_layers(report: Report, _commands: Collection[str]) -> Iterator[str]:
