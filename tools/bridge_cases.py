@@ -25,7 +25,6 @@ AS_RUNTIME: Final = {
 }
 OTHERWISE: Final = "floats, where ONNX Runtime does otherwise"
 ROUNDING: Final = "floats, off by the last digit"
-PREVIEW: Final = "floats, by an operator in preview"
 # Operators whose tests may fail for good.
 RANDOM: Final = {
     "Bernoulli",
@@ -88,11 +87,8 @@ def kind(case: Case) -> str:
     types = {value.type.tensor_type.elem_type for value in values if _is_tensor(value)}
     if operators & RANDOM or "training_dropout" in case.name:
         return "random"
-    domains = {node.domain for node in _nodes(case.model.graph)}
-    if "ai.onnx.ml" in domains:
+    if any(node.domain == "ai.onnx.ml" for node in _nodes(case.model.graph)):
         return "classical machine learning"
-    if "ai.onnx.preview" in domains:
-        return PREVIEW
     if operators & TRAINING:
         return "operators of training"
     if not all(map(_is_tensor, values)) or TensorProto.STRING in types or operators & TEXTS:

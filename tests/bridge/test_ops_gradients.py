@@ -133,3 +133,15 @@ def test_gradients_pass_through_bodies():
     )
     feed = [reals(2), reals(2, seed=1)]
     assert gradients_are_right(model, feed)
+
+
+def test_gradients_pass_through_graphs_in_attention():
+    model = build(
+        """(double[1, 4, 3, 2] q, double[1, 2, 3, 2] k, double[1, 2, 3, 2] v, double[3] w)
+            => (double[1, 4, 3, 2] y) {
+            y = ai.onnx.preview.FlexAttention<score_mod = g
+                (double[1, 4, 3, 3] s) => (double[1, 4, 3, 3] t) { t = Mul(s, w) }>(q, k, v)
+        }"""
+    )
+    feed = [reals(1, 4, 3, 2), reals(1, 2, 3, 2), reals(1, 2, 3, 2, seed=1), reals(3, seed=2)]
+    assert gradients_are_right(model, feed)

@@ -96,10 +96,6 @@ def test_last_digit_of_a_sum_is_rounding(attempt):
         ("number types that torch lacks", "(uint16[2] x) => (float[2] y) { y = Cast<to=1>(x) }"),
         ("texts, sequences, optionals", "(string[2] x) => (float[2] y) { y = Cast<to=1>(x) }"),
         ("texts, sequences, optionals", "(float[2] x) => (seq(float[2]) y) { y = my.S(x) }"),
-        (
-            "floats, by an operator in preview",
-            "(float[2] x) => (float[2] y) { y = ai.onnx.preview.Some(x) }",
-        ),
         ("classical machine learning", "(float[2] x) => (float[2] y) { y = ai.onnx.ml.Some(x) }"),
     ],
 )
