@@ -63,8 +63,12 @@ RECIPES: Final = {
     ),
     "lenet-5": Recipe(
         network="lenet-5",
-        dense={**THEIRS, "epochs": 6},
-        turns={**THEIRS, "epochs": 6, "iterations": 6, "alpha_conv": 0.90, "alpha_fc": 0.95},
+        dense={**THEIRS, "epochs": 6, "precision": "bf16"},
+        turns={
+            **THEIRS,
+            **{"epochs": 6, "precision": "bf16", "iterations": 6},
+            **{"alpha_conv": 0.90, "alpha_fc": 0.95},
+        },
         rewinds=True,
         peers={0: (100, 99.25), 1: (44.2, 99.18), 2: (30.9, 99.21), 4: (19.0, 99.18)}
         | {6: (12.9, 99.18)},
@@ -75,10 +79,7 @@ RECIPES: Final = {
         turns={
             **{"batch_size": 120, "lr": 3e-3, "weight_decay": 1e-4, "schedule": "cosine"},
             **{"crop_padding": 1, "validation": 0.0, "epochs": 8, "iterations": 18},
-            "alpha": (
-                *(0.92, 0.98, 0.98, 0.98, 0.98, 0.97, 0.97, 0.96, 0.95),
-                *(0.94, 0.93, 0.93, 0.92, 0.92, 0.91, 0.91, 0.91, 0.91),
-            ),
+            **{"alpha": 0.92, "until_sparsity": 98.0},
         },
         aim=(2.0, 98.1, 156),
     ),
@@ -89,11 +90,7 @@ RECIPES: Final = {
             **{"batch_size": 120, "lr": 3e-3, "weight_decay": 1e-4, "schedule": "cosine"},
             **{"crop_padding": 1, "validation": 0.0, "epochs": 3, "iterations": 18},
             **{"granularity": "weight", "precision": "bf16"},
-            "alpha": (
-                *(0.80, 0.90, 0.90, 0.92, 0.92, 0.92, 0.92, 0.92, 0.92),
-                *(0.92, 0.92, 0.92, 0.92, 0.92, 0.92, 0.92, 0.92, 0.92),
-            ),
-            "until_sparsity": 99.0,
+            **{"alpha_conv": 0.9, "alpha_fc": (0.7, 0.8), "until_sparsity": 99.0},
         },
         aim=(1.0, 99.0, 60),
     ),
