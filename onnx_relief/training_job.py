@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from onnx_relief.data import Dataset, Preprocess, open_data
-from onnx_relief.data.shuffle import seekable, split_validation
+from onnx_relief.data.shuffle import split_validation
+from onnx_relief.data.unpack import seekable
 from onnx_relief.errors import DataError, SettingsError
 from onnx_relief.evaluation import try_out
 from onnx_relief.graph.document import Document, input_specs, load, output_specs

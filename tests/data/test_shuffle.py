@@ -13,14 +13,13 @@ from hypothesis import strategies as st
 from onnx_relief.data import Preprocess, open_data
 from onnx_relief.data.shuffle import (
     StepPlan,
-    both_seekable,
     epoch_batches,
     epoch_rows,
     labels_of,
     plan_steps,
-    seekable,
     split_validation,
 )
+from onnx_relief.data.unpack import both_seekable, seekable
 from onnx_relief.errors import DataError
 from onnx_relief.tensors import TensorSpec
 
