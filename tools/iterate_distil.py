@@ -22,7 +22,6 @@ CIFAR: Final = Preprocess(scale=1 / 255, mean=(0.485, 0.456, 0.406), std=(0.229,
 RESNET: Final[dict[str, Any]] = {
     **{"iterations": 4, "epochs": 2, "alpha": 0.9, "batch_size": 128, "lr": 1e-3},
     **{"schedule": "cosine", "flip": True, "crop_padding": 4, "validation": 0.0},
-    "precision": "bf16",
 }
 FASHION: Final[dict[str, Any]] = {
     **{"iterations": 4, "epochs": 8, "alpha": 0.9, "batch_size": 64, "lr": 1e-3},
@@ -60,7 +59,7 @@ def resnet(runs: Path) -> str:
             on_iteration=told.iteration,
             **RESNET,
         )
-        parts += [f"### {title}", table(*curve(found.rows))]
+        parts += [f"### {title}", table(*curve(found.rows, architecture=False))]
     return "\n\n".join(parts)
 
 

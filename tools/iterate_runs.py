@@ -28,17 +28,23 @@ class Told:
 
 
 def curve(
-    rows: Sequence[IterationRow], *, dense_epochs: int | None = None
+    rows: Sequence[IterationRow], *, dense_epochs: int = 0, architecture: bool = True
 ) -> tuple[list[str], list[list[str]]]:
     """Return head and lines of a table with one line for each iteration.
 
     Args:
         rows: The dense model, then every iteration.
-        dense_epochs: Epochs that the dense model was trained for; None where that is not known.
+        dense_epochs: Epochs that the dense model was trained for; 0 where it was there before.
+        architecture: Whether to say how many units of each layer are alive.
     """
     head = ["iteration", "alpha conv / other", "epochs in all", "weights left, %"]
-    head += ["parameters left", "pruned, %", "retrained, %", "units alive"]
-    lines, spent = [], dense_epochs or 0
+    head += [
+        "parameters left",
+        "pruned, %",
+        "retrained, %",
+        *(["units alive"] if architecture else []),
+    ]
+    lines, spent = [], dense_epochs
     for row in rows:
         spent += row.epochs
         lines.append(
@@ -50,7 +56,7 @@ def curve(
                 str(row.nonzero),
                 f"{row.metric_pruned:.2f}" if row.iteration else "",
                 f"{row.metric_retrained:.2f}",
-                "-".join(map(str, row.architecture)) if len(row.architecture) < 6 else "",
+                *(["-".join(map(str, row.architecture))] if architecture else []),
             ]
         )
     return head, lines
