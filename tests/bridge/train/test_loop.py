@@ -24,14 +24,6 @@ class Interruption(BaseException):
     """Not an error: what Ctrl-C may be."""
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
 @pytest.mark.parametrize("clip", [None, 0.1])
 def test_masked_weights_are_zero_after_every_step(tmp_path, optimizer, clip):

@@ -44,9 +44,7 @@ def result(folder):
 
 @pytest.fixture(name="alone")
 def one_process(tmp_path):
-    threads = torch.get_num_threads()
     training_child.main(tmp_path / "alone", 1)
-    torch.set_num_threads(threads)
     return result(tmp_path / "alone")
 
 
@@ -76,9 +74,7 @@ def test_killed_at_once_and_started_again_ends_the_same(tmp_path, alone):
     assert killed.returncode in (-signal.SIGKILL, 1)
     assert not (tmp_path / "killed" / "result.pt").exists()
     assert (tmp_path / "killed" / "last.ckpt").exists()
-    threads = torch.get_num_threads()
     training_child.main(tmp_path / "killed", 1)
-    torch.set_num_threads(threads)
     again = result(tmp_path / "killed")
     nets.assert_same(alone["weights"], again["weights"])
     assert alone["history"] == again["history"]
@@ -106,9 +102,7 @@ def test_what_needs_a_gpu_says_so():
 
 def test_a_cluster_around_us_changes_nothing(tmp_path, monkeypatch, alone):
     monkeypatch.setenv("SLURM_NTASKS", "4")
-    threads = torch.get_num_threads()
     training_child.main(tmp_path / "cluster", 1)
-    torch.set_num_threads(threads)
     nets.assert_same(alone["weights"], result(tmp_path / "cluster")["weights"])
 
 
