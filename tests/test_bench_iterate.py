@@ -77,14 +77,14 @@ def test_curve_counts_epochs_from_the_dense_training_on(tool):
     assert [line[2] for line in lines] == ["7", "12", "17"]
 
 
-def test_section_is_made_once_and_then_replaced(tool, monkeypatch, tmp_path):
+def test_section_replaces_itself_and_leaves_the_others(tool, monkeypatch, tmp_path):
     bench = tool("bench_iterate")
     page = tmp_path / "docs" / "retraining.md"
     monkeypatch.setattr(bench, "PAGE", page)
-    bench.write_section("lenet-5", "one")
-    bench.write_section("resnet20", "two")
-    bench.write_section("lenet-5", "three")
+    bench.write_section("resnet20", "of pictures")
+    bench.write_section("lenet-5", "of digits, old")
+    bench.write_section("lenet-5", "of digits, new")
     said = page.read_text()
-    assert "one" not in said
-    assert said.count("## lenet-5") == 1
-    assert said.index("three") < said.index("two")
+    assert "old" not in said
+    assert said.count("## lenet-5\n") == 1
+    assert said.index("of digits, new") < said.index("of pictures")
