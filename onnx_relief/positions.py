@@ -98,6 +98,19 @@ def shape_of(spec: TensorSpec, asked: tuple[int, ...] | None) -> tuple[int, ...]
     return None if any(not isinstance(size, int) for size in sizes) else tuple(map(int, sizes))  # type: ignore[arg-type]
 
 
+def made_up_feed(
+    inputs: Sequence[TensorSpec], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, Array] | None:
+    """Return ones of the right shapes; None where a size is free or a type is no number.
+
+    Raises:
+        SettingsError: A shape of `shapes` does not fit its input.
+    """
+    return _made_up(
+        inputs, {spec.name: shape_of(spec, shapes.get(spec.name)) for spec in inputs}, 1
+    )
+
+
 def _made_up(
     inputs: Sequence[TensorSpec], sizes: Mapping[str, tuple[int, ...] | None], value: int
 ) -> dict[str, Array] | None:

@@ -42,6 +42,7 @@ class OnnxModule(nn.Module):
         self.outputs = outputs
         self.homes = {f"net.{name}": home for name, home in homes.items()}
         self.masks: dict[str, Tensor] = {}
+        self._zeroed: dict[str, Tensor] = {}
         self._dtypes = dict(inputs)
 
     def forward(self, *args: Any, **named: Tensor) -> dict[str, Tensor]:  # noqa: ANN401
@@ -82,6 +83,7 @@ class OnnxModule(nn.Module):
                 parameters[name].register_hook(_Held(self, name))
             else:
                 self.masks[name] &= mask.to(self.masks[name].device)
+            self._zeroed.pop(name, None)
         self.hold_masks()
 
     def hold_masks(self) -> None:
@@ -89,13 +91,14 @@ class OnnxModule(nn.Module):
         parameters = dict(self.named_parameters())
         with torch.no_grad():
             for name in self.masks:
-                parameters[name].masked_fill_(~self._mask(name, parameters[name]), 0.0)
+                parameters[name].masked_fill_(self.zeroed(name, parameters[name].device), 0.0)
 
-    def _mask(self, name: str, like: Tensor) -> Tensor:
-        """Return a mask on the device of `like`, and leave it there."""
-        if self.masks[name].device != like.device:
-            self.masks[name] = self.masks[name].to(like.device)
-        return self.masks[name]
+    def zeroed(self, name: str, device: torch.device) -> Tensor:
+        """Return where a parameter is held at zero, on a device; kept, since each step asks."""
+        found = self._zeroed.get(name)
+        if found is None or found.device != device:
+            found = self._zeroed[name] = ~self.masks[name].to(device)
+        return found
 
     def _fitted(self, name: str, value: Tensor) -> Tensor:
         """Return a float input in the width that the module computes in."""
@@ -113,5 +116,4 @@ class _Held:
 
     def __call__(self, gradient: Tensor) -> Tensor:
         """Return the gradient with zeros, also where it was infinite or no number."""
-        mask = self._module._mask(self._name, gradient)
-        return gradient.masked_fill(~mask, 0.0)
+        return gradient.masked_fill(self._module.zeroed(self._name, gradient.device), 0.0)

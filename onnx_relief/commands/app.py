@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from onnx_relief import __version__
+from onnx_relief.commands.compact import CompactOptions, compact
 from onnx_relief.commands.compare import CompareOptions, compare
 from onnx_relief.commands.evaluate import EvaluateOptions, evaluate
 from onnx_relief.commands.inspect import InspectOptions, inspect
@@ -27,6 +28,7 @@ app.command("inspect")(command_of(inspect, InspectOptions))
 app.command("prune")(command_of(prune, PruneOptions))
 app.command("retrain")(command_of(retrain, RetrainOptions))
 app.command("iterate")(command_of(iterate, IterateOptions))
+app.command("compact")(command_of(compact, CompactOptions))
 app.command("evaluate")(command_of(evaluate, EvaluateOptions))
 app.command("compare")(command_of(compare, CompareOptions))
 

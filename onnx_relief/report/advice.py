@@ -8,7 +8,7 @@ from typing import Final
 from onnx_relief.report.build import Report
 from onnx_relief.report.text import bytes_text, plural, score_text, time_text
 
-COMMANDS: Final = ("inspect", "prune", "retrain", "iterate", "evaluate", "compare")
+COMMANDS: Final = (*("inspect", "prune", "retrain", "iterate", "compact", "evaluate", "compare"),)
 """The commands that exist; advice names no other."""
 _REMEDY: Final = "a higher --alpha keeps more, and `onnx-relief retrain` brings much of it back"
 

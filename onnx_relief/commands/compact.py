@@ -1,0 +1,124 @@
+"""`onnx-relief compact`: cut what a masked model never uses, and prove that nothing else changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Group
+from rich.text import Text
+
+from onnx_relief.api import compare
+from onnx_relief.commands.console import Speaker
+from onnx_relief.commands.options import (
+    Model,
+    PrepareOptions,
+    Shape,
+    SpeakOptions,
+    parse_shapes,
+    preprocess_of,
+)
+from onnx_relief.compaction import Compacted
+from onnx_relief.compaction import compact as make_smaller
+from onnx_relief.data import open_data
+from onnx_relief.data.batch import Array
+from onnx_relief.errors import SettingsError
+from onnx_relief.evaluation import first_sample
+from onnx_relief.files import check_distinct, check_output
+from onnx_relief.graph.document import Document, input_specs, load
+from onnx_relief.graph.save import save
+from onnx_relief.positions import made_up_feed
+from onnx_relief.report.build import as_plain, to_json
+from onnx_relief.report.table import sentences, totals_table
+from onnx_relief.report.text import plain
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompactOptions(PrepareOptions, SpeakOptions):
+    """Everything that `compact` can be told."""
+
+    model: Model
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="The smaller model; by default MODEL.compact.onnx in the current folder.",
+        ),
+    ] = None
+    data: Annotated[
+        str | None,
+        typer.Option(help="Sample data, as `prune` takes it: both models are compared on it, too."),
+    ] = None
+    shape: Shape = None
+    provider: Annotated[
+        str, typer.Option(help="cpu, cuda or any that ONNX Runtime names; auto takes the best.")
+    ] = "auto"
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False
+
+    @property
+    def target(self) -> Path:
+        """Where the smaller model goes."""
+        return self.out or Path(f"{self.model.stem}.compact.onnx")
+
+
+def compact(options: CompactOptions) -> None:
+    """Cut out the channels that a masked model never uses; the outputs stay the same.
+
+    Example: onnx-relief compact model.pruned.onnx -o model.small.onnx
+
+    The result is compared with the masked model each time, and written only if they agree.
+    """
+    speaker = Speaker(options)
+    check_distinct([("MODEL", options.model), ("-o", options.target)])
+    check_output(options.target, "-o", force=options.force)
+    document = load(options.model)
+    found = make_smaller(document, _feed(options, document), provider=options.provider)
+    save(found.document, options.target, force=options.force)
+    sizes = compare(options.model, options.target, shapes=parse_shapes(options.shape))
+    table = Group(
+        totals_table(sizes.first, sizes.second, None, names=("masked", "compact")),
+        *sentences(_told(found)),
+        Text(f"compact model: {plain(str(options.target))}"),
+    )
+    told = {
+        "format": "onnx-relief compaction 1",
+        "groups": found.groups,
+        "removed": found.removed,
+        "kept": found.kept,
+        "difference": found.difference,
+        "before": as_plain(sizes.first),
+        "after": as_plain(sizes.second),
+        "written": str(options.target),
+    }
+    speaker.result(table, to_json(told))
+
+
+def _told(found: Compacted) -> list[str]:
+    lines = [
+        f"{found.removed:,} of {found.groups:,} groups of channels were dead or unread and are cut",
+        f"outputs differ by {found.difference:.1e} of their size at most",
+    ]
+    return lines + [f"{count:,} channels stay: {why}" for why, count in _most(found.kept)]
+
+
+def _most(kept: Mapping[str, int]) -> list[tuple[str, int]]:
+    return sorted(kept.items(), key=lambda pair: -pair[1])[:5]
+
+
+def _feed(options: CompactOptions, document: Document) -> dict[str, Array]:
+    inputs = input_specs(document.proto)
+    if options.data is not None:
+        data = open_data(
+            options.data, inputs, preprocess=preprocess_of(options), strict=options.strict
+        )
+        return first_sample(data).feed
+    feed = made_up_feed(inputs, parse_shapes(options.shape))
+    if feed is None:
+        raise SettingsError(
+            "an input has free sizes or a type that cannot be made up; give --data, or its --shape"
+        )
+    return feed

@@ -1,0 +1,141 @@
+"""Compaction on one screen: observe, follow channels, find what is dead, cut it, prove it equal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_relief.errors import UnsupportedError
+from onnx_relief.graph.channels import RULES, cut, trace_channels
+from onnx_relief.graph.channels.dead import removable
+from onnx_relief.graph.channels.ids import STAYS
+from onnx_relief.graph.document import Document, check
+from onnx_relief.graph.layers import find_layers
+from onnx_relief.graph.orphans import drop_orphans
+from onnx_relief.observe import observe
+from onnx_relief.runtime import open_session
+
+Array = NDArray[Any]
+TOLERANCE = 1e-5
+"""Largest difference of an element to the masked model, relative to its output's magnitude."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Compacted:
+    """What `compact` made.
+
+    Attributes:
+        document: The smaller model.
+        groups: Groups of channels that live or die together.
+        removed: Those that were cut.
+        kept: Why groups stay that could not be followed, and how many channels each.
+        difference: The largest difference to the masked model on the inputs that were tried.
+    """
+
+    document: Document
+    groups: int
+    removed: int
+    kept: Mapping[str, int]
+    difference: float
+
+
+def compact(
+    document: Document,
+    feed: Mapping[str, Array],
+    *,
+    more_feeds: Sequence[Mapping[str, Array]] = (),
+    provider: str = "auto",
+) -> Compacted:
+    """Return a model that computes the same without the channels that are dead or unread.
+
+    Args:
+        document: A masked model; it is not changed.
+        feed: Inputs of the right shapes, by name.
+        more_feeds: Further inputs that both models are compared on, besides random ones.
+        provider: Execution provider of ONNX Runtime.
+
+    Raises:
+        UnsupportedError: The smaller model would differ; nothing is lost, since it is not returned.
+        ModelError: The model cannot be run.
+    """
+    survey = find_layers(document)
+    if survey.model.proto is not document.proto:
+        raise UnsupportedError(
+            f"{document.name} has local functions, which are not cut yet; inline them with "
+            "onnx.inliner.inline_local_functions first"
+        )
+    scope = survey.model.scopes[0]
+    observed = observe(survey, feed)
+    trace, groups = trace_channels(scope, observed, survey.model.opset, RULES)
+    gone = removable(trace, groups, lambda name: survey.constants.array(scope, name))
+    roots = {int(root) for member in trace.members for root in groups.of(member.ids)} - {STAYS}
+    smaller = drop_orphans(cut(document, trace, groups, gone), document)
+    check(smaller)
+    kept: dict[str, int] = {}
+    for reason in groups.reasons.values():
+        kept[reason] = kept.get(reason, 0) + 1
+    return Compacted(
+        document=smaller,
+        groups=len(roots),
+        removed=sum(bool(gone[root]) for root in roots),
+        kept=kept,
+        difference=_checked(document, smaller, [feed, *_random_like(feed), *more_feeds], provider),
+    )
+
+
+def _checked(
+    masked: Document, smaller: Document, feeds: Sequence[Mapping[str, Array]], provider: str
+) -> float:
+    """Return the largest relative difference of two models.
+
+    Raises:
+        UnsupportedError: It is larger than rounding explains.
+    """
+    sessions = [open_session(model, provider=provider) for model in (masked, smaller)]
+    worst = 0.0
+    for feed in feeds:
+        before, after = (session.run(feed) for session in sessions)
+        for name, expected in before.items():
+            worst = max(worst, _gap(expected, after[name]))
+            if worst > TOLERANCE * _rounding(expected):
+                raise UnsupportedError(
+                    f"{masked.name} cannot be compacted: output {name!r} would differ by "
+                    f"{worst:.1e} of its size; please report this"
+                )
+    return worst
+
+
+def _gap(expected: object, found: object) -> float:
+    if not isinstance(expected, np.ndarray) or expected.dtype.kind not in "fiub":
+        return 0.0
+    if not isinstance(found, np.ndarray) or expected.shape != found.shape:
+        return float("inf")
+    if expected.size == 0 or np.array_equal(expected, found, equal_nan=expected.dtype.kind == "f"):
+        return 0.0
+    one, other = expected.astype(np.float64), found.astype(np.float64)
+    largest = float(np.abs(one[np.isfinite(one)]).max(initial=1e-3))
+    difference = float(np.nanmax(np.abs(one - other)))
+    return difference / largest
+
+
+def _rounding(expected: object) -> float:
+    """Return how much coarser an output's type is than fp32."""
+    narrow = isinstance(expected, np.ndarray) and expected.dtype.itemsize < 4
+    return 1e3 if narrow else 1.0
+
+
+def _random_like(feed: Mapping[str, Array]) -> list[dict[str, Array]]:
+    """Return the feed with its floats replaced by normal numbers."""
+    rng = np.random.default_rng(0)
+    return [
+        {
+            name: rng.standard_normal(array.shape).astype(array.dtype)
+            if array.dtype.kind == "f"
+            else array
+            for name, array in feed.items()
+        }
+    ]

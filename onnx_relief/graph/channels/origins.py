@@ -1,0 +1,62 @@
+"""Where the entries of a computed shape come from, so that the constants among them can follow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnx_relief.graph.channels.trace import Trace
+from onnx_relief.graph.walk import attributes
+
+_PASSING = ("Identity", "Cast", "Unsqueeze", "Squeeze", "Reshape")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A constant that nobody else reads on its way into a shape.
+
+    Attributes:
+        constant: Its name.
+        index: Which of its entries.
+        node: Index of the node that reads it.
+        input: At which input.
+    """
+
+    constant: str
+    index: int
+    node: int
+    input: int
+
+
+def origins(trace: Trace, name: str) -> list[Origin | None]:
+    """Return for every entry of an integer tensor the constant that it is, or None.
+
+    What is read by several nodes on its way is None: they might want different numbers.
+    """
+    values = trace.values(name)
+    nothing: list[Origin | None] = [None] * (0 if values is None else values.size)
+    node = trace.scope.producers.get(name)
+    if node is None or node.op_type == "Constant" or len(trace.scope.uses.get(name, ())) != 1:
+        return nothing
+    place = trace.node_index(node)
+    if node.op_type in _PASSING or node.op_type == "Concat":
+        sources = node.input if node.op_type == "Concat" else node.input[:1]
+        found = [part for at, one in enumerate(sources) for part in _of(trace, one, place, at)]
+        return found if len(found) == len(nothing) else nothing
+    if node.op_type == "Gather" and int(attributes(node).get("axis", 0)) == 0:
+        data = _of(trace, node.input[0], place, 0)
+        chosen = trace.values(node.input[1])
+        if chosen is not None and trace.is_constant(node.input[1]) and data:
+            return [data[int(index) % len(data)] for index in np.asarray(chosen).reshape(-1)]
+    return nothing
+
+
+def _of(trace: Trace, name: str, reader: int, at: int) -> list[Origin | None]:
+    values = trace.values(name)
+    if values is not None and (
+        name in trace.scope.initializers
+        or (name in trace.scope.producers and trace.scope.producers[name].op_type == "Constant")
+    ):
+        return [Origin(name, index, reader, at) for index in range(values.size)]
+    return origins(trace, name)
