@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -17,7 +18,7 @@ class IterationRow:
     Attributes:
         iteration: Its number; 0 is the dense model.
         alpha: Share of the signal that was kept, of convolutions and of everything else.
-        metric_pruned: Score right after pruning (and rewinding).
+        metric_pruned: Score right after pruning, before rewinding and retraining.
         metric_retrained: Score after retraining.
         remaining: Weights that are left, in percent of the layers' weights.
         nonzero: Parameters of the whole model that are not zero.
@@ -79,8 +80,8 @@ class IterateSettings:
             )
         if self.until_params is not None and self.until_params < 1:
             raise SettingsError(f"--until-params must be at least 1, got {self.until_params}")
-        if self.max_drop is not None and self.max_drop < 0:
-            raise SettingsError(f"--max-drop must not be negative, got {self.max_drop}")
+        if self.max_drop is not None and not 0 <= self.max_drop < math.inf:
+            raise SettingsError(f"--max-drop must be 0 or more points, got {self.max_drop}")
         for number in range(1, max(map(len, (self.alphas, self.alphas_conv, self.alphas_fc))) + 1):
             self.pruning(number)  # refuses alphas that make no sense
 
@@ -93,6 +94,11 @@ class IterateSettings:
             alpha_conv=_at(self.alphas_conv, iteration, self.prune.alpha_conv),
             alpha_fc=_at(self.alphas_fc, iteration, self.prune.alpha_fc),
         )
+
+    def changes_after(self, iteration: int) -> bool:
+        """Return whether a later iteration has another alpha."""
+        later = range(iteration + 1, self.iterations + 1)
+        return any(self.pruning(number) != self.pruning(iteration) for number in later)
 
     @property
     def has_target(self) -> bool:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from onnx_relief.contents import digest_of_data, digest_of_model
 from onnx_relief.data import Preprocess
 from onnx_relief.errors import SettingsError
-from onnx_relief.graph.document import load
+from onnx_relief.graph.document import Document, load
 from onnx_relief.history import IterateSettings, IterationRow
 from onnx_relief.inspection import Model
 from onnx_relief.iteration import Iterated
@@ -102,8 +102,8 @@ def iterate(
     require_extra()
     settings = IterateSettings(
         prune=Settings(
-            estimator=choose_member("estimator", Estimator, estimator),
-            granularity=choose_member("granularity", Granularity, granularity),
+            estimator=choose_member("--estimator", Estimator, estimator),
+            granularity=choose_member("--granularity", Granularity, granularity),
             only=tuple(only),
             skip=tuple(skip),
             samples=calibration_samples,
@@ -142,17 +142,21 @@ def iterate(
     place = RunFolder(Path(folder))
     if restart:
         place.restart()
-    place.begin(_said(job, settings, rewinds=rewind_to is not None))
-    return run_iterations(
-        job,
-        settings,
-        place,
-        calibration=job.training,
-        rewind_to=None if rewind_to is None else load(rewind_to),
-        progress=progress,
-        on_epoch=on_epoch,
-        on_iteration=on_iteration,
-    )
+    initial = None if rewind_to is None else load(rewind_to)
+    place.begin(_said(job, settings, initial))
+    try:
+        return run_iterations(
+            job,
+            settings,
+            place,
+            calibration=job.training,
+            rewind_to=initial,
+            progress=progress,
+            on_epoch=on_epoch,
+            on_iteration=on_iteration,
+        )
+    finally:
+        place.discard()
 
 
 def _refuse_processes(settings: IterateSettings) -> None:
@@ -163,21 +167,81 @@ def _refuse_processes(settings: IterateSettings) -> None:
         )
 
 
+_ONLY_WHERE = ("prune provider", "train device", "train devices")
+"""Choices that change nothing but the rounding."""
+
+
 def _each(alpha: Alpha) -> tuple[float, ...]:
     return (float(alpha),) if isinstance(alpha, float | int) else tuple(map(float, alpha))
 
 
-def _said(job: TrainingJob, settings: IterateSettings, *, rewinds: bool) -> dict[str, Any]:
+def _said(
+    job: TrainingJob, settings: IterateSettings, initial: Document | None
+) -> dict[str, dict[str, Any]]:
     """Return what makes a run what it is; where to stop may change from start to start."""
-    prune = {key: str(value) for key, value in asdict(settings.prune).items()}
+    models = {"MODEL": job.document, "--teacher": job.teacher, "--rewind-to": initial}
+    data = {"--data": job.training, "--eval-data": job.judge.data}
+    prune = settings.prune
     return {
-        "model": job.document.name,
-        "data": job.training.description,
-        "eval_data": job.judge.data.description,
-        "teacher": None if job.teacher is None else job.teacher.name,
-        "metric": [job.judge.metric, job.judge.output],
-        "rewinds": rewinds,
-        "alpha": [settings.alphas, settings.alphas_conv, settings.alphas_fc],
-        **{f"prune {key}": value for key, value in prune.items()},
-        **{f"train {k}": v for k, v in plain_train_settings(settings.train).items()},
+        "names": {
+            **{key: model.name for key, model in models.items() if model is not None},
+            **{key: samples.description for key, samples in data.items()},
+        },
+        "digests": {
+            **{key: model and digest_of_model(model) for key, model in models.items()},
+            **{key: digest_of_data(samples) for key, samples in data.items()},
+        },
+        "choices": {
+            "--metric": job.judge.metric,
+            "--freeze": job.freeze,
+            "--alpha": settings.alphas,
+            "--alpha-conv": settings.alphas_conv,
+            "--alpha-fc": settings.alphas_fc,
+            "--estimator": prune.estimator.value,
+            "--granularity": prune.granularity.value,
+            "--only": prune.only,
+            "--skip": prune.skip,
+            "--calibration-samples": prune.samples,
+            **{
+                _FLAGS.get(key, f"--{key.replace('_', '-')}"): value
+                for key, value in plain_train_settings(settings.train).items()
+                if key not in ("device", "devices")  # these change nothing but the rounding
+            },
+        },
+    }
+
+
+_FLAGS = {"label_output": "--output", "distill_outputs": "--distill-output"}
+
+
+def _each(alpha: Alpha) -> tuple[float, ...]:
+    return (float(alpha),) if isinstance(alpha, float | int) else tuple(map(float, alpha))
+
+
+def _said(
+    job: TrainingJob, settings: IterateSettings, initial: Document | None
+) -> dict[str, dict[str, Any]]:
+    """Return what makes a run what it is; where to stop may change from start to start."""
+    choices = {f"prune {key}": str(value) for key, value in asdict(settings.prune).items()}
+    choices |= {f"train {key}": v for key, v in plain_train_settings(settings.train).items()}
+    models = {"model": job.document, "teacher": job.teacher, "rewind_to": initial}
+    data = {"data": job.training, "eval_data": job.judge.data}
+    return {
+        "names": {
+            **{key: model.name for key, model in models.items() if model is not None},
+            **{key: samples.description for key, samples in data.items()},
+        },
+        "digests": {
+            **{key: model and digest_of_model(model) for key, model in models.items()},
+            **{key: digest_of_data(samples) for key, samples in data.items()},
+        },
+        "choices": {
+            "metric": job.judge.metric,
+            "output": job.judge.output,
+            "freeze": list(job.freeze),
+            "alpha": settings.alphas,
+            "alpha_conv": settings.alphas_conv,
+            "alpha_fc": settings.alphas_fc,
+            **{key: value for key, value in choices.items() if key not in _ONLY_WHERE},
+        },
     }

@@ -13,6 +13,7 @@ from onnx_relief.data import Dataset
 from onnx_relief.graph.cost import count_parameters, layer_costs
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import find_layers
+from onnx_relief.graph.origin import note_dense
 from onnx_relief.history import IterateSettings, IterationRow, choose_best
 from onnx_relief.judge import loss_of
 from onnx_relief.pipeline import prune
@@ -20,6 +21,7 @@ from onnx_relief.positions import positions_on_data
 from onnx_relief.results import Progress, Score
 from onnx_relief.retrain_job import mask_by_plan
 from onnx_relief.retraining import retrain
+from onnx_relief.rewinding import rewound
 from onnx_relief.run_folder import RunFolder
 from onnx_relief.training import OnEpoch
 from onnx_relief.training_job import TrainingJob
@@ -40,6 +42,7 @@ class Iterated:
         data: What the models were judged on.
         met: Whether every target was reached.
         reason: Why it stopped, in words.
+        advice: What may reach a target that was not reached.
     """
 
     rows: tuple[IterationRow, ...]
@@ -50,6 +53,7 @@ class Iterated:
     data: str
     met: bool
     reason: str
+    advice: str
 
 
 def iterate(
@@ -78,21 +82,24 @@ def iterate(
     Raises:
         ReliefError: As `prune` and `retrain`; finished iterations stay in the folder.
     """
+    if rewind_to is not None:
+        rewind_to = rewound(job.document, rewind_to)
     dense = job.judge.score(job.document, progress=progress, stage="judging the dense model")
     positions = positions_on_data(find_layers(job.document), calibration, job.provider).by_layer
     work = _Work(job, settings, folder, calibration, rewind_to, positions, progress, on_epoch)
     rows = folder.rows()
     if not rows:
         rows = [folder.finish(work.row(0, job.document, dense, dense), dense.metric)]
+    done_before = len(rows) - 1
     for row in rows:
         _tell(on_iteration, row)
-    reason = f"all {settings.iterations} iterations are done"
+    reason = f"all {max(done_before, settings.iterations)} iterations are done"
     for number in range(len(rows), settings.iterations + 1):
         if _stops(rows[-1], dense, settings) is not None:
             break
         done = _one_iteration(work, number)
         if done is None:
-            reason = "nothing more is pruned"
+            reason = _STUCK
             break
         rows.append(folder.finish(done, dense.metric))
         _tell(on_iteration, done)
@@ -149,9 +156,10 @@ def _one_iteration(work: _Work, number: int) -> IterationRow | None:
     if number > 1:
         earlier = work.folder.plan(number - 1)
         plan = plan.within(earlier)
-        if plan.kept_connections == earlier.kept_connections:
-            return None
-    elif plan.drops_nothing:
+        stuck = plan.kept_connections == earlier.kept_connections
+    else:
+        stuck = plan.drops_nothing
+    if stuck and not work.settings.changes_after(number):
         return None
     first = work.score(pruned.document, "pruned model")
     masked, kept = mask_by_plan(work.rewind_to or before, plan)
@@ -168,7 +176,8 @@ def _one_iteration(work: _Work, number: int) -> IterationRow | None:
         progress=work.progress,
         on_epoch=work.on_epoch,
     )
-    model = work.folder.save(number, retrained.document, plan)
+    document = note_dense(retrained.document, work.job.document)
+    model = work.folder.save(number, document, plan)
     return work.row(number, model, first, work.score(model, "retrained model"), started)
 
 
@@ -184,7 +193,7 @@ def _stops(row: IterationRow, dense: Score, settings: IterateSettings) -> str | 
     if settings.has_target and settings.reached(row):
         return "the size that was asked for is reached"
     if not settings.good_enough(loss_of(dense.metric, row.metric_retrained, dense.value)):
-        return f"the {dense.metric} fell by more than was allowed"
+        return f"the {dense.metric} {_FELL}"
     return None
 
 
@@ -203,6 +212,7 @@ def _finished(
         document = folder.model(best.iteration)
     else:
         best, met, document = rows[0], not settings.has_target, job.document
+    folder.keep(document)
     return Iterated(
         rows=tuple(rows),
         best=best,
@@ -212,4 +222,17 @@ def _finished(
         data=dense.data,
         met=met,
         reason=reason,
+        advice=_advice(reason),
     )
+
+
+_STUCK = "nothing more is pruned"
+_FELL = "fell by more than was allowed"
+
+
+def _advice(reason: str) -> str:
+    if reason == _STUCK:
+        return "a lower --alpha prunes more"
+    if reason.endswith(_FELL):
+        return "allow a larger --max-drop, or give a higher --alpha or more --epochs"
+    return "give it more --iterations or a lower --alpha"

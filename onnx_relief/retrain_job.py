@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from onnx_relief.data.shuffle import plan_steps
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.mask import kept_elements
 from onnx_relief.job import versions
@@ -12,12 +13,13 @@ from onnx_relief.judge import better
 from onnx_relief.pipeline import replay
 from onnx_relief.plan import PrunePlan
 from onnx_relief.report.retrained import RetrainReport
-from onnx_relief.results import Progress
+from onnx_relief.results import Progress, Score
 from onnx_relief.retraining import Kept, Retrained, retrain
 from onnx_relief.training import OnEpoch, plain_train_settings
 from onnx_relief.training_job import TrainingJob
 
 _FEW_HELD = 0.001
+_FEW_STEPS = 100
 
 
 def mask_by_plan(document: Document, plan: PrunePlan) -> tuple[Document, Kept]:
@@ -59,20 +61,30 @@ def run(
     )
 
 
-def account(
-    job: TrainingJob,
-    retrained: Retrained,
-    *,
-    plan: PrunePlan | None = None,
-    progress: Progress | None = None,
-) -> RetrainReport:
-    """Return what retraining came to, after judging the model before and after.
+def judge_start(
+    job: TrainingJob, plan: PrunePlan | None = None, *, progress: Progress | None = None
+) -> Score:
+    """Return how good the model is before training: what cannot be judged is not worth a training.
 
     Raises:
         SettingsError, DataError, ModelError: As `Judge.score`.
     """
     start = job.document if plan is None else mask_by_plan(job.document, plan)[0]
-    before = job.judge.score(start, progress=progress, stage="judging the model as it was")
+    return job.judge.score(start, progress=progress, stage="judging the model as it was")
+
+
+def account(
+    job: TrainingJob,
+    retrained: Retrained,
+    before: Score,
+    *,
+    progress: Progress | None = None,
+) -> RetrainReport:
+    """Return what retraining came to, after judging the model again.
+
+    Raises:
+        SettingsError, DataError, ModelError: As `Judge.score`.
+    """
     after = job.judge.score(retrained.document, progress=progress)
     report = RetrainReport(
         versions=versions("torch", "onnx2fx", "lightning"),
@@ -99,6 +111,12 @@ def _advice(job: TrainingJob, report: RetrainReport) -> list[str]:
         advice.append("These are the samples it was trained on; --eval-data gives an honest number")
     if report.held < _FEW_HELD * (report.held + report.weights):
         advice.append("Next to no weight was zero, so nothing was held; prune the model first")
+    steps = plan_steps(job.training, job.settings.batch_size).steps
+    if steps * len(report.trained.history) < _FEW_STEPS:
+        advice.append(
+            f"{steps * len(report.trained.history)} steps ({steps} in each epoch) are few; more "
+            "--epochs or a smaller --batch-size may bring more"
+        )
     if better(report.after.metric, report.before.value, report.after.value):
         advice.append("Training made it worse; try a lower --lr, more data or --distill")
     return advice

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_relief.contents import digest_of_data, digest_of_model
 from onnx_relief.data import Dataset
 from onnx_relief.errors import SettingsError
 from onnx_relief.evaluation import first_sample
@@ -101,6 +102,7 @@ def retrain(
         folder=folder,
         progress=progress,
         on_epoch=on_epoch,
+        contents=_contents(training, validation, teacher),
     )
     retrained = write_back(module, document)
     check(module, retrained, sample, provider=provider)
@@ -112,6 +114,18 @@ def retrain(
         held=held,
         differences=differences,
     )
+
+
+def _contents(
+    training: Dataset, validation: Dataset | None, teacher: Document | None
+) -> dict[str, str]:
+    """Return what a checkpoint has to agree with besides the model and the settings."""
+    none = "none"
+    return {
+        "set of training samples": digest_of_data(training),
+        "set of validation samples": none if validation is None else digest_of_data(validation),
+        "kind of teacher": none if teacher is None else digest_of_model(teacher),
+    }
 
 
 def require_extra() -> None:

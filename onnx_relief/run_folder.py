@@ -2,8 +2,9 @@
 
 ::
 
-    run.json                  what the run is: models, data and choices; and the dense model's score
+    run.json                  what the run is: models, data and choices
     history.csv  curve.svg    what came of it, written anew after each iteration
+    iteration-00/row.json     the dense model's line of the history
     iteration-01/model.onnx   retrained
     iteration-01/plan.json    everything that was dropped up to here
     iteration-01/row.json     its line of the history; written last, so it says "this one is done"
@@ -14,9 +15,11 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,7 @@ from onnx_relief.graph.save import save
 from onnx_relief.history import IterationRow
 from onnx_relief.plan import PrunePlan
 from onnx_relief.report.curve import curve_svg, history_csv
+from onnx_relief.training_folder import CHECKPOINTS, remove_asides
 
 FORMAT = "onnx-relief run 1"
 
@@ -40,10 +44,16 @@ class RunFolder:
     def begin(self, said: Mapping[str, Any]) -> None:
         """Start the run, or find that it is the one that was started here.
 
+        A run that never came to the end of an epoch gives way to any other.
+
         Raises:
             SettingsError: Another run lives here, with what differs.
             OutputError: Something else is there, or it cannot be written.
         """
+        if self.path.exists() and not self.path.is_dir():
+            raise OutputError(f"--run {self.path} is a file; name a folder")
+        if not self.holds_work:
+            self.discard()
         self._make(self.path)
         file = self.path / "run.json"
         wanted = json.loads(json.dumps({"format": FORMAT, **said}))
@@ -53,13 +63,14 @@ class RunFolder:
             self._write(file, f"{json.dumps(wanted, indent=1)}\n")
             return
         found = self._read(file)
-        differing = [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]
-        if differing:
-            key = differing[0]
+        if found.get("format") != FORMAT:
+            raise SettingsError(f"{file} was not written by this onnx-relief; name a new folder")
+        self._remove_asides()
+        difference = _difference(found, wanted)
+        if difference:
             raise SettingsError(
-                f"--run {self.path} holds another run: its {key} is {_short(found.get(key))} "
-                f"instead of {_short(wanted.get(key))}; say the same as then, name a new folder, "
-                "or begin anew with --restart"
+                f"--run {self.path} holds another run: its {difference}; say the same as then, "
+                "name a new folder, or begin anew with --restart"
             )
 
     def restart(self) -> None:
@@ -72,7 +83,22 @@ class RunFolder:
             return
         if any(self.path.iterdir()) and not (self.path / "run.json").exists():
             raise OutputError(f"--run {self.path} holds no run, so it is left alone")
-        shutil.rmtree(self.path)
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    @property
+    def holds_work(self) -> bool:
+        """Whether an epoch was trained here."""
+        numbered = self.path.glob("iteration-*")
+        return any(
+            (folder / name).exists()
+            for folder in numbered
+            for name in ("model.onnx", f"training/{CHECKPOINTS[0]}")
+        )
+
+    def discard(self) -> None:
+        """Remove a run that holds no work; anything else stays."""
+        if (self.path / "run.json").is_file() and not self.holds_work:
+            self.restart()
 
     def rows(self) -> list[IterationRow]:
         """Return the lines of the dense model and of all iterations that are finished, in order.
@@ -82,7 +108,7 @@ class RunFolder:
         """
         found: list[IterationRow] = []
         while (file := self.iteration(len(found)) / "row.json").exists():
-            found.append(_row(self._read(file), file))
+            found.append(_row(self._read(file), file, len(found)))
         return found
 
     def iteration(self, number: int) -> Path:
@@ -102,7 +128,12 @@ class RunFolder:
     def plan(self, number: int) -> PrunePlan:
         """Return everything that was dropped up to an iteration."""
         file = self.iteration(number) / "plan.json"
-        return PrunePlan.from_json(file.read_text(encoding="utf-8"))
+        try:
+            return PrunePlan.from_json(file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, SettingsError) as error:
+            raise SettingsError(
+                f"{file} is gone or damaged ({error}); begin anew with --restart"
+            ) from error
 
     def finish(self, row: IterationRow, metric: str) -> IterationRow:
         """Note that an iteration is done, write history and curve anew, and return the row.
@@ -127,8 +158,25 @@ class RunFolder:
         folder = self.iteration(number)
         self._make(folder)
         self._write(folder / "plan.json", plan.to_json())
-        save(model, folder / "model.onnx", force=True)
+        with _told_as_run():
+            save(model, folder / "model.onnx", force=True)
         return self.model(number)
+
+    def keep(self, model: Document) -> None:
+        """Write the model that is kept.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        with _told_as_run():
+            save(model, self.path / "best.onnx", force=True)
+
+    def _remove_asides(self) -> None:
+        """Remove what was half-written when the run was killed."""
+        names = ("run.json", "history.csv", "curve.svg", "best.onnx", "row.json", "plan.json")
+        for folder in (self.path, *self.path.glob("iteration-*"), *self.path.glob("*/training")):
+            if folder.is_dir():
+                remove_asides(folder, (*names, "model.onnx", *CHECKPOINTS))
 
     def _make(self, folder: Path) -> None:
         try:
@@ -152,15 +200,76 @@ class RunFolder:
         return found
 
 
-def _row(found: Mapping[str, Any], file: Path) -> IterationRow:
-    names = {field.name for field in fields(IterationRow)}
+def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """Return in words the first thing that another run was told, nothing if it is the same run."""
+    for part in ("digests", "choices"):
+        there = found.get(part)
+        if not isinstance(there, dict):
+            continue
+        for key, ours in wanted[part].items():
+            # What an older version did not note cannot be compared.
+            theirs = there.get(key, ours)
+            if theirs == ours:
+                continue
+            if part == "choices":
+                return f"{key} is {_short(theirs)} instead of {_short(ours)}"
+            names = found.get("names")
+            old = names.get(key, "none") if isinstance(names, dict) else "none"
+            new = wanted["names"].get(key, "none")
+            if old == new:
+                return f"{key}, {new}, had other contents"
+            return f"{key} is {_short(old)} instead of {_short(new)}"
+    return ""
+
+
+@contextmanager
+def _told_as_run() -> Iterator[None]:
+    """Name the flag that chooses this folder where saving a model names its own."""
     try:
-        values = {name: found[name] for name in names}
-        first, second = values["alpha"]
-        values |= {"alpha": (first, second), "architecture": tuple(values["architecture"])}
-        return IterationRow(**values)
-    except (KeyError, TypeError, ValueError) as error:
+        yield
+    except OutputError as error:
+        raise OutputError(str(error).replace("with -o", "with --run")) from error
+
+
+def _row(found: Mapping[str, Any], file: Path, number: int) -> IterationRow:
+    """Return the row in a file; it may have been changed by anybody.
+
+    Raises:
+        SettingsError: It is none, or that of another iteration.
+    """
+    try:
+        first, second = map(_number, found["alpha"])
+        row = IterationRow(
+            alpha=(first, second),
+            architecture=tuple(map(_count, found["architecture"])),
+            flops=None if found["flops"] is None else _number(found["flops"]),
+            metric_pruned=_number(found["metric_pruned"]),
+            metric_retrained=_number(found["metric_retrained"]),
+            remaining=_number(found["remaining"]),
+            seconds=_number(found["seconds"]),
+            iteration=_count(found["iteration"]),
+            nonzero=_count(found["nonzero"]),
+            epochs=_count(found["epochs"]),
+        )
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise SettingsError(f"{file} is no line of a history; begin anew with --restart") from error
+    if row.iteration != number or not 0 <= row.remaining <= 100:
+        raise SettingsError(f"{file} is no line of this history; begin anew with --restart")
+    return row
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(value)
+    if not math.isfinite(value):
+        raise ValueError(value)
+    return float(value)
+
+
+def _count(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise TypeError(value)
+    return value
 
 
 def _short(value: object) -> str:

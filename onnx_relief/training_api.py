@@ -22,7 +22,7 @@ from onnx_relief.job import read_plan
 from onnx_relief.plan import PrunePlan
 from onnx_relief.report.retrained import RetrainReport
 from onnx_relief.results import Progress
-from onnx_relief.retrain_job import account, mask_by_plan, run
+from onnx_relief.retrain_job import account, judge_start, mask_by_plan, run
 from onnx_relief.retraining import require_extra
 from onnx_relief.training import OnEpoch, train_settings
 from onnx_relief.training_job import TrainingSources, open_training
@@ -124,6 +124,7 @@ def retrain(
         provider=provider,
     )
     kept = plan if plan is None or isinstance(plan, PrunePlan) else read_plan(Path(plan))
+    before = judge_start(job, kept, progress=progress)
     with tempfile.TemporaryDirectory(prefix="onnx-relief-") as scratch:
         retrained = run(
             job,
@@ -132,7 +133,7 @@ def retrain(
             progress=progress,
             on_epoch=on_epoch,
         )
-    report = account(job, retrained, plan=kept, progress=progress)
+    report = account(job, retrained, before, progress=progress)
     return RetrainResult(document=retrained.document, report=report)
 
 

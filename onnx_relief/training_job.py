@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from onnx_relief.data import Dataset, Preprocess, open_data
@@ -14,6 +14,7 @@ from onnx_relief.graph.document import Document, input_specs, load, output_specs
 from onnx_relief.graph.origin import find_dense, noted_name
 from onnx_relief.job import NO_PREPROCESSING
 from onnx_relief.judge import Judge
+from onnx_relief.tensors import TensorSpec
 from onnx_relief.training import TrainSettings
 
 JUDGING_BATCH = 64
@@ -106,7 +107,7 @@ def open_training(
     elif learned_from is None:
         raise _no_teacher(document, data)
     else:
-        _check_teacher(learned_from, document)
+        _check_teacher(learned_from, document, settings.distill_outputs)
     training, validation = split_validation(seekable(data), settings.validation, settings.seed)
     judged = validation or training
     if sources.eval_data is not None:
@@ -155,12 +156,42 @@ def _no_teacher(document: Document, data: Dataset) -> SettingsError | DataError:
     )
 
 
-def _check_teacher(teacher: Document, document: Document) -> None:
+def _check_teacher(teacher: Document, document: Document, followed: Sequence[str]) -> None:
+    """Refuse another model's teacher before anything runs; `followed` are outputs, empty for all.
+
+    Raises:
+        SettingsError: With what differs.
+    """
     for verb, specs in (("takes", input_specs), ("gives", output_specs)):
-        ours, theirs = ({spec.name for spec in specs(m.proto)} for m in (document, teacher))
-        if not ours <= theirs if verb == "gives" else ours != theirs:
+        ours, theirs = ({spec.name: spec for spec in specs(m.proto)} for m in (document, teacher))
+        if verb == "gives":  # it may give more, and other things beside what is followed
+            ours = {name: ours[name] for name in ours if not followed or name in followed}
+            theirs = {name: theirs[name] for name in theirs if name in ours}
+        if ours.keys() != theirs.keys():
             raise SettingsError(
-                f"the teacher {teacher.name} {verb} {', '.join(map(repr, sorted(theirs)))}, "
-                f"{document.name} {', '.join(map(repr, sorted(ours)))}; give another version of "
-                "the same model"
+                f"the teacher {teacher.name} {verb} "
+                f"{_listed(spec.name for spec in specs(teacher.proto))}, {document.name} "
+                f"{_listed(ours)}; give another version of the same model"
             )
+        for name, spec in ours.items():
+            if not _alike(spec, theirs[name], with_type=verb == "takes"):
+                raise SettingsError(
+                    f"the teacher {teacher.name} {verb} {name!r} as {theirs[name].describe()}, "
+                    f"{document.name} as {spec.describe()}; give another version of the same model"
+                )
+
+
+def _alike(one: TensorSpec, other: TensorSpec, *, with_type: bool) -> bool:
+    """Whether two tensors can be the same as far as is known; sizes that are free may be any."""
+    if with_type and None not in (one.dtype, other.dtype) and one.dtype != other.dtype:
+        return False
+    if one.shape is None or other.shape is None:
+        return True
+    return len(one.shape) == len(other.shape) and all(
+        a == b or not (isinstance(a, int) and isinstance(b, int))
+        for a, b in zip(one.shape, other.shape, strict=True)
+    )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, sorted(names)))

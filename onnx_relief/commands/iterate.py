@@ -180,10 +180,11 @@ class IterateOptions(TrainOptions, PrepareOptions, JudgeOptions, SpeakOptions):
 def iterate(options: IterateOptions) -> None:
     """Prune and retrain in turns until next to nothing can go any more.
 
-    Example: onnx-relief iterate model.onnx --data train/ --eval-data test/ --max-drop 0.5
+    Example: onnx-relief iterate model.onnx --data train/ --max-drop 0.5
 
-    Learns from labels, or from the model itself where there are none. Interrupted and started
-    again with the same words, it goes on where it was.
+    Learns from labels, or from the model itself where there are none.
+
+    Started again after an interruption, it goes on where it was.
     """
     require_extra()
     speaker = Speaker(options)
@@ -200,13 +201,13 @@ def iterate(options: IterateOptions) -> None:
             on_iteration=lambda row: speaker.line(iteration_line(row)),
             **{k: v for k, v in vars(training).items() if k not in ("label_output", "distill")},
         )
-        save(found.document, options.target, force=options.force or options.out is None)
+        if options.out is not None:
+            save(found.document, options.out, force=options.force)
     _tell(speaker, options, found)
     if not found.met:
         raise TargetError(
             f"the target was not reached ({found.reason}); {options.target} holds the model of "
-            f"iteration {found.best.iteration}, which comes nearest; give it more --iterations, a "
-            "lower --alpha or more --epochs"
+            f"iteration {found.best.iteration}, which comes nearest; {found.advice}"
         )
 
 

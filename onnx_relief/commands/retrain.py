@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -21,9 +22,9 @@ from onnx_relief.commands.options import (
     parse_samples,
     preprocess_of,
 )
-from onnx_relief.commands.signals import check_stopped, undisturbed
+from onnx_relief.commands.signals import Stopped, check_stopped, undisturbed
 from onnx_relief.commands.train_options import TrainOptions
-from onnx_relief.errors import OutputError, SettingsError
+from onnx_relief.errors import SettingsError
 from onnx_relief.files import check_distinct, check_output, remove_asides, staged_files
 from onnx_relief.graph.document import load
 from onnx_relief.graph.save import staged
@@ -31,8 +32,9 @@ from onnx_relief.job import read_plan
 from onnx_relief.report.build import to_json
 from onnx_relief.report.retrained import RetrainReport, epoch_line, retrain_table
 from onnx_relief.report.text import plain
-from onnx_relief.retrain_job import account, run
+from onnx_relief.retrain_job import account, judge_start, run
 from onnx_relief.retraining import Retrained, require_extra
+from onnx_relief.training_folder import check_folder, clear, drop_if_empty, holds_checkpoint
 from onnx_relief.training_job import TrainingJob, TrainingSources, open_training
 
 _DATA = "Data"
@@ -121,8 +123,9 @@ def retrain(options: RetrainOptions) -> None:
 
     Example: onnx-relief retrain model.pruned.onnx --data train/ --epochs 10
 
-    Learns from labels, or from the dense model where there are none. Interrupted and started again
-    with the same words, it goes on where it was.
+    Learns from labels, or from the dense model where there are none.
+
+    Started again after an interruption, it goes on where it was.
     """
     require_extra()
     main = is_main_process()
@@ -130,10 +133,11 @@ def retrain(options: RetrainOptions) -> None:
     if main:
         _check_outputs(options)
     plan = None if options.plan is None else read_plan(options.plan)
-    with speaker.progress() as progress:
+    with _told_how_to_go_on(speaker, options.folder), speaker.progress() as progress:
         job = _open(options)
         if options.restart and main:
-            shutil.rmtree(options.folder, ignore_errors=True)
+            clear(options.folder)
+        before = judge_start(job, plan, progress=progress) if main else None
         retrained = run(
             job,
             folder=options.folder,
@@ -141,12 +145,12 @@ def retrain(options: RetrainOptions) -> None:
             progress=progress,
             on_epoch=lambda row: speaker.line(epoch_line(row, options.epochs)),
         )
-        if not main:
+        if before is None:
             return
-        report = account(job, retrained, plan=plan, progress=progress)
+        report = account(job, retrained, before, progress=progress)
         _write(options, retrained, report)
     if options.run is None:
-        shutil.rmtree(options.folder, ignore_errors=True)
+        clear(options.folder)
     said = Group(
         retrain_table(report, verbose=options.verbose),
         Text(f"retrained model: {plain(str(options.target))}"),
@@ -159,16 +163,17 @@ def is_main_process() -> bool:
     return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("RANK", "0") == "0"
 
 
-def check_folder(folder: Path, flag: str) -> None:
-    """Refuse a place for checkpoints that is something else already.
-
-    Raises:
-        OutputError: It is a file, or its parent is no folder.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{flag} {folder} is a file; name a folder")
-    if not folder.parent.is_dir():
-        raise OutputError(f"{flag} {folder}: there is no folder {folder.parent}; make it first")
+@contextmanager
+def _told_how_to_go_on(speaker: Speaker, folder: Path) -> Iterator[None]:
+    """Leave no empty folder behind, and say of a full one what it is good for."""
+    try:
+        yield
+    except Stopped:
+        if holds_checkpoint(folder):
+            speaker.line(f"{folder} holds the epochs so far; start again in the same way to go on")
+        raise
+    finally:
+        drop_if_empty(folder)
 
 
 def _check_outputs(options: RetrainOptions) -> None:
@@ -176,8 +181,14 @@ def _check_outputs(options: RetrainOptions) -> None:
         raise SettingsError(f"--report writes JSON, so {options.report} has to end in .json")
     check_distinct([("MODEL", options.model), *options.outputs[1:]])
     check_distinct([("--data", Path(options.data)), *options.outputs])
-    if options.teacher is not None:
-        check_distinct([("--teacher", options.teacher), *options.outputs])
+    given = (
+        ("--teacher", options.teacher),
+        ("--plan", options.plan),
+        ("--eval-data", options.eval_data),
+    )
+    for flag, read in given:
+        if read is not None:
+            check_distinct([(flag, Path(read)), *options.outputs])
     for flag, path in options.outputs:
         check_output(path, flag, force=options.force)
     check_folder(options.folder, "--run")

@@ -65,6 +65,8 @@ class Checkpoints:
             return None
         state = self._read(path)
         found = state["fingerprint"]
+        if not isinstance(found, dict):
+            raise self._damaged(path)
         for name, value in self._fingerprint.items():
             if found.get(name) != value:
                 raise SettingsError(
@@ -105,10 +107,16 @@ class Checkpoints:
         try:
             state: State = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises many kinds on a damaged file
-            raise SettingsError(
-                f"{path} is damaged or no checkpoint; remove {self.folder} to begin anew"
-            ) from error
+            raise self._damaged(path) from error
+        wanted = {"module"} if path.name == BEST else {"module", "history", "fingerprint"}
+        if not isinstance(state, dict) or not wanted <= state.keys():
+            raise self._damaged(path)
         return state
+
+    def _damaged(self, path: Path) -> SettingsError:
+        return SettingsError(
+            f"{path} is damaged or no checkpoint; remove {self.folder} to begin anew"
+        )
 
     def _write(self, path: Path, state: Mapping[str, Any]) -> None:
         write_file(path, self._flag, lambda file: _save(state, file), force=True)

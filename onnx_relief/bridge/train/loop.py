@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ def train(
     progress: Progress | None = None,
     on_epoch: OnEpoch | None = None,
     flag: str = "--run",
+    contents: Mapping[str, str] | None = None,
 ) -> Trained:
     """Train `module` in place and leave the weights of the best epoch in it.
 
@@ -48,6 +50,7 @@ def train(
         progress: Told of every optimizer step.
         on_epoch: Told of every epoch, in the main process.
         flag: What the user named `folder` with.
+        contents: What else has to be the same for going on, by what it is: digests.
 
     Raises:
         SettingsError: Options, data, model and teacher do not suit each other, the loss is no
@@ -69,7 +72,8 @@ def train(
             task.data,
             task.validation,
             has_teacher=teacher is not None,
-        ),
+        )
+        | dict(contents or {}),
     )
     checkpoints.prepare()
     state = checkpoints.load()
