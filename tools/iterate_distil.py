@@ -24,11 +24,11 @@ RESNET: Final[dict[str, Any]] = {
     **{"schedule": "cosine", "flip": True, "crop_padding": 4, "validation": 0.0},
 }
 FASHION: Final[dict[str, Any]] = {
-    **{"iterations": 4, "epochs": 8, "alpha": 0.9, "batch_size": 64, "lr": 1e-3},
+    **{"iterations": 4, "epochs": 6, "alpha": 0.9, "batch_size": 64, "lr": 1e-3},
     **{"schedule": "cosine", "validation": 0.0},
 }
 WORDS: Final[dict[str, Any]] = {
-    **{"iterations": 2, "epochs": 4, "alpha": 0.95, "batch_size": 16, "lr": 1e-3},
+    **{"iterations": 1, "epochs": 5, "alpha": 0.95, "batch_size": 16, "lr": 1e-3},
     **{"schedule": "cosine", "validation": 0.0},
 }
 FOR_WORDS: Final = replace(FULL, calibration=200, test=100)
