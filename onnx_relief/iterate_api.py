@@ -212,36 +212,3 @@ def _said(
 
 
 _FLAGS = {"label_output": "--output", "distill_outputs": "--distill-output"}
-
-
-def _each(alpha: Alpha) -> tuple[float, ...]:
-    return (float(alpha),) if isinstance(alpha, float | int) else tuple(map(float, alpha))
-
-
-def _said(
-    job: TrainingJob, settings: IterateSettings, initial: Document | None
-) -> dict[str, dict[str, Any]]:
-    """Return what makes a run what it is; where to stop may change from start to start."""
-    choices = {f"prune {key}": str(value) for key, value in asdict(settings.prune).items()}
-    choices |= {f"train {key}": v for key, v in plain_train_settings(settings.train).items()}
-    models = {"model": job.document, "teacher": job.teacher, "rewind_to": initial}
-    data = {"data": job.training, "eval_data": job.judge.data}
-    return {
-        "names": {
-            **{key: model.name for key, model in models.items() if model is not None},
-            **{key: samples.description for key, samples in data.items()},
-        },
-        "digests": {
-            **{key: model and digest_of_model(model) for key, model in models.items()},
-            **{key: digest_of_data(samples) for key, samples in data.items()},
-        },
-        "choices": {
-            "metric": job.judge.metric,
-            "output": job.judge.output,
-            "freeze": list(job.freeze),
-            "alpha": settings.alphas,
-            "alpha_conv": settings.alphas_conv,
-            "alpha_fc": settings.alphas_fc,
-            **{key: value for key, value in choices.items() if key not in _ONLY_WHERE},
-        },
-    }
