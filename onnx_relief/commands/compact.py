@@ -1,4 +1,4 @@
-"""`onnx-relief compact`: cut what a masked model never uses, and prove that nothing else changed."""
+"""`onnx-relief compact`: cut what a masked model never uses, and prove that the rest is equal."""
 
 from __future__ import annotations
 

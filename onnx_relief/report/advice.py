@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from onnx_relief.report.build import Report
@@ -19,23 +19,23 @@ _LOSS_OF_ACCURACY = 1.0
 _LOSS_OF_AGREEMENT = 5.0
 
 
-def advise(report: Report, commands: Collection[str] = COMMANDS) -> tuple[str, ...]:
+def advise(report: Report) -> tuple[str, ...]:
     """Return what has to be said about a report, the most important first."""
     if report.drops_nothing:
         return (
             "nothing was dropped: the model was written as it is; a lower --alpha drops more",
             *_about_data(report),
         )
-    rules: tuple[Callable[[Report, Collection[str]], Iterator[str]], ...] = (
+    rules: tuple[Callable[[Report], Iterator[str]], ...] = (
         _about_quality,
         _about_emptied_layers,
         _about_speed,
         _about_size,
     )
-    return (*(text for rule in rules for text in rule(report, commands)), *_about_data(report))
+    return (*(text for rule in rules for text in rule(report)), *_about_data(report))
 
 
-def _about_quality(report: Report, _commands: Collection[str]) -> Iterator[str]:
+def _about_quality(report: Report) -> Iterator[str]:
     found = report.evaluation
     if found is None:
         yield "the pruned model was not compared with the dense one; give --data or --eval-data"
@@ -53,7 +53,7 @@ def _about_quality(report: Report, _commands: Collection[str]) -> Iterator[str]:
         yield f"only {now} of decisions are those of the dense model; {_REMEDY}"
 
 
-def _about_emptied_layers(report: Report, _commands: Collection[str]) -> Iterator[str]:
+def _about_emptied_layers(report: Report) -> Iterator[str]:
     """Layers without any connection left: often a state or an input that the data keeps at zero."""
     had = {layer.layer for layer in report.dense.layers if layer.kept}
     names = [row.name for row in report.layers if row.name in had and not row.kept]
@@ -66,7 +66,7 @@ def _about_emptied_layers(report: Report, _commands: Collection[str]) -> Iterato
         )
 
 
-def _about_speed(report: Report, commands: Collection[str]) -> Iterator[str]:
+def _about_speed(report: Report) -> Iterator[str]:
     if report.latency is not None:
         dense, pruned = report.latency.timings
         if pruned.slowest < _NOTICEABLE * dense.median:
@@ -80,16 +80,11 @@ def _about_speed(report: Report, commands: Collection[str]) -> Iterator[str]:
     dead = report.dead_units
     if not dead:
         yield "no unit lost all of its connections, so no tensor could become smaller either"
-    elif "compact" in commands:
-        yield f"`onnx-relief compact` would remove {plural(dead, 'dead unit')}"
     else:
-        yield (
-            f"cutting the {plural(dead, 'dead unit')} out of the tensors would make it smaller and "
-            "could make it faster; this version only writes zeros"
-        )
+        yield f"`onnx-relief compact` cuts the {plural(dead, 'dead unit')} out of the tensors"
 
 
-def _about_size(report: Report, _commands: Collection[str]) -> Iterator[str]:
+def _about_size(report: Report) -> Iterator[str]:
     before, after = report.dense, report.pruned
     zipped = f"zipped {bytes_text(before.zipped)} -> {bytes_text(after.zipped)}"
     if after.plain > _LARGER * before.plain + _PAGE:
