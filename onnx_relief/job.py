@@ -92,8 +92,8 @@ def read_plan(path: Path) -> PrunePlan:
         raise SettingsError(f"--plan {path}: {error} with --save-plan") from error
 
 
-def choose_member(flag: str, kind: type[Choice], value: str) -> Choice:
-    """Return the member of `kind` that the user named.
+def choose_member(flag: str, kind: type[Choice], value: str, *others: str) -> Choice:
+    """Return the member of `kind` that the user named; `others` can be named besides.
 
     Raises:
         SettingsError: There is none.
@@ -101,7 +101,7 @@ def choose_member(flag: str, kind: type[Choice], value: str) -> Choice:
     try:
         return kind(value)
     except ValueError as error:
-        names = ", ".join(str(member.value) for member in kind)
+        names = ", ".join([*(str(member.value) for member in kind), *others])
         raise SettingsError(f"{flag} {value!r} does not exist; choose one of {names}") from error
 
 

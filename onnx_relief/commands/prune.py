@@ -10,6 +10,7 @@ import typer
 from rich.console import Group
 from rich.text import Text
 
+from onnx_relief.commands.channels import ChannelJob, ChannelOptions, cut_channels
 from onnx_relief.commands.console import Speaker
 from onnx_relief.commands.options import (
     Model,
@@ -41,13 +42,14 @@ from onnx_relief.report.text import plain
 from onnx_relief.scores import scores_by_weight, write_scores
 from onnx_relief.settings import DEFAULT_ALPHA, Estimator, Granularity, Settings
 
+CHANNEL = "channel"
 _DATA = "Data"
 _CHOOSING = "What is pruned, and how much"
 _WRITING = "What is written"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PruneOptions(PrepareOptions, RunOptions, SpeakOptions):
+class PruneOptions(ChannelOptions, PrepareOptions, RunOptions, SpeakOptions):
     """Everything that `prune` can be told."""
 
     model: Model
@@ -104,7 +106,10 @@ class PruneOptions(PrepareOptions, RunOptions, SpeakOptions):
     ] = Estimator.PAPER.value
     granularity: Annotated[
         str,
-        typer.Option(help="What convolutions lose: kernel or weight.", rich_help_panel=_CHOOSING),
+        typer.Option(
+            help="What goes: kernel or weight (zeros), or channel (cut out).",
+            rich_help_panel=_CHOOSING,
+        ),
     ] = Granularity.KERNEL.value
     only: Annotated[
         list[str] | None,
@@ -182,6 +187,17 @@ class PruneOptions(PrepareOptions, RunOptions, SpeakOptions):
         return [(flag, path) for flag, path in wanted if path is not None]
 
     @property
+    def cuts_channels(self) -> bool:
+        """Whether whole channels are cut out, instead of connections being set to zero."""
+        return self.granularity == CHANNEL
+
+    @property
+    def _granularity(self) -> Granularity:
+        if self.cuts_channels:
+            return Granularity.KERNEL
+        return choose_member("--granularity", Granularity, self.granularity, CHANNEL)
+
+    @property
     def settings(self) -> Settings:
         """The choices that the method knows."""
         return Settings(
@@ -190,7 +206,7 @@ class PruneOptions(PrepareOptions, RunOptions, SpeakOptions):
             alpha_fc=self.alpha_fc,
             alpha_layers=parse_alphas(self.alpha_layer),
             estimator=choose_member("--estimator", Estimator, self.estimator),
-            granularity=choose_member("--granularity", Granularity, self.granularity),
+            granularity=self._granularity,
             only=tuple(self.only or ()),
             skip=tuple(self.skip or ()),
             samples=parse_samples(self.samples),
@@ -205,9 +221,14 @@ def prune(options: PruneOptions) -> None:
     Example: onnx-relief prune model.onnx --data calibration/ --preset imagenet --alpha 0.95
 
     Nothing is written before everything has been checked. The model itself stays as it is, unless
-    -o names it too, with --force.
+    -o names it too, with --force. With --granularity channel whole channels are cut out, so that
+    tensors really get smaller.
     """
     speaker = Speaker(options)
+    if options.cuts_channels:
+        _refuse_for_channels(options)
+        cut_channels(_channel_job(options), speaker)
+        return
     try:
         report = _prune(options, speaker)
     finally:
@@ -219,6 +240,35 @@ def prune(options: PruneOptions) -> None:
     )
     paths = {_MEANING[flag]: str(path) for flag, path in written.items()}
     speaker.result(table, to_json({**report.to_dict(), "written": paths}))
+
+
+def _refuse_for_channels(options: PruneOptions) -> None:
+    for flag, value in (
+        ("--plan", options.plan),
+        ("--save-plan", options.save_plan),
+        ("--save-scores", options.save_scores),
+        ("--report", options.report),
+        ("--dump-activations", options.dump_activations),
+    ):
+        if value is not None:
+            raise SettingsError(f"{flag} does not go with --granularity channel; leave it out")
+    _check_outputs(options)
+
+
+def _channel_job(options: PruneOptions) -> ChannelJob:
+    return ChannelJob(
+        model=options.model,
+        data=options.data,
+        eval_data=options.eval_data,
+        preprocess=preprocess_of(options),
+        strict=options.strict,
+        settings=options.settings,
+        channels=options.channel_settings(),
+        metric=options.metric,
+        output=options.output,
+        target=options.target,
+        force=options.force,
+    )
 
 
 def _prune(options: PruneOptions, speaker: Speaker) -> Report:

@@ -1,0 +1,274 @@
+"""Structured pruning on one screen: measure, score coupled channels, cut, keep the mean signal.
+
+A group of channels that live or die together is worth what the layers that read it would lose: for
+each reader the mean share of its units' signal that comes through these channels (the relief score,
+arXiv 2109.10795), relative to an even share, so that layers of different widths compare.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_relief.data import Dataset
+from onnx_relief.decide import score
+from onnx_relief.errors import SettingsError, TargetError, UnsupportedError
+from onnx_relief.evaluation import first_sample
+from onnx_relief.graph.channels import RULES, Groups, Trace, cut, trace_channels
+from onnx_relief.graph.channels.ids import STAYS
+from onnx_relief.graph.channels.mean_signal import Correction, corrections, give_back
+from onnx_relief.graph.cost import layer_costs
+from onnx_relief.graph.document import Document, check
+from onnx_relief.graph.layers import Survey, find_layers
+from onnx_relief.graph.orphans import drop_orphans
+from onnx_relief.graph.sites import Site
+from onnx_relief.mean_inputs import mean_inputs
+from onnx_relief.measure import Measurement, full_batches, measure
+from onnx_relief.observe import observe
+from onnx_relief.progress import ticker
+from onnx_relief.results import Progress
+from onnx_relief.selection.groups import drop_by_layer, drop_globally
+from onnx_relief.settings import Settings
+
+_FINE = 1e-3
+"""How finely a ratio is searched for a target."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelSettings:
+    """How many channels go.
+
+    Attributes:
+        ratio: Share of the groups that goes.
+        scope: ``layer``, the same share everywhere, or ``global``, wherever scores are lowest.
+        round_to: Keep a multiple of so many channels; None decides by their number.
+        least: Keep at least so many channels of every kind.
+        correct: Whether biases make up for the mean signal that is lost.
+        target_params: Instead of `ratio`: the share of the layers' weights that may stay.
+        target_macs: Instead of `ratio`: the share of the multiply-accumulates that may stay.
+    """
+
+    ratio: float = 0.3
+    scope: str = "layer"
+    round_to: int | None = None
+    least: int = 1
+    correct: bool = True
+    target_params: float | None = None
+    target_macs: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.target_params is not None and self.target_macs is not None:
+            raise SettingsError("give --target-params or --target-macs, not both")
+        for flag, share in (
+            ("--target-params", self.target_params),
+            ("--target-macs", self.target_macs),
+        ):
+            if share is not None and not 0 < share < 1:
+                raise SettingsError(f"{flag} is a share between 0 and 1, got {share}")
+        if not 0 < self.ratio < 1:
+            raise SettingsError(f"--ratio must lie between 0 and 1, got {self.ratio}")
+        if self.scope not in ("layer", "global"):
+            raise SettingsError(f"--scope {self.scope!r} does not exist; choose layer or global")
+        if self.round_to is not None and self.round_to < 1:
+            raise SettingsError(f"--round-to must be at least 1, or auto, got {self.round_to}")
+        if self.least < 1:
+            raise SettingsError(f"--min-units must be at least 1, got {self.least}")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ChannelsPruned:
+    """What `prune_channels` made.
+
+    Attributes:
+        document: The smaller model.
+        groups: Groups of channels that could go.
+        removed: Those that went.
+        corrected: Layers whose bias makes up for the mean signal that they lost.
+        kept: Why channels stay that could not be followed, and how many.
+    """
+
+    document: Document
+    groups: int
+    removed: int
+    corrected: int
+    kept: Mapping[str, int]
+
+
+def prune_channels(
+    document: Document,
+    calibration: Dataset,
+    settings: Settings,
+    channels: ChannelSettings,
+    *,
+    progress: Progress | None = None,
+) -> ChannelsPruned:
+    """Return a model without the channels that carry the least signal.
+
+    Args:
+        document: The dense model; it is not changed.
+        calibration: Sample data.
+        settings: Which layers, how many samples, and how to run.
+        channels: How many channels go.
+        progress: Told how far the work has come.
+
+    Raises:
+        UnsupportedError: No channel can be followed from where it is made to where it is read.
+        DataError, ModelError, SettingsError: As `prune`.
+    """
+    survey = find_layers(document)
+    settings.check_patterns(survey.layers)
+    feed = first_sample(calibration).feed
+    scope = survey.model.scopes[0]
+    trace, groups = trace_channels(scope, observe(survey, feed), survey.model.opset, RULES)
+    measured = _measured(survey, calibration, settings, progress)
+    kinds = _kinds(survey, trace, groups, settings)
+    if not kinds:
+        why = next(iter(groups.reasons.values()), "nothing in it makes channels")
+        raise UnsupportedError(f"{document.name} has no channels that could go ({why})")
+    scores = _group_scores(survey, trace, groups, measured)
+    chosen = _Choice(survey, trace, groups, kinds, scores, channels)
+    gone = chosen.gone(_ratio(chosen, measured))
+    changes: list[Correction] = []
+    if channels.correct:
+        names = sorted({read.tensor for read in trace.reads if read.other is None})
+        means = mean_inputs(survey, trace, names, calibration, settings, progress)
+        changes = corrections(trace, groups, gone, survey, means)
+    smaller = cut(give_back(document, trace, changes), trace, groups, gone)
+    smaller = drop_orphans(smaller, document)
+    check(smaller)
+    return ChannelsPruned(
+        document=smaller,
+        groups=sum(map(len, kinds.values())),
+        removed=int(gone.sum()),
+        corrected=len(changes),
+        kept=Counter(groups.reasons.values()),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Choice:
+    """Everything that decides which groups go but the ratio."""
+
+    survey: Survey
+    trace: Trace
+    groups: Groups
+    kinds: Mapping[object, NDArray[np.int64]]
+    scores: NDArray[np.float64]
+    settings: ChannelSettings
+
+    def gone(self, ratio: float) -> NDArray[np.bool_]:
+        """Return which groups go, by root."""
+        drop = drop_by_layer if self.settings.scope == "layer" else drop_globally
+        dropped = drop(
+            {kind: self.scores[roots] for kind, roots in self.kinds.items()},
+            ratio,
+            round_to=self.settings.round_to,
+            least=self.settings.least,
+        )
+        found = np.zeros(self.trace.pool.size, dtype=bool)
+        for kind, roots in self.kinds.items():
+            found[roots[dropped[kind]]] = True
+        return found
+
+    def size(self, ratio: float, positions: Mapping[str, float] | None) -> float:
+        """Return how many weights of layers are left, or how many multiply-accumulates."""
+        smaller = cut(self.survey.document, self.trace, self.groups, self.gone(ratio))
+        costs = layer_costs(find_layers(smaller), positions or {})
+        return sum((cost.macs or 0.0) if positions else cost.weights for cost in costs)
+
+
+def _ratio(choice: _Choice, measured: Measurement) -> float:
+    """Return the smallest ratio that reaches the target, to a thousandth.
+
+    Raises:
+        TargetError: Not even the largest does.
+    """
+    settings = choice.settings
+    share = settings.target_params or settings.target_macs
+    if share is None:
+        return settings.ratio
+    positions = None
+    if settings.target_macs is not None:
+        positions = {name: found.positions for name, found in measured.activities.items()}
+    whole = choice.size(0.0, positions)
+    low, high = 0.0, 0.999
+    least = choice.size(high, positions) / whole
+    if least > share:
+        raise TargetError(
+            f"{choice.survey.document.name} can be cut to {least:.1%} at most, not to {share:.1%}; "
+            "ask for more, or for a lower --min-units or --round-to"
+        )
+    while high - low > _FINE:
+        middle = (low + high) / 2
+        small = choice.size(middle, positions) / whole <= share
+        low, high = (low, middle) if small else (middle, high)
+    return high
+
+
+def _measured(
+    survey: Survey, calibration: Dataset, settings: Settings, progress: Progress | None
+) -> Measurement:
+    samples = calibration.take(settings.samples)
+    tick = ticker(progress, "measuring activity", samples.size)
+    batches = full_batches(samples, settings.batch_size)
+    return measure(survey, survey.sites, batches, settings, tick=tick)
+
+
+def _group_scores(
+    survey: Survey, trace: Trace, groups: Groups, measured: Measurement
+) -> NDArray[np.float64]:
+    """Return what every group is worth to its readers, by root; even shares are 1."""
+    by_output = {site.node.output[0]: site for site in survey.sites}
+    worth = np.zeros(trace.pool.size)
+    for read in trace.reads:
+        site = by_output.get(trace.scope.graph.node[read.node].output[0])
+        if site is None or site.layer.name not in measured.activities:
+            continue
+        shares = _channel_shares(
+            site, score(survey, site, measured.activities[site.layer.name]).weights[0]
+        )
+        if shares is not None and shares.size == read.ids.size:
+            np.add.at(worth, groups.of(read.ids), shares)
+    return worth
+
+
+def _channel_shares(site: Site, scores: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """Return for every input channel the share of signal that it brings; an even share is 1."""
+    weight = site.layer.weights[0]
+    if weight.inputs == 1 and weight.groups > 1:
+        return None  # depthwise: the only input of a unit brings all of its signal
+    by_input = scores.sum(axis=2).reshape(weight.groups, -1, weight.inputs)
+    shares = by_input.mean(axis=1).reshape(-1)
+    total = shares.sum()
+    return np.asarray(shares * (shares.size / total) if total > 0 else shares)
+
+
+def _kinds(
+    survey: Survey, trace: Trace, groups: Groups, settings: Settings
+) -> dict[object, NDArray[np.int64]]:
+    """Return the roots of groups that can go, together with those that live in the same axes."""
+    places: dict[int, list[tuple[str, int]]] = defaultdict(list)
+    for member in trace.members:
+        for root in np.unique(groups.of(member.ids)).tolist():
+            if root != STAYS:
+                places[root].append((member.constant, member.axis))
+    kept = _left_alone(survey, settings)
+    kinds: dict[object, list[int]] = defaultdict(list)
+    for root, where in places.items():
+        if not kept.intersection(name for name, _ in where):
+            kinds[tuple(sorted(set(where)))].append(root)
+    return {kind: np.array(sorted(roots)) for kind, roots in kinds.items()}
+
+
+def _left_alone(survey: Survey, settings: Settings) -> set[str]:
+    """Return the weights of layers that the user wants left alone."""
+    return {
+        part.view.home.name
+        for site in survey.sites
+        if settings.leaves_out(site.layer)
+        for part in site.parts
+    }

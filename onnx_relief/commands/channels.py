@@ -1,0 +1,209 @@
+"""`onnx-relief prune --granularity channel`: whole channels go, so that any runtime gets faster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Group
+from rich.text import Text
+
+from onnx_relief.api import compare
+from onnx_relief.channel_pruning import ChannelSettings, ChannelsPruned, prune_channels
+from onnx_relief.commands.console import Speaker
+from onnx_relief.data import Dataset, Preprocess, open_data
+from onnx_relief.errors import DataError, SettingsError
+from onnx_relief.evaluation import try_out
+from onnx_relief.graph.document import Document, input_specs, load
+from onnx_relief.graph.origin import note_dense
+from onnx_relief.graph.save import save
+from onnx_relief.report.build import as_plain, to_json
+from onnx_relief.report.compared import Comparison
+from onnx_relief.report.table import evaluation_table, sentences, totals_table
+from onnx_relief.report.text import plain
+from onnx_relief.settings import Settings
+
+_CHANNELS = "Whole channels (--granularity channel)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelOptions:
+    """How many channels go."""
+
+    ratio: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the channels that goes; 0.3 unless a target is given.",
+            rich_help_panel=_CHANNELS,
+        ),
+    ] = None
+    scope: Annotated[
+        str,
+        typer.Option(
+            help="layer: the same share everywhere; global: wherever least is lost.",
+            rich_help_panel=_CHANNELS,
+        ),
+    ] = "layer"
+    round_to: Annotated[
+        str,
+        typer.Option(
+            help="Keep a multiple of so many channels; auto: 8 where there are 32 or more, since "
+            "runtimes work in blocks.",
+            rich_help_panel=_CHANNELS,
+        ),
+    ] = "auto"
+    min_units: Annotated[
+        int,
+        typer.Option(help="Keep at least so many of each axis.", rich_help_panel=_CHANNELS),
+    ] = 1
+    target_params: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the layers' weights that may stay, instead of --ratio.",
+            rich_help_panel=_CHANNELS,
+        ),
+    ] = None
+    target_macs: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the multiply-accumulates that may stay, instead of --ratio.",
+            rich_help_panel=_CHANNELS,
+        ),
+    ] = None
+    raw: Annotated[
+        bool,
+        typer.Option(
+            "--raw",
+            help="Leave biases as they are, instead of giving back the mean signal that is lost.",
+            rich_help_panel=_CHANNELS,
+        ),
+    ] = False
+
+    def channel_settings(self) -> ChannelSettings:
+        """Return the choices as the method knows them.
+
+        Raises:
+            SettingsError: One of them makes no sense.
+        """
+        targets = (self.target_params, self.target_macs)
+        if self.ratio is not None and any(target is not None for target in targets):
+            raise SettingsError("give --ratio or a target, not both")
+        if not (self.round_to == "auto" or self.round_to.isdigit()):
+            raise SettingsError(f"--round-to {self.round_to!r} is no number; give 8, 1, or auto")
+        return ChannelSettings(
+            ratio=0.3 if self.ratio is None else self.ratio,
+            scope=self.scope,
+            round_to=None if self.round_to == "auto" else int(self.round_to),
+            least=self.min_units,
+            correct=not self.raw,
+            target_params=self.target_params,
+            target_macs=self.target_macs,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelJob:
+    """What to cut, from which data, and where it goes.
+
+    Attributes:
+        model: The dense model.
+        data: Calibration data.
+        eval_data: What both models are compared on; None for the calibration data.
+        preprocess: How samples become what the model takes.
+        strict: Whether a broken picture is an error.
+        settings: Which layers, how many samples, and how to run.
+        channels: How many channels go.
+        metric: How both models are compared.
+        output: The output that the metric looks at.
+        target: Where the result goes.
+        force: Whether files may be replaced.
+    """
+
+    model: Path
+    data: str | None
+    eval_data: str | None
+    preprocess: Preprocess
+    strict: bool
+    settings: Settings
+    channels: ChannelSettings
+    metric: str | None
+    output: str | None
+    target: Path
+    force: bool
+
+
+def cut_channels(job: ChannelJob, speaker: Speaker) -> None:
+    """Cut channels out of a model, compare both, and tell.
+
+    Raises:
+        ReliefError: As `prune_channels`.
+    """
+    if job.data is None:
+        raise DataError("there is no calibration data; give some with --data")
+    document = load(job.model)
+    data = _opened(document, job, job.data)
+    judged = data if job.eval_data is None else _opened(document, job, job.eval_data)
+    try_out(document, judged, metric=job.metric, output=job.output, provider=job.settings.provider)
+    with speaker.progress() as progress:
+        found = prune_channels(document, data, job.settings, job.channels, progress=progress)
+        smaller = note_dense(found.document, document)
+        comparison = compare(
+            document.proto if document.path is None else document.path,
+            _written(smaller, job),
+            job.data if job.eval_data is None else job.eval_data,
+            metric=job.metric,
+            output=job.output,
+            provider=job.settings.provider,
+            preprocess=job.preprocess,
+            strict=job.strict,
+            progress=progress,
+        )
+    speaker.result(_table(job, found, comparison), _json(job, found, comparison))
+
+
+def _written(smaller: Document, job: ChannelJob) -> Path:
+    save(smaller, job.target, force=job.force)
+    return job.target
+
+
+def _opened(document: Document, job: ChannelJob, source: str) -> Dataset:
+    return open_data(
+        source, input_specs(document.proto), preprocess=job.preprocess, strict=job.strict
+    )
+
+
+def _table(job: ChannelJob, found: ChannelsPruned, comparison: Comparison) -> Group:
+    parts = [totals_table(comparison.first, comparison.second, comparison.latency)]
+    if comparison.evaluation is not None:
+        parts.append(evaluation_table(comparison.evaluation))  # type: ignore[arg-type]
+    return Group(*parts, *sentences(_told(found)), Text(f"pruned model: {plain(str(job.target))}"))
+
+
+def _told(found: ChannelsPruned) -> list[str]:
+    lines = [
+        f"{found.removed:,} of {found.groups:,} groups of channels are cut",
+        f"{found.corrected:,} biases give back the mean signal that was lost",
+        "`onnx-relief retrain` brings back what accuracy this cost",
+    ]
+    return lines + [f"{count:,} channels stay: {why}" for why, count in _most(found.kept)]
+
+
+def _most(kept: Mapping[str, int]) -> list[tuple[str, int]]:
+    return sorted(kept.items(), key=lambda pair: -pair[1])[:5]
+
+
+def _json(job: ChannelJob, found: ChannelsPruned, comparison: Comparison) -> str:
+    return to_json(
+        {
+            "format": "onnx-relief channels 1",
+            "groups": found.groups,
+            "removed": found.removed,
+            "corrected": found.corrected,
+            "kept": dict(found.kept),
+            "comparison": as_plain(comparison),
+            "written": str(job.target),
+        }
+    )

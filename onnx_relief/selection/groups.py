@@ -1,0 +1,94 @@
+"""Which groups of channels go: scores and a share in, a choice out; the best of each kind stay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+ROUNDED_FROM = 32
+"""Axes with fewer channels are not rounded by `auto`: too much of them would stay."""
+
+
+def keep_counts(
+    sizes: Sequence[int], wanted: Sequence[int], *, round_to: int | None, least: int
+) -> list[int]:
+    """Return how many groups of each kind stay.
+
+    Args:
+        sizes: How many there are of each kind.
+        wanted: How many are to stay.
+        round_to: Keep a multiple of so many; None for 8, on axes of at least `ROUNDED_FROM`.
+        least: Keep at least so many of each kind.
+
+    >>> keep_counts([64, 20], [30, 9], round_to=None, least=1)
+    [32, 9]
+    """
+    counts = []
+    for size, number in zip(sizes, wanted, strict=True):
+        multiple = round_to or (8 if size >= ROUNDED_FROM else 1)
+        rounded = -(-max(number, least, 1) // multiple) * multiple
+        counts.append(min(size, rounded))
+    return counts
+
+
+def drop_by_layer(
+    kinds: Mapping[object, NDArray[np.float64]],
+    ratio: float,
+    *,
+    round_to: int | None = None,
+    least: int = 1,
+) -> dict[object, NDArray[np.bool_]]:
+    """Drop the share `ratio` of the groups of every kind, those with the lowest scores.
+
+    Equal scores keep their order: of two, the later one goes.
+
+    Args:
+        kinds: Scores of the groups of each kind.
+        ratio: Share that goes, in [0, 1).
+        round_to: See `keep_counts`.
+        least: See `keep_counts`.
+
+    Returns:
+        Which groups go, by kind.
+    """
+    sizes = [len(scores) for scores in kinds.values()]
+    wanted = [size - int(ratio * size + 1e-9) for size in sizes]
+    counts = keep_counts(sizes, wanted, round_to=round_to, least=least)
+    return {
+        kind: _all_but_best(scores, count)
+        for (kind, scores), count in zip(kinds.items(), counts, strict=True)
+    }
+
+
+def drop_globally(
+    kinds: Mapping[object, NDArray[np.float64]],
+    ratio: float,
+    *,
+    round_to: int | None = None,
+    least: int = 1,
+) -> dict[object, NDArray[np.bool_]]:
+    """Drop the share `ratio` of all groups, wherever scores are lowest; arguments as above.
+
+    Scores of one kind have to compare with those of another.
+    """
+    every = np.concatenate([*kinds.values(), np.zeros(0)])
+    order = np.argsort(every, kind="stable")
+    low = np.zeros(every.size, dtype=bool)
+    low[order[: int(ratio * every.size + 1e-9)]] = True
+    ends = np.cumsum([len(scores) for scores in kinds.values()])[:-1]
+    parts = np.split(low, ends) if kinds else []
+    sizes = [len(scores) for scores in kinds.values()]
+    wanted = [int((~part).sum()) for part in parts]
+    counts = keep_counts(sizes, wanted, round_to=round_to, least=least)
+    return {
+        kind: _all_but_best(scores, count)
+        for (kind, scores), count in zip(kinds.items(), counts, strict=True)
+    }
+
+
+def _all_but_best(scores: NDArray[np.float64], count: int) -> NDArray[np.bool_]:
+    gone = np.ones(len(scores), dtype=bool)
+    gone[np.argsort(-scores, kind="stable")[:count]] = False
+    return gone

@@ -1,0 +1,167 @@
+"""Structured pruning: smaller models that run, and biases that keep the mean signal."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+from classifier import data_file, samples, written
+from text_models import build, random, run
+
+from onnx_relief.channel_pruning import ChannelSettings, prune_channels
+from onnx_relief.cli import main
+from onnx_relief.data import open_data
+from onnx_relief.errors import SettingsError, TargetError, UnsupportedError
+from onnx_relief.graph.document import input_specs, load
+from onnx_relief.graph.layers import find_layers
+from onnx_relief.settings import Settings
+
+LINEAR = """(float[N,6] x) => (float[N,3] y) {
+    h = Gemm (x, w1, b1)  g = Gemm (h, w2)  m = MatMul (g, w3)  y = Add (m, b3)
+}"""
+CNN = """(float[N,3,8,8] x) => (float[N,4] y) {
+    a = Conv <pads = [1, 1, 1, 1]> (x, k1, b1)  r = Relu (a)  c = Conv (r, k2)  s = Relu (c)
+    g = GlobalAveragePool (s)  f = Flatten (g)  y = Gemm (f, w, b)
+}"""
+
+
+def linear(width=40):
+    return build(
+        LINEAR,
+        w1=random(6, width, seed=1),
+        b1=random(width),
+        w2=random(width, width, seed=2),
+        w3=random(width, 3, seed=3),
+        b3=random(3),
+    )
+
+
+def cnn(first=16, second=48):
+    return build(
+        CNN,
+        k1=random(first, 3, 3, 3, seed=1),
+        b1=random(first),
+        k2=random(second, first, 3, 3, seed=2),
+        w=random(second, 4, seed=3),
+        b=random(4),
+    )
+
+
+def cut(model, *, shape=(6,), **channels):
+    document = load(model)
+    data = open_data(samples(shape=shape, labelled=False), input_specs(document.proto))
+    return prune_channels(document, data, Settings(provider="cpu"), ChannelSettings(**channels))
+
+
+def weights(document):
+    return [part.view.shape for site in find_layers(document).sites for part in site.parts]
+
+
+@pytest.mark.parametrize("ratio", [0.1, 0.5, 0.8])
+def test_biases_keep_the_mean_of_a_linear_network(ratio):
+    model, x = linear(), samples(labelled=False)
+    found = cut(model, ratio=ratio, round_to=1)
+    raw = cut(model, ratio=ratio, round_to=1, correct=False)
+    dense = run(model, x)[0].mean(axis=0)
+    np.testing.assert_allclose(run(found.document.proto, x)[0].mean(axis=0), dense, rtol=1e-3)
+    assert np.abs(run(raw.document.proto, x)[0].mean(axis=0) - dense).max() > 0.1
+    assert found.corrected == 2
+
+
+def test_a_layer_without_a_bias_gets_one():
+    found = cut(linear(), ratio=0.5, round_to=1).document.proto
+    gemm = found.graph.node[1]
+    assert len(gemm.input) == 3
+    bias = next(t for t in found.graph.initializer if t.name == gemm.input[2])
+    assert list(bias.dims) == [20]
+
+
+def test_the_share_that_was_asked_for_goes():
+    found = cut(cnn(), shape=(3, 8, 8), ratio=0.5, round_to=1)
+    assert weights(found.document) == [(8, 3, 3, 3), (24, 8, 3, 3), (24, 4)]
+    assert (found.groups, found.removed) == (64, 32)
+    onnx.checker.check_model(found.document.proto)
+
+
+def test_channels_that_are_always_zero_go_first():
+    model = cnn()
+    kernels = onnx.numpy_helper.to_array(model.graph.initializer[0]).copy()
+    bias = onnx.numpy_helper.to_array(model.graph.initializer[1]).copy()
+    kernels[[2, 5, 11]], bias[[2, 5, 11]] = 0, 0
+    for index, (name, array) in enumerate((("k1", kernels), ("b1", bias))):
+        model.graph.initializer[index].CopyFrom(onnx.numpy_helper.from_array(array, name))
+    found = cut(model, shape=(3, 8, 8), ratio=3 / 16, round_to=1)
+    left = onnx.numpy_helper.to_array(found.document.proto.graph.initializer[0])
+    np.testing.assert_array_equal(left, np.delete(kernels, [2, 5, 11], axis=0))
+
+
+def test_auto_keeps_multiples_of_eight():
+    shapes = weights(cut(cnn(16, 50), shape=(3, 8, 8), ratio=0.5).document)
+    assert [shape[0] for shape in shapes[:2]] == [8, 32]
+
+
+@pytest.mark.parametrize("target", ["target_params", "target_macs"])
+def test_a_target_is_reached_and_hardly_more(target):
+    found = cut(cnn(), shape=(3, 8, 8), round_to=1, **{target: 0.4})
+    dense, left = ([np.prod(s) for s in weights(d)] for d in (load(cnn()), found.document))
+    share = sum(left) / sum(dense)
+    assert 0.25 < share < 0.5
+
+
+def test_a_target_that_no_cut_reaches():
+    with pytest.raises(TargetError, match=r"can be cut to .* at most, not to 0\.1%"):
+        cut(cnn(), shape=(3, 8, 8), target_params=0.001, least=8)
+
+
+def test_a_model_without_channels():
+    with pytest.raises(UnsupportedError, match="no channels that could go"):
+        cut(build("(float[N,6] x) => (float[N,3] y) { y = MatMul (x, w) }", w=random(6, 3)))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"ratio": 1.0}, "--ratio must lie between"),
+        ({"scope": "all"}, "--scope 'all' does not exist"),
+        ({"round_to": 0}, "--round-to must be"),
+        ({"least": 0}, "--min-units must be"),
+        ({"target_macs": 2.0}, "--target-macs is a share"),
+        ({"target_macs": 0.5, "target_params": 0.5}, "not both"),
+    ],
+)
+def test_settings_that_make_no_sense(wrong, said):
+    with pytest.raises(SettingsError, match=said):
+        ChannelSettings(**wrong)
+
+
+def test_the_command_writes_a_smaller_model(tmp_path, capsys):
+    model = written(tmp_path, cnn())
+    data, out = data_file(tmp_path, shape=(3, 8, 8)), tmp_path / "small.onnx"
+    flags = f"--granularity channel --ratio .5 --round-to 1 --json -o {out}"
+    assert main(f"prune {model} --data {data} {flags}".split()) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["removed"] == 32
+    assert out.stat().st_size < 0.5 * model.stat().st_size
+    run(onnx.load(out), {"x": samples(shape=(3, 8, 8))["x"]})
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "said"),
+    [
+        ("--ratio 2", 2, "--ratio must lie between 0 and 1"),
+        ("--ratio .5 --target-macs .5", 2, "not both"),
+        ("--round-to some", 2, "--round-to 'some' is no number"),
+        ("--save-plan plan.json", 2, "--save-plan does not go with --granularity channel"),
+        ("--target-params .001 --min-units 8", 6, "at most"),
+        ("--skip nothing", 2, "matches no layer"),
+    ],
+)
+def test_wrong_arguments(tmp_path, capsys, flags, code, said):
+    model, data = written(tmp_path, cnn()), data_file(tmp_path, shape=(3, 8, 8))
+    out = tmp_path / "small.onnx"
+    words = f"prune {model} --data {data} --granularity channel -o {out} {flags}"
+    assert main(words.split()) == code
+    assert said in capsys.readouterr().err
+    assert not out.exists()
