@@ -9,14 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_relief.errors import UnsupportedError
+from onnx_relief.data import Dataset
+from onnx_relief.errors import DataError, UnsupportedError
+from onnx_relief.evaluation import first_sample
 from onnx_relief.graph.channels import RULES, cut, trace_channels
 from onnx_relief.graph.channels.dead import removable
 from onnx_relief.graph.channels.ids import STAYS
-from onnx_relief.graph.document import Document, check
+from onnx_relief.graph.document import Document, check, input_specs
 from onnx_relief.graph.layers import find_layers
 from onnx_relief.graph.orphans import drop_orphans
 from onnx_relief.observe import observe
+from onnx_relief.positions import made_up_feed
 from onnx_relief.runtime import open_session
 
 Array = NDArray[Any]
@@ -85,6 +88,24 @@ def compact(
         kept=kept,
         difference=_checked(document, smaller, [feed, *_random_like(feed), *more_feeds], provider),
     )
+
+
+def compact_on(document: Document, data: Dataset | None, *, provider: str = "auto") -> Compacted:
+    """Return what `compact` makes on a first sample of `data`, or on made-up inputs without data.
+
+    Raises:
+        DataError: There is no data and the inputs cannot be made up.
+        UnsupportedError, ModelError: As `compact`.
+    """
+    if data is not None:
+        return compact(document, first_sample(data).feed, provider=provider)
+    feed = made_up_feed(input_specs(document.proto), {})
+    if feed is None:
+        raise DataError(
+            f"the inputs of {document.name} cannot be made up, so it cannot be compacted without "
+            "data; give some with --eval-data"
+        )
+    return compact(document, feed, provider=provider)
 
 
 def _checked(

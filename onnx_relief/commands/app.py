@@ -14,7 +14,8 @@ from onnx_relief.commands.evaluate import EvaluateOptions, evaluate
 from onnx_relief.commands.inspect import InspectOptions, inspect
 from onnx_relief.commands.iterate import IterateOptions, iterate
 from onnx_relief.commands.options import command_of
-from onnx_relief.commands.prune import PruneOptions, prune
+from onnx_relief.commands.prune import prune
+from onnx_relief.commands.prune_options import PruneOptions
 from onnx_relief.commands.retrain import RetrainOptions, retrain
 
 app = typer.Typer(

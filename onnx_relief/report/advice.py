@@ -78,6 +78,8 @@ def _about_speed(report: Report) -> Iterator[str]:
             "zeros alone make no common runtime faster"
         )
     dead = report.dead_units
+    if report.pruned.parameters < report.dense.parameters:
+        return  # they are cut out already
     if not dead:
         yield "no unit lost all of its connections, so no tensor could become smaller either"
     else:

@@ -1,0 +1,201 @@
+"""What `prune` can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onnx_relief.commands.channels import ChannelOptions
+from onnx_relief.commands.options import (
+    Model,
+    PrepareOptions,
+    RunOptions,
+    SpeakOptions,
+    parse_alphas,
+    parse_samples,
+)
+from onnx_relief.job import choose_member
+from onnx_relief.settings import DEFAULT_ALPHA, Estimator, Granularity, Settings
+
+CHANNEL = "channel"
+_DATA = "Data"
+_CHOOSING = "What is pruned, and how much"
+_WRITING = "What is written"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneOptions(ChannelOptions, PrepareOptions, RunOptions, SpeakOptions):
+    """Everything that `prune` can be told."""
+
+    model: Model
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Sample data: a folder or zip of pictures, .npz, .npy, a folder of feeds; "
+            "FILE.npz:train takes one split.",
+            rich_help_panel=_DATA,
+        ),
+    ] = None
+    eval_data: Annotated[
+        str | None,
+        typer.Option(
+            help="Data to compare both models on; by default the sample data.",
+            rich_help_panel=_DATA,
+        ),
+    ] = None
+    samples: Annotated[
+        str,
+        typer.Option(
+            help="At most so many samples of --data, evenly spread; or all.", rich_help_panel=_DATA
+        ),
+    ] = "1000"
+    alpha: Annotated[
+        float,
+        typer.Option(
+            help="Share of each unit's signal to keep, in (0, 1].", rich_help_panel=_CHOOSING
+        ),
+    ] = DEFAULT_ALPHA
+    alpha_conv: Annotated[
+        float | None,
+        typer.Option(help="The same for convolutions.", rich_help_panel=_CHOOSING),
+    ] = None
+    alpha_fc: Annotated[
+        float | None,
+        typer.Option(help="The same for everything else.", rich_help_panel=_CHOOSING),
+    ] = None
+    alpha_layer: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN=ALPHA",
+            help="The same by name of layer or weight, like '/layer1/*=0.9'; repeatable, the last "
+            "match counts.",
+            rich_help_panel=_CHOOSING,
+        ),
+    ] = None
+    estimator: Annotated[
+        str,
+        typer.Option(
+            help="How the signal of kernels is estimated: paper or mean-map (cheaper).",
+            rich_help_panel=_CHOOSING,
+        ),
+    ] = Estimator.PAPER.value
+    granularity: Annotated[
+        str,
+        typer.Option(
+            help="What goes: kernel or weight (zeros), or channel (cut out).",
+            rich_help_panel=_CHOOSING,
+        ),
+    ] = Granularity.KERNEL.value
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Prune only layers of such names; repeatable.",
+            rich_help_panel=_CHOOSING,
+        ),
+    ] = None
+    skip: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Leave layers of such names alone; repeatable.",
+            rich_help_panel=_CHOOSING,
+        ),
+    ] = None
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            help="Replay a plan of --save-plan; no --data needed then.", rich_help_panel=_CHOOSING
+        ),
+    ] = None
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="The pruned model; by default MODEL.pruned.onnx in the current folder.",
+            rich_help_panel=_WRITING,
+        ),
+    ] = None
+    save_plan: Annotated[
+        Path | None,
+        typer.Option(help="What was kept, as JSON, for --plan.", rich_help_panel=_WRITING),
+    ] = None
+    save_scores: Annotated[
+        Path | None,
+        typer.Option(
+            help="What every connection is worth, as .npz, one array per weight.",
+            rich_help_panel=_WRITING,
+        ),
+    ] = None
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Everything that is printed, as .json.", rich_help_panel=_WRITING),
+    ] = None
+    dump_activations: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the raw input of every layer, as .npy, one per run; "
+            "layers in bodies of If, Loop and Scan are left out.",
+            rich_help_panel=_WRITING,
+        ),
+    ] = None
+    compact: Annotated[
+        bool,
+        typer.Option(
+            "--compact",
+            help="Cut out what became dead, as the command compact does.",
+            rich_help_panel=_WRITING,
+        ),
+    ] = False
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Replace files that exist.", rich_help_panel=_WRITING),
+    ] = False
+
+    @property
+    def target(self) -> Path:
+        """Where the pruned model goes."""
+        return self.out or Path(f"{self.model.stem}.pruned.onnx")
+
+    @property
+    def outputs(self) -> list[tuple[str, Path]]:
+        """Flag and path of every file that is written."""
+        wanted = (
+            ("-o", self.target),
+            ("--save-plan", self.save_plan),
+            ("--save-scores", self.save_scores),
+            ("--report", self.report),
+        )
+        return [(flag, path) for flag, path in wanted if path is not None]
+
+    @property
+    def cuts_channels(self) -> bool:
+        """Whether whole channels are cut out, instead of connections being set to zero."""
+        return self.granularity == CHANNEL
+
+    @property
+    def _granularity(self) -> Granularity:
+        if self.cuts_channels:
+            return Granularity.KERNEL
+        return choose_member("--granularity", Granularity, self.granularity, CHANNEL)
+
+    @property
+    def settings(self) -> Settings:
+        """The choices that the method knows."""
+        return Settings(
+            alpha=self.alpha,
+            alpha_conv=self.alpha_conv,
+            alpha_fc=self.alpha_fc,
+            alpha_layers=parse_alphas(self.alpha_layer),
+            estimator=choose_member("--estimator", Estimator, self.estimator),
+            granularity=self._granularity,
+            only=tuple(self.only or ()),
+            skip=tuple(self.skip or ()),
+            samples=parse_samples(self.samples),
+            batch_size=self.batch_size,
+            provider=self.provider,
+        )
