@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,11 +11,11 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from onnx_relief.graph.channels.ids import Groups, Ids, varying
+from onnx_relief.graph.channels.ids import STAYS, Groups, Ids, varying
 from onnx_relief.graph.channels.trace import Trace
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.views import Constants
-from onnx_relief.graph.walk import TensorHome, constants_by_home
+from onnx_relief.graph.walk import TensorHome, constants_by_home, subgraphs
 
 Array = NDArray[Any]
 
@@ -30,6 +30,7 @@ class Left:
         gone: Whether a group goes, by its root.
         graph: The copy that is being changed.
         given: Names of the constants that were made for one node.
+        taken: Names that are in use, in bodies too.
     """
 
     trace: Trace
@@ -37,6 +38,7 @@ class Left:
     gone: NDArray[np.bool_]
     graph: onnx.GraphProto
     given: set[str] = field(default_factory=set)
+    taken: frozenset[str] = frozenset()
 
     def stays(self, ids: Ids) -> NDArray[np.bool_]:
         """Return which ids stay."""
@@ -66,7 +68,7 @@ class Left:
             return
         base = node.input[index] or f"{node.output[0]}_{index}"
         name, number = f"{base}_cut", 1
-        while name in own or name in self.trace.observed.shapes:
+        while name in own or name in self.taken:
             number += 1
             name = f"{base}_cut{number}"
         self.graph.initializer.append(numpy_helper.from_array(array, name))
@@ -81,12 +83,14 @@ def cut(document: Document, trace: Trace, groups: Groups, gone: NDArray[np.bool_
         document: The model that was traced; it is not changed.
         trace: Its ids.
         groups: Which belong together.
-        gone: Whether a group goes, by its root; never True for 0.
+        gone: Whether a group goes, by its root; never True for 0. Where a tensor would lose all of
+            its channels, one stays.
     """
+    gone = leave_one(trace, groups, gone)
     constants = Constants(document)
     document = document.copy()
     graph = document.proto.graph
-    left = Left(trace, groups, gone, graph)
+    left = Left(trace, groups, gone, graph, taken=frozenset(_names(graph)))
     holders = constants_by_home(document.proto)
     shorter: dict[str, dict[int, NDArray[np.int64]]] = {}
     for member in trace.members:
@@ -125,22 +129,40 @@ def _store(holder: Any, name: str, array: Array) -> None:  # noqa: ANN401 - a te
         holder.attribute.append(helper.make_attribute("value", tensor))
 
 
+def leave_one(trace: Trace, groups: Groups, gone: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return what goes without the first group of every tensor that would lose all channels.
+
+    An axis of size 0 is no model. Arguments as `cut`.
+    """
+    gone = gone.copy()
+    gone[STAYS] = False
+    for ids in (*trace.ids.values(), *(member.ids for member in trace.members)):
+        roots = groups.of(ids.reshape(-1))
+        if roots.size and gone[roots].all():
+            gone[roots[0]] = False
+    return gone
+
+
+def _names(graph: onnx.GraphProto) -> Iterator[str]:
+    """Yield all names of tensors in a graph and the bodies in it."""
+    yield from (value.name for value in (*graph.input, *graph.output, *graph.initializer))
+    for node in graph.node:
+        yield from (*node.input, *node.output)
+        for _, body in subgraphs(node):
+            yield from _names(body)
+
+
 def _correct_shapes(graph: onnx.GraphProto, left: Left) -> None:
     """Write new sizes where the graph says what its tensors look like."""
+    sizes: dict[str, dict[int, int]] = {}
+    for name, ids in left.trace.ids.items():
+        if left.changed(name):
+            sizes[name] = {axis: left.size(name, axis) for axis in varying(ids)}
+    for name, _, axes in left.trace.taken:  # constants, and what they pass through
+        for axis, ids in axes.items():
+            sizes.setdefault(name, {})[axis] = int(left.stays(ids).sum())
     for value in (*graph.value_info, *graph.input):
-        name = value.name
-        if name not in left.trace.ids or not left.changed(name):
-            continue
         dims = value.type.tensor_type.shape.dim
-        for axis in varying(left.trace.ids[name]):
+        for axis, size in sizes.get(value.name, {}).items():
             if axis < len(dims) and dims[axis].HasField("dim_value"):
-                dims[axis].dim_value = left.size(name, axis)
-    inputs = {value.name for value in graph.input}
-    lengths = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
-    for value in graph.input:  # before IR version 4 initializers are inputs, too
-        if value.name in lengths and value.name in inputs:
-            for axis, size in enumerate(lengths[value.name]):
-                value.type.tensor_type.shape.dim[axis].dim_value = size
-
-
-Apply = Callable[[onnx.NodeProto, Left], None]
+                dims[axis].dim_value = size

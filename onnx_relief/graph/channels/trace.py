@@ -10,11 +10,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnx_relief.graph.channels.ids import STAYS, Groups, Ids, Pool, compress, varying
-from onnx_relief.graph.walk import STANDARD, Scope, attributes, node_key, subgraphs
+from onnx_relief.graph.channels.ids import STAYS, Ids, Pool, compress, varying
+from onnx_relief.graph.walk import STANDARD, Scope, attributes, node_key
 
 Array = NDArray[Any]
-_CHAIN = (
+CHAIN = (
     *("Identity", "Cast", "Transpose", "DequantizeLinear"),
     *("Reshape", "Unsqueeze", "Squeeze", "Flatten"),
 )
@@ -96,6 +96,7 @@ class Trace:
         fixes: What has to be changed in nodes.
         reads: Where channels end.
         splits: By Reshape that splits channels in two axes, whether the outer one is cut.
+        taken: Every constant that a node was said to read, the node, and its axes of channels.
     """
 
     scope: Scope
@@ -107,8 +108,9 @@ class Trace:
     fixes: list[Fix] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
     splits: dict[str, bool] = field(default_factory=dict)
-    accounted: set[tuple[str, int]] = field(default_factory=set)
+    taken: list[tuple[str, int, Mapping[int, Ids]]] = field(default_factory=list)
     index: int = 0
+    _index_of: dict[int, int] = field(default_factory=dict)
 
     def mark(self) -> tuple[int, ...]:
         """Return how long the lists are, for `forget_since`."""
@@ -121,7 +123,7 @@ class Trace:
 
     def _lists(self) -> tuple[list[Any], ...]:
         pool = self.pool
-        return (self.members, self.fixes, self.reads, pool.pairs, pool.kept)
+        return (self.members, self.fixes, self.reads, self.taken, pool.pairs, pool.kept)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a tensor.
@@ -191,10 +193,12 @@ class Trace:
         """
         place, reader = name, self.index
         while True:
-            self.accounted.add((place, reader))
+            self.taken.append((place, reader, axes))
             maker = self.scope.producers.get(place)
-            if maker is None or maker.op_type == "Constant":
+            if place in self.scope.initializers or (maker and maker.op_type == "Constant"):
                 break
+            if maker is None:
+                raise NotFollowedError(f"{place!r} is sparse, or comes from around the graph")
             axes = self._before(maker, place, axes)
             reader, place = self.node_index(maker), maker.input[0]
         for axis, ids in axes.items():
@@ -204,7 +208,7 @@ class Trace:
         self, maker: onnx.NodeProto, made: str, axes: Mapping[int, Ids]
     ) -> Mapping[int, Ids]:
         """Return the axes of a constant before an operator that it passes through."""
-        if maker.op_type not in _CHAIN or maker.domain not in STANDARD:
+        if maker.op_type not in CHAIN or maker.domain not in STANDARD:
             raise NotFollowedError(f"{made!r} is made by {maker.op_type} {node_key(maker)!r}")
         shape, rank = self.shape(made), len(self.shape(maker.input[0]))
         if maker.op_type == "Transpose":
@@ -221,12 +225,16 @@ class Trace:
         if sizes != [shape[axis] for axis in long] or not axes.keys() <= set(long):
             raise NotFollowedError(f"{made!r} is reshaped by {node_key(maker)!r}")
         if maker.op_type == "Reshape":
-            self.fixes.append(Fix(self.node_index(maker), _retarget_constant(dict(axes))))
+            if self.values(maker.input[1]) is None:
+                raise NotFollowedError(f"{made!r} has a shape that is computed")
+            self.fixes.append(Fix(self.node_index(maker), _retarget_constant(dict(axes), shape)))
         return {before[long.index(axis)]: ids for axis, ids in axes.items()}
 
     def node_index(self, node: onnx.NodeProto) -> int:
         """Return the place of a node in the graph."""
-        return next(i for i, other in enumerate(self.scope.graph.node) if other is node)
+        if not self._index_of:
+            self._index_of.update({id(one): i for i, one in enumerate(self.scope.graph.node)})
+        return self._index_of[id(node)]
 
     def _scales(self, node: onnx.NodeProto, axes: Sequence[Ids | None]) -> None:
         """Let scale and zero point of a DequantizeLinear follow its axis."""
@@ -234,99 +242,34 @@ class Trace:
         if settings.get("block_size", 0):
             raise NotFollowedError(f"{node_key(node)!r} has a scale for each block")
         axis = int(settings.get("axis", 1)) % max(1, len(axes))
-        here = self.node_index(node)
         for name in node.input[1:]:
             if name and int(np.prod(self.shape(name), dtype=np.int64)) > 1:
                 ids = axes[axis]
-                if name not in self.scope.initializers and name not in self.scope.producers:
-                    raise NotFollowedError(f"{name!r} is not constant")
-                if ids is not None:
-                    self.accounted.add((name, here))
-                    self.members.append(Member(name, 0, ids))
+                maker = self.scope.producers.get(name)
+                held = name in self.scope.initializers or (maker and maker.op_type == "Constant")
+                if not held or len(self.shape(name)) != 1:
+                    raise NotFollowedError(f"{name!r} is no vector of numbers")
+                own = {} if ids is None else {0: ids}
+                self.taken.append((name, self.node_index(node), own))
+                self.members += [Member(name, 0, one) for one in own.values()]
 
 
 Rule = Callable[[Trace, onnx.NodeProto], None]
 
 
-def trace_channels(
-    scope: Scope,
-    observed: Observed,
-    opset: int,
-    rules: Mapping[str, Rule],
-    splits: Mapping[str, bool] | None = None,
-) -> tuple[Trace, Groups]:
-    """Return the ids of all tensors of a graph, and which belong together.
-
-    Args:
-        scope: The main graph.
-        observed: Shapes and integers of one run.
-        opset: Version of the default operator set.
-        rules: What operators do to ids.
-        splits: By output of a Reshape that splits channels in two axes, whether the outer is cut.
-    """
-    trace = Trace(scope, observed, opset, splits=dict(splits or {}))
-    for index, node in enumerate(scope.graph.node):
-        trace.index = index
-        _follow(trace, node, rules)
-    for value in scope.graph.output:
-        if value.name in trace.ids:
-            trace.pool.keep(trace.ids[value.name], f"they reach the output {value.name!r}")
-    _tie_shared(trace)
-    return trace, trace.pool.groups()
-
-
-def _follow(trace: Trace, node: onnx.NodeProto, rules: Mapping[str, Rule]) -> None:
-    where = f"{node.op_type} {node_key(node)!r}"
-    rule = rules.get(node.op_type) if node.domain in STANDARD else None
-    if any(True for _ in subgraphs(node)):
-        rule = None
-    carried = [name for name in node.input if trace.carries(name)]
-    starts = rule is not None and getattr(rule, "starts", False)
-    if not carried and not starts:
-        return
-    before = trace.mark()
-    try:
-        if rule is None:
-            raise NotFollowedError(f"they meet {where}, which is not followed")
-        rule(trace, node)
-    except (NotFollowedError, ValueError, IndexError, KeyError, TypeError) as reason:
-        said = str(reason) if isinstance(reason, NotFollowedError) else f"{where}: {reason}"
-        trace.forget_since(before)
-        for name in carried:
-            trace.pool.keep(trace.ids[name], said)
-        for name in node.output:
-            trace.ids.pop(name, None)
-
-
-def _tie_shared(trace: Trace) -> None:
-    """Tie what one constant is used for in several places; keep what is used in unknown ways."""
-    seen: dict[tuple[str, int], Ids] = {}
-    for member in trace.members:
-        key = (member.constant, member.axis)
-        if key in seen:
-            if seen[key].shape == member.ids.shape:
-                trace.pool.tie(seen[key], member.ids)
-            else:
-                trace.pool.keep(member.ids, f"{member.constant!r} is shared in another shape")
-        seen.setdefault(key, member.ids)
-    for member in trace.members:
-        for use in trace.scope.uses.get(member.constant, ()):
-            known = use.node is not None and use.scope is trace.scope
-            place = trace.node_index(use.node) if known and use.node is not None else -1
-            if (member.constant, place) not in trace.accounted:
-                trace.pool.keep(member.ids, f"{member.constant!r} is also read in another way")
-
-
-def _retarget_constant(axes: Mapping[int, Ids]) -> Callable[[onnx.NodeProto, Any], None]:
+def _retarget_constant(
+    axes: Mapping[int, Ids], shape: tuple[int, ...]
+) -> Callable[[onnx.NodeProto, Any], None]:
     """Return what lets the Reshape of a constant say its new sizes."""
 
     def apply(node: onnx.NodeProto, left: Any) -> None:  # noqa: ANN401 - Left, which imports this
-        before = left.trace.values(node.input[1])
-        target = np.array(before)
+        before = np.asarray(left.trace.values(node.input[1]))
+        if all(left.stays(ids).all() for ids in axes.values()):
+            return
+        target = np.where(before == 0, np.array(shape), before)
         for axis, ids in axes.items():
             if target[axis] > 0:
                 target[axis] = int(left.stays(ids).sum())
-        if not np.array_equal(target, before):
-            left.give(node, 1, target)
+        left.give(node, 1, target)
 
     return apply

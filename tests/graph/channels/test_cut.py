@@ -11,7 +11,7 @@ from structures import STRUCTURES
 from text_models import assert_outputs_agree
 
 from onnx_relief.compaction import compact
-from onnx_relief.graph.channels import RULES, cut, trace_channels
+from onnx_relief.graph.channels import RULES, cut, leave_one, trace_channels
 from onnx_relief.graph.channels.ids import STAYS
 from onnx_relief.graph.document import check, load
 from onnx_relief.graph.layers import find_layers
@@ -54,11 +54,7 @@ class Traced:
     def gone(self, roots):
         found = np.zeros(self.trace.pool.size, bool)
         found[list(roots)] = True
-        for member in self.trace.members:  # nothing may lose its last channel
-            here = self.groups.of(member.ids)
-            if found[here].all():
-                found[here[0]] = False
-        return found
+        return leave_one(self.trace, self.groups, found)
 
     def cut(self, gone):
         return cut(self.document, self.trace, self.groups, gone)

@@ -1,0 +1,111 @@
+"""Walk the main graph node by node, and find out which channels belong together."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+
+from onnx_relief.graph.channels.ids import Groups, Ids, varying
+from onnx_relief.graph.channels.trace import NotFollowedError, Observed, Rule, Trace
+from onnx_relief.graph.walk import STANDARD, Scope, node_key, subgraphs
+
+
+def trace_channels(
+    scope: Scope,
+    observed: Observed,
+    opset: int,
+    rules: Mapping[str, Rule],
+    splits: Mapping[str, bool] | None = None,
+) -> tuple[Trace, Groups]:
+    """Return the ids of all tensors of a graph, and which belong together.
+
+    Args:
+        scope: The main graph.
+        observed: Shapes and integers of one run.
+        opset: Version of the default operator set.
+        rules: What operators do to ids.
+        splits: By output of a Reshape that splits channels in two axes, whether the outer is cut.
+    """
+    trace = Trace(scope, observed, opset, splits=dict(splits or {}))
+    for index, node in enumerate(scope.graph.node):
+        trace.index = index
+        _follow(trace, node, rules)
+    _keep_what_is_seen(trace)
+    _tie_shared(trace)
+    return trace, trace.pool.groups()
+
+
+def _follow(trace: Trace, node: onnx.NodeProto, rules: Mapping[str, Rule]) -> None:
+    where = f"{node.op_type} {node_key(node)!r}"
+    rule = rules.get(node.op_type) if node.domain in STANDARD else None
+    if any(True for _ in subgraphs(node)):
+        rule = None
+    carried = [name for name in node.input if trace.carries(name)]
+    starts = rule is not None and getattr(rule, "starts", False)
+    if not carried and not starts:
+        return
+    before = trace.mark()
+    try:
+        if rule is None:
+            raise NotFollowedError(f"they meet {where}, which is not followed")
+        rule(trace, node)
+    except (NotFollowedError, ValueError, IndexError, KeyError, TypeError) as reason:
+        said = str(reason) if isinstance(reason, NotFollowedError) else f"{where}: {reason}"
+        trace.forget_since(before)
+        for name in carried:
+            trace.pool.keep(trace.ids[name], said)
+        for name in node.output:
+            trace.ids.pop(name, None)
+
+
+def _keep_what_is_seen(trace: Trace) -> None:
+    """Keep what outputs show, what bodies read, and the only channel of a tensor."""
+    for name, ids in trace.ids.items():
+        if not varying(ids):
+            trace.pool.keep(ids, "a tensor has no other channel")
+        for use in trace.scope.uses.get(name, ()):
+            if use.scope is not trace.scope:
+                trace.pool.keep(ids, "a body of If, Loop or Scan reads them")
+            elif use.node is None:
+                trace.pool.keep(ids, f"they reach the output {name!r}")
+
+
+def _tie_shared(trace: Trace) -> None:
+    """Tie what one constant is used for in several places; keep what is used in unknown ways."""
+    uses: dict[str, dict[int, list[Mapping[int, Ids]]]] = defaultdict(lambda: defaultdict(list))
+    for name, reader, axes in trace.taken:
+        uses[name][reader].append(axes)
+    for name, readers in uses.items():
+        known = [axes for found in readers.values() for axes in found]
+        by_axis: dict[int, list[Ids]] = defaultdict(list)
+        for axes in known:
+            for axis, ids in axes.items():
+                by_axis[axis].append(ids)
+        for found in by_axis.values():
+            if len(found) < len(known):
+                _keep(trace, found, f"{name!r} is also read as a whole")
+            elif any(ids.shape != found[0].shape for ids in found):
+                _keep(trace, found, f"{name!r} is shared in another shape")
+            else:
+                for ids in found[1:]:
+                    trace.pool.tie(found[0], ids)
+        if not _all_known(trace, name, {at: len(found) for at, found in readers.items()}):
+            for found in by_axis.values():
+                _keep(trace, found, f"{name!r} is also read in another way")
+
+
+def _keep(trace: Trace, found: list[Ids], reason: str) -> None:
+    trace.pool.keep(np.concatenate([ids.reshape(-1) for ids in found]), reason)
+
+
+def _all_known(trace: Trace, name: str, said: Mapping[int, int]) -> bool:
+    """Whether all that read a constant are among `said`: how many inputs of a node do, by node."""
+    places: list[int] = []
+    for use in trace.scope.uses.get(name, ()):
+        if use.node is None or use.scope is not trace.scope:
+            return False
+        places.append(trace.node_index(use.node))
+    return all(said.get(place, 0) >= places.count(place) for place in set(places))
