@@ -155,8 +155,9 @@ def iterate(
             on_epoch=on_epoch,
             on_iteration=on_iteration,
         )
-    finally:
+    except BaseException:
         place.discard()
+        raise
 
 
 def _refuse_processes(settings: IterateSettings) -> None:
@@ -165,10 +166,6 @@ def _refuse_processes(settings: IterateSettings) -> None:
             "iterate trains in one process; leave --devices out, or take turns with `prune` and "
             "`retrain --devices` yourself"
         )
-
-
-_ONLY_WHERE = ("prune provider", "train device", "train devices")
-"""Choices that change nothing but the rounding."""
 
 
 def _each(alpha: Alpha) -> tuple[float, ...]:

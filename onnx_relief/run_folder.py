@@ -193,7 +193,7 @@ class RunFolder:
     def _read(self, file: Path) -> dict[str, Any]:
         try:
             found = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise SettingsError(f"{file} cannot be read; begin anew with --restart") from error
         if not isinstance(found, dict):
             raise SettingsError(f"{file} was not written by onnx-relief; begin anew with --restart")

@@ -47,12 +47,7 @@ def clear(folder: Path) -> None:
     if folder.is_dir():
         for path in [*_own(folder)]:
             path.unlink(missing_ok=True)
-    drop_if_empty(folder)
-
-
-def drop_if_empty(folder: Path) -> None:
-    """Remove a folder that holds nothing."""
-    with suppress(OSError):
+    with suppress(OSError):  # it is not there, or holds something else
         folder.rmdir()
 
 

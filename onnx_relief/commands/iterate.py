@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +21,7 @@ from onnx_relief.commands.options import (
     parse_samples,
     preprocess_of,
 )
+from onnx_relief.commands.signals import Stopped
 from onnx_relief.commands.train_options import TrainOptions, parse_shares
 from onnx_relief.errors import TargetError
 from onnx_relief.files import check_distinct, check_output
@@ -31,6 +34,7 @@ from onnx_relief.report.retrained import epoch_line
 from onnx_relief.report.table import sentences
 from onnx_relief.report.text import plain
 from onnx_relief.retraining import require_extra
+from onnx_relief.run_folder import RunFolder
 from onnx_relief.settings import Estimator, Granularity
 
 _DATA = "Data"
@@ -190,7 +194,7 @@ def iterate(options: IterateOptions) -> None:
     speaker = Speaker(options)
     training = options.train_settings(output=options.output)
     _check(options)
-    with speaker.progress() as progress:
+    with _told_how_to_go_on(speaker, options.folder), speaker.progress() as progress:
         found = run_iterations(
             options.model,
             options.data,
@@ -209,6 +213,17 @@ def iterate(options: IterateOptions) -> None:
             f"the target was not reached ({found.reason}); {options.target} holds the model of "
             f"iteration {found.best.iteration}, which comes nearest; {found.advice}"
         )
+
+
+@contextmanager
+def _told_how_to_go_on(speaker: Speaker, folder: Path) -> Iterator[None]:
+    """Say of an interrupted run what it is good for."""
+    try:
+        yield
+    except Stopped:
+        if RunFolder(folder).holds_work:
+            speaker.line(f"{folder} holds what is done; start again in the same way to go on")
+        raise
 
 
 def _tell(speaker: Speaker, options: IterateOptions, found: Iterated) -> None:

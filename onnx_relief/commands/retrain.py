@@ -34,7 +34,7 @@ from onnx_relief.report.retrained import RetrainReport, epoch_line, retrain_tabl
 from onnx_relief.report.text import plain
 from onnx_relief.retrain_job import account, judge_start, run
 from onnx_relief.retraining import Retrained, require_extra
-from onnx_relief.training_folder import check_folder, clear, drop_if_empty, holds_checkpoint
+from onnx_relief.training_folder import check_folder, clear, holds_checkpoint
 from onnx_relief.training_job import TrainingJob, TrainingSources, open_training
 
 _DATA = "Data"
@@ -165,7 +165,7 @@ def is_main_process() -> bool:
 
 @contextmanager
 def _told_how_to_go_on(speaker: Speaker, folder: Path) -> Iterator[None]:
-    """Leave no empty folder behind, and say of a full one what it is good for."""
+    """Leave nothing behind that cannot be gone on with, and say of the rest what it is good for."""
     try:
         yield
     except Stopped:
@@ -173,7 +173,8 @@ def _told_how_to_go_on(speaker: Speaker, folder: Path) -> Iterator[None]:
             speaker.line(f"{folder} holds the epochs so far; start again in the same way to go on")
         raise
     finally:
-        drop_if_empty(folder)
+        if not holds_checkpoint(folder):
+            clear(folder)
 
 
 def _check_outputs(options: RetrainOptions) -> None:

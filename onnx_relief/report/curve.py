@@ -10,6 +10,7 @@ from math import floor, log10
 from typing import Final
 
 from onnx_relief.history import IterationRow
+from onnx_relief.report.text import plain
 
 _COLUMNS: Final = (
     "iteration",
@@ -86,7 +87,7 @@ def curve_svg(rows: Sequence[IterationRow], metric: str) -> str:
         f'<g fill="#1f6feb">{dots}</g>\n'
         f'<text x="{_WIDTH / 2}" y="{_HEIGHT - 12}" text-anchor="middle">weights left, %</text>\n'
         f'<text x="16" y="{_HEIGHT / 2}" text-anchor="middle" '
-        f'transform="rotate(-90 16 {_HEIGHT / 2})">{escape(metric)}</text>\n</svg>\n'
+        f'transform="rotate(-90 16 {_HEIGHT / 2})">{escape(plain(metric))}</text>\n</svg>\n'
     )
 
 
