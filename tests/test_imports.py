@@ -47,6 +47,7 @@ MAY_IMPORT = {
     "runtime": VALUES | {"graph"},
     "report": VALUES | {"graph"},
     "bridge": VALUES | {"graph", "data", "runtime", "progress"},
+    "deploy": VALUES | {"graph", "runtime"},
 }
 # The only parts that may import what is not ours; None for nobody.
 OUTSIDE = {
@@ -54,6 +55,10 @@ OUTSIDE = {
     "onnx2fx": {"bridge"},
     "lightning": {"bridge"},
     "onnxruntime": {"runtime"},
+    "openvino": {"deploy"},
+    "tract": {"deploy"},
+    "MNN": {"deploy"},
+    "cv2": {"deploy"},
     "onnx_graphsurgeon": {"graph"},
     "PIL": {"data"},
     "typer": {"cli", "commands"},

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from onnx_relief import __version__
+from onnx_relief.commands.bench import BenchOptions, bench
 from onnx_relief.commands.compact import CompactOptions, compact
 from onnx_relief.commands.compare import CompareOptions, compare
 from onnx_relief.commands.evaluate import EvaluateOptions, evaluate
@@ -17,6 +18,7 @@ from onnx_relief.commands.options import command_of
 from onnx_relief.commands.prune import prune
 from onnx_relief.commands.prune_options import PruneOptions
 from onnx_relief.commands.retrain import RetrainOptions, retrain
+from onnx_relief.commands.verify import VerifyOptions, verify
 
 app = typer.Typer(
     name="onnx-relief",
@@ -32,6 +34,8 @@ app.command("iterate")(command_of(iterate, IterateOptions))
 app.command("compact")(command_of(compact, CompactOptions))
 app.command("evaluate")(command_of(evaluate, EvaluateOptions))
 app.command("compare")(command_of(compare, CompareOptions))
+app.command("bench")(command_of(bench, BenchOptions))
+app.command("verify")(command_of(verify, VerifyOptions))
 
 
 def _print_version(wanted: bool) -> None:

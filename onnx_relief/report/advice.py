@@ -8,7 +8,10 @@ from typing import Final
 from onnx_relief.report.build import Report
 from onnx_relief.report.text import bytes_text, plural, score_text, time_text
 
-COMMANDS: Final = (*("inspect", "prune", "retrain", "iterate", "compact", "evaluate", "compare"),)
+COMMANDS: Final = (
+    *("inspect", "prune", "retrain", "iterate", "compact", "evaluate", "compare"),
+    *("bench", "verify"),
+)
 """The commands that exist; advice names no other."""
 _REMEDY: Final = "a higher --alpha keeps more, and `onnx-relief retrain` brings much of it back"
 

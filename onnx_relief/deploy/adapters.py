@@ -1,0 +1,171 @@
+"""How each runtime is driven from Python: one function per runtime, called in a child process.
+
+An adapter takes a `Task` and returns a function that runs the model once and gives its outputs in
+the order of the task's. Each imports its library itself: the others may not be installed. All run
+in single precision on the processor with the task's number of threads, 0 being the runtime's
+own choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_relief.errors import ModelError
+from onnx_relief.runtime import load_onnxruntime
+
+Array = NDArray[Any]
+Run = Callable[[], Sequence[object]]
+
+_TRACT_TYPES: Final = {"float": "f", "int": "i", "uint": "u"}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Task:
+    """What a runtime shall do.
+
+    Attributes:
+        model: Path of the ONNX file, with a harmless name.
+        feed: Arrays by input name, in the model's order.
+        outputs: Names of the outputs wanted, in the model's order.
+        threads: Threads of the runtime.
+    """
+
+    model: Path
+    feed: Mapping[str, Array]
+    outputs: Sequence[str]
+    threads: int
+
+
+def onnx_runtime(task: Task) -> Run:
+    """Return a run in ONNX Runtime on the CPU: the reference."""
+    runtime = load_onnxruntime()
+    options = runtime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = task.threads
+    session = runtime.InferenceSession(
+        str(task.model), options, providers=["CPUExecutionProvider"], enable_fallback=0
+    )
+    names, feed = list(task.outputs), dict(task.feed)
+
+    def run() -> Sequence[object]:
+        return list(session.run(names, feed))
+
+    return run
+
+
+def openvino(task: Task) -> Run:
+    """Return a run in OpenVINO's CPU plug-in, which would take bfloat16 if it were let."""
+    import openvino
+
+    settings: dict[str, object] = {"INFERENCE_PRECISION_HINT": "f32"}
+    if task.threads:
+        settings["INFERENCE_NUM_THREADS"] = task.threads
+    compiled = openvino.Core().compile_model(str(task.model), "CPU", settings)
+    request, values = compiled.create_infer_request(), list(task.feed.values())
+    places = range(len(task.outputs))
+
+    def run() -> Sequence[object]:
+        request.infer(values)
+        return [np.array(request.get_output_tensor(place).data) for place in places]
+
+    return run
+
+
+def tract(task: Task) -> Run:
+    """Return a run in tract, which wants every size of its inputs; it has one thread."""
+    import tract
+
+    model = tract.onnx().load(str(task.model))
+    for place, array in enumerate(task.feed.values()):
+        model.set_input_fact(place, _tract_fact(array))
+    runnable = model.into_model().into_runnable()
+    values = [tract.Tensor.from_numpy(array) for array in task.feed.values()]
+
+    def run() -> Sequence[object]:
+        return [tensor.to_numpy() for tensor in runnable.run(values)]
+
+    return run
+
+
+def mnn(task: Task) -> Run:
+    """Return a run in MNN, of what its own converter makes of the model."""
+    return _mnn(task, ())
+
+
+def mnn_sparse(task: Task) -> Run:
+    """Return a run in MNN with its kernels for sparse weights, where it finds enough zeros."""
+    return _mnn(task, ("--detectSparseSpeedUp",))
+
+
+def opencv(task: Task) -> Run:
+    """Return a run in OpenCV's dnn module."""
+    import cv2
+
+    if task.threads:
+        cv2.setNumThreads(task.threads)
+    network = cv2.dnn.readNetFromONNX(str(task.model))
+    names = list(task.outputs)
+
+    def run() -> Sequence[object]:
+        for name, array in task.feed.items():
+            network.setInput(array, name)
+        return list(network.forward(names))
+
+    return run
+
+
+def _mnn(task: Task, flags: Sequence[str]) -> Run:
+    # Never the script `mnnconvert` nor MNN.tools: they run `pip install` and send logs away.
+    import _tools
+    import MNN.expr
+    import MNN.nn
+
+    converted = str(task.model.with_suffix(".mnn"))
+    line = ["mnnconvert", "-f", "ONNX", "--modelFile", str(task.model), "--MNNModel", converted]
+    _tools.mnnconvert([*line, "--bizCode", "MNN", *flags])
+    if not Path(converted).exists():
+        raise ModelError("MNN's converter refuses the model")
+    network = MNN.nn.load_module_from_file(
+        converted,
+        list(task.feed),
+        list(task.outputs),
+        precision_mode=MNN.expr.PrecisionMode.High,
+        thread_num=task.threads or 4,
+    )
+    values = [_mnn_constant(MNN.expr, array) for array in task.feed.values()]
+
+    def run() -> Sequence[object]:
+        found = network.forward(values)
+        results = found if isinstance(found, (list, tuple)) else [found]
+        ordered = [MNN.expr.convert(one, MNN.expr.data_format.NCHW) for one in results]
+        return [np.array(one.read()) for one in ordered]  # nothing is computed before it is read
+
+    return run
+
+
+def _mnn_constant(expr: Any, array: Array) -> object:  # noqa: ANN401 - a module of MNN
+    if array.dtype.kind == "f":
+        kind, values = expr.float, array.astype(np.float32)
+    elif array.dtype == np.uint8:
+        kind, values = expr.uint8, array
+    else:
+        kind, values = expr.int, array.astype(np.int32)  # it computes whole numbers in 32 bits
+    return expr.const(np.ascontiguousarray(values), list(array.shape), expr.data_format.NCHW, kind)
+
+
+def _tract_fact(array: Array) -> str:
+    """Return shape and type as tract writes them.
+
+    >>> _tract_fact(np.ones((1, 3), np.float32)), _tract_fact(np.array(2))
+    ('1,3,f32', 'i64')
+    """
+    kind = array.dtype.name
+    letters = kind.rstrip("0123456789")
+    short = _TRACT_TYPES.get(letters, letters) + kind.removeprefix(letters)
+    return ",".join([*map(str, array.shape), short])

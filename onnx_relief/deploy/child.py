@@ -1,0 +1,97 @@
+"""The child process: load one model in one runtime, run it, write outputs and times, and end.
+
+A crash takes this process only. Whatever the runtime raises becomes the answer: it is what the
+parent wants to know.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from onnx_relief.deploy.adapters import Run, Task
+from onnx_relief.deploy.exchange import ANSWER, REQUEST, read_array, write_array
+
+
+def main(folder: Path) -> None:
+    """Do what the request in `folder` says and write the answer there."""
+    request = json.loads((folder / REQUEST).read_text(encoding="utf-8"))
+    _no_core_dump()
+    try:
+        answer = _answer(folder, request)
+    except BaseException as error:  # Rust's panics are no Exceptions
+        lines = str(error).strip().splitlines() or [""]
+        answer = {"error": " ".join(lines[:3])[:400] or type(error).__name__}
+    (folder / ANSWER).write_text(json.dumps(answer), encoding="utf-8")
+
+
+def _answer(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
+    feed = {told["name"]: read_array(folder, told) for told in request["inputs"]}
+    task = Task(
+        model=Path(request["model"]),
+        feed=feed,
+        outputs=request["outputs"],
+        threads=request["threads"],
+    )
+    module, _, function = request["adapter"].partition(":")
+    before = _memory("VmRSS")
+    run: Run = getattr(importlib.import_module(module), function)(task)
+    results = run()
+    outputs = [_written(folder, place, result) for place, result in enumerate(results)]
+    times = _times(run, request["seconds"], request["fewest"], request["most"])
+    return {
+        "outputs": outputs,
+        "times": times,
+        "memory_before": before,
+        "peak_memory": _memory("VmHWM"),
+    }
+
+
+def _written(folder: Path, place: int, result: object) -> dict[str, object] | None:
+    """Write an output; None for sequences, maps and texts, which are not compared."""
+    if not isinstance(result, (np.ndarray, np.generic)) or result.dtype.kind not in "fiub":
+        return None
+    return write_array(folder, f"output_{place}.bin", np.asarray(result))
+
+
+def _times(run: Run, seconds: float, fewest: int, most: int) -> Sequence[float]:
+    """Return the milliseconds of each timed run; the first run, which warms up, is behind us."""
+    times: list[float] = []
+    started = perf_counter()
+    while len(times) < fewest or (len(times) < most and perf_counter() - started < seconds):
+        before = perf_counter()
+        run()
+        times.append((perf_counter() - before) * 1000)
+    return times
+
+
+def _memory(field: str) -> int | None:
+    """Return `VmRSS` (now) or `VmHWM` (at most, so far) in bytes; None where it is not told."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    for line in status.splitlines():
+        name, _, value = line.partition(":")
+        if name == field:
+            return int(value.split()[0]) * 1024
+    return None
+
+
+def _no_core_dump() -> None:
+    try:
+        import resource
+    except ImportError:  # Windows has no core dumps
+        return
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
