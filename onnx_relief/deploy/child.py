@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from onnx_relief.deploy.adapters import Run, Task
 from onnx_relief.deploy.exchange import ANSWER, REQUEST, read_array, write_array
+from onnx_relief.errors import ReliefError
+
+_PLACES: Final = re.compile(r"(Exception from|Check .* failed at) \S+:\d+:$")
 
 
 def main(folder: Path) -> None:
@@ -27,8 +31,8 @@ def main(folder: Path) -> None:
     try:
         answer = _answer(folder, request)
     except BaseException as error:  # Rust's panics are no Exceptions
-        lines = str(error).strip().splitlines() or [""]
-        answer = {"error": " ".join(lines[:3])[:400] or type(error).__name__}
+        # What an adapter says itself knows no reason: that stands in what the runtime printed.
+        answer = {"error": _reason(error), "ask": isinstance(error, ReliefError)}
     (folder / ANSWER).write_text(json.dumps(answer), encoding="utf-8")
 
 
@@ -52,6 +56,18 @@ def _answer(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
         "memory_before": before,
         "peak_memory": _memory("VmHWM"),
     }
+
+
+def _reason(error: BaseException) -> str:
+    r"""Return what an error says on one line, without where in the runtime's sources it was.
+
+    >>> _reason(RuntimeError("Exception from src/core.cpp:132:\nno rule for Foo\n\n"))
+    'no rule for Foo'
+    """
+    text = str(error).partition("Stack backtrace")[0]
+    lines = [line.strip() for line in text.splitlines()]
+    telling = [line for line in lines if line and not _PLACES.match(line)]
+    return " ".join(telling)[:400] or type(error).__name__
 
 
 def _written(folder: Path, place: int, result: object) -> dict[str, object] | None:

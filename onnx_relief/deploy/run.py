@@ -21,7 +21,10 @@ from onnx_relief.deploy.runtimes import WEB_SCRIPT, Runtime
 Array = NDArray[Any]
 _MOST_RUNS: Final = 200
 _LAST_WORDS: Final = 4000
-_TELLING: Final = re.compile(r"panicked|[Ee]rror|[Ee]xception|[Aa]ssert|not support|[Ff]ail")
+_TELLING: Final = (
+    re.compile(r"panicked|unsupported|not support", re.IGNORECASE),
+    re.compile(r"error|exception|assert|fail", re.IGNORECASE),
+)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -91,7 +94,9 @@ def run_once(runtime: Runtime, job: Job, folder: Path) -> Outcome:
     if answer is None:
         return Outcome(error=_how_it_died(code, _last_words(folder)))
     if "error" in answer:
-        return Outcome(error=_plain_paths(answer["error"], folder, job.model))
+        words = _last_words(folder) if answer.get("ask") else ""
+        said = ": ".join(filter(None, (answer["error"], words)))
+        return Outcome(error=_plain_paths(said, folder, job.model))
     # A process that crashes on its way out has done its work: the numbers count.
     return Outcome(
         outputs=tuple(told and read_array(folder, told) for told in answer["outputs"]),
@@ -153,8 +158,11 @@ def _last_words(folder: Path) -> str:
     """Return the line that tells most of what a process said before it died."""
     text = (folder / "said").read_bytes()[-_LAST_WORDS:].decode("utf-8", errors="replace")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    telling = [line for line in lines if _TELLING.search(line)]
-    return (telling or [""])[-1][:300]
+    for pattern in _TELLING:
+        telling = [line for line in lines if pattern.search(line)]
+        if telling:
+            return telling[-1][:300]
+    return ""
 
 
 def _plain_paths(text: str, folder: Path, model: Path) -> str:

@@ -103,6 +103,11 @@ def test_a_runtime_that_refuses_speaks_without_names_of_temporary_files():
     assert row_of("refuses").error == "cannot read the model second line"
 
 
+def test_what_a_converter_printed_is_the_reason():
+    error = row_of("converter_fails").error
+    assert error == "its converter refuses the model: [10:30] These Op Not Support: Foo"
+
+
 @pytest.mark.parametrize(
     ("name", "difference"),
     [
