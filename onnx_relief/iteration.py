@@ -93,7 +93,8 @@ def iterate(
     done_before = len(rows) - 1
     for row in rows:
         _tell(on_iteration, row)
-    reason = f"all {max(done_before, settings.iterations)} iterations are done"
+    asked = max(done_before, settings.iterations)
+    reason = f"all {asked} iterations are done" if asked > 1 else "its one iteration is done"
     for number in range(len(rows), settings.iterations + 1):
         if _stops(rows[-1], dense, settings) is not None:
             break

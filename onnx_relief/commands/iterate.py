@@ -229,7 +229,7 @@ def _told_how_to_go_on(speaker: Speaker, folder: Path) -> Iterator[None]:
 def _tell(speaker: Speaker, options: IterateOptions, found: Iterated) -> None:
     table = Group(
         iterations_table(found.rows, found.best, found.unit),
-        *sentences((f"Stopped because {found.reason}", f"{found.metric}, judged on {found.data}")),
+        *sentences(_remarks(options, found)),
         Text(f"model of iteration {found.best.iteration}: {plain(str(options.target))}"),
         Text(f"all iterations, history.csv and curve.svg: {plain(str(options.folder))}"),
     )
@@ -245,6 +245,14 @@ def _tell(speaker: Speaker, options: IterateOptions, found: Iterated) -> None:
         "run": str(options.folder),
     }
     speaker.result(table, to_json(told))
+
+
+def _remarks(options: IterateOptions, found: Iterated) -> Iterator[str]:
+    yield f"Stopped because {found.reason}"
+    yield f"{found.metric}, judged on {found.data}"
+    if options.eval_data is None:
+        part = "chose the best epochs, too" if options.validation else "were trained on, too"
+        yield f"These samples {part}; --eval-data gives honest scores"
 
 
 def _choices(options: IterateOptions) -> dict[str, Any]:

@@ -156,6 +156,7 @@ def test_what_is_said(finished):
     out, err = finished
     assert "Stopped because all 3 iterations are done" in out
     assert "model of iteration 3: run/best.onnx" in out
+    assert "These samples chose the best epochs, too; --eval-data gives honest scores" in out
     told = [line.split(",")[0].split(":")[0].strip() for line in err.splitlines()]
     epochs = ["epoch 1/2", "epoch 2/2"]
     assert told == ["dense", *(x for n in "123" for x in (*epochs, f"iteration {n}"))]

@@ -148,6 +148,7 @@ WRONG = {
     RETRAIN + "--metric agreement": (2, "give it with --teacher DENSE.onnx"),
     RETRAIN + "--output z": (2, "--output 'z' does not exist; the model gives 'y'"),
     RETRAIN + "--loss no:loss": (2, "--loss no:loss cannot be imported"),
+    RETRAIN + "--loss math:sqrt": (2, "--loss math:sqrt failed with TypeError: "),
     RETRAIN + "--freeze z": (2, "--freeze 'z' matches no weight"),
     RETRAIN + "--freeze *": (5, "has no weights that could be trained"),
     RETRAIN + "--flip": (2, "--flip needs pictures"),

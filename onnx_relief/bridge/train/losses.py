@@ -157,7 +157,13 @@ def own_loss(name: str) -> Callable[[Mapping[str, Tensor], Tensor | None], Tenso
         raise SettingsError(f"--loss {name} is no function; name one of (outputs, labels)")
 
     def loss(outputs: Mapping[str, Tensor], labels: Tensor | None) -> Tensor:
-        value = found(outputs, labels)
+        try:
+            value = found(outputs, labels)
+        except Exception as error:  # whatever somebody else's function may raise
+            raise SettingsError(
+                f"--loss {name} failed with {type(error).__name__}: {error}; it is called with "
+                "the outputs by name and the labels"
+            ) from error
         if not isinstance(value, Tensor) or value.numel() != 1:
             kind = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise SettingsError(f"--loss {name} gave {kind}; it must return a tensor of one number")
