@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -120,16 +121,15 @@ def iterate(
     )
     _refuse_processes(settings)
     dense = load(model)
-    sources = TrainingSources(
-        data=data,
-        eval_data=eval_data,
-        samples=samples,
-        preprocess=preprocess or Preprocess(),
-        strict=strict,
-    )
     job = open_training(
         dense,
-        sources,
+        TrainingSources(
+            data=data,
+            eval_data=eval_data,
+            samples=samples,
+            preprocess=preprocess or Preprocess(),
+            strict=strict,
+        ),
         settings.train,
         teacher=None if teacher is None else load(teacher),
         dense=dense,
@@ -140,11 +140,8 @@ def iterate(
         provider=provider,
     )
     place = RunFolder(Path(folder))
-    if restart:
-        place.restart()
     initial = None if rewind_to is None else load(rewind_to)
-    place.begin(_said(job, settings, initial))
-    try:
+    with _begun(place, _said(job, settings, initial), restart=restart):
         return run_iterations(
             job,
             settings,
@@ -155,6 +152,16 @@ def iterate(
             on_epoch=on_epoch,
             on_iteration=on_iteration,
         )
+
+
+@contextmanager
+def _begun(place: RunFolder, said: Mapping[str, Any], *, restart: bool) -> Iterator[None]:
+    """Begin a run or go on with it; one that fails before any work was done leaves nothing."""
+    if restart:
+        place.restart()
+    place.begin(said)
+    try:
+        yield
     except BaseException:
         place.discard()
         raise
