@@ -19,21 +19,23 @@ from onnx_relief.decide import score
 from onnx_relief.errors import SettingsError, TargetError, UnsupportedError
 from onnx_relief.evaluation import first_sample
 from onnx_relief.graph.channels import RULES, Groups, Trace, cut, trace_channels
-from onnx_relief.graph.channels.ids import STAYS
+from onnx_relief.graph.channels.ids import STAYS, varying
 from onnx_relief.graph.channels.mean_signal import Correction, corrections, give_back
 from onnx_relief.graph.cost import layer_costs
 from onnx_relief.graph.document import Document, check
 from onnx_relief.graph.layers import Survey, find_layers
 from onnx_relief.graph.orphans import drop_orphans
 from onnx_relief.graph.sites import Site
-from onnx_relief.mean_inputs import mean_inputs
 from onnx_relief.measure import Measurement, full_batches, measure
+from onnx_relief.moments import Channels, moments
 from onnx_relief.observe import observe
 from onnx_relief.progress import ticker
+from onnx_relief.repair import match_moments
 from onnx_relief.results import Progress
 from onnx_relief.selection.groups import drop_by_layer, drop_globally
 from onnx_relief.settings import Settings
 
+REPAIRS = ("none", "mean", "bias")
 _FINE = 1e-3
 """How finely a ratio is searched for a target."""
 
@@ -47,7 +49,8 @@ class ChannelSettings:
         scope: ``layer``, the same share everywhere, or ``global``, wherever scores are lowest.
         round_to: Keep a multiple of so many channels; None decides by their number.
         least: Keep at least so many channels of every kind.
-        correct: Whether biases make up for the mean signal that is lost.
+        repair: ``none``, ``mean`` (biases give back the mean signal that is lost, in closed form),
+            or ``bias`` (then every unit gets its dense mean and variance back, layer by layer).
         target_params: Instead of `ratio`: the share of the layers' weights that may stay.
         target_macs: Instead of `ratio`: the share of the multiply-accumulates that may stay.
     """
@@ -56,7 +59,7 @@ class ChannelSettings:
     scope: str = "layer"
     round_to: int | None = None
     least: int = 1
-    correct: bool = True
+    repair: str = "bias"
     target_params: float | None = None
     target_macs: float | None = None
 
@@ -71,6 +74,9 @@ class ChannelSettings:
                 raise SettingsError(f"{flag} is a share between 0 and 1, got {share}")
         if not 0 < self.ratio < 1:
             raise SettingsError(f"--ratio must lie between 0 and 1, got {self.ratio}")
+        if self.repair not in REPAIRS:
+            names = ", ".join(REPAIRS)
+            raise SettingsError(f"--repair {self.repair!r} does not exist; choose one of {names}")
         if self.scope not in ("layer", "global"):
             raise SettingsError(f"--scope {self.scope!r} does not exist; choose layer or global")
         if self.round_to is not None and self.round_to < 1:
@@ -133,13 +139,22 @@ def prune_channels(
     chosen = _Choice(survey, trace, groups, kinds, scores, channels)
     gone = chosen.gone(_ratio(chosen, measured))
     changes: list[Correction] = []
-    if channels.correct:
-        names = sorted({read.tensor for read in trace.reads if read.other is None})
-        means = mean_inputs(survey, trace, names, calibration, settings, progress)
+    if channels.repair != "none":
+        means = _mean_inputs(document, trace, calibration, settings)
         changes = corrections(trace, groups, gone, survey, means)
     smaller = cut(give_back(document, trace, changes), trace, groups, gone)
     smaller = drop_orphans(smaller, document)
     check(smaller)
+    if channels.repair == "bias":
+        smaller = match_moments(
+            smaller,
+            document,
+            _units_kept(survey, trace, groups, gone),
+            calibration.take(settings.samples),
+            batch_size=settings.batch_size,
+            provider=settings.provider,
+            progress=progress,
+        )
     return ChannelsPruned(
         document=smaller,
         groups=sum(map(len, kinds.values())),
@@ -207,6 +222,38 @@ def _ratio(choice: _Choice, measured: Measurement) -> float:
         small = choice.size(middle, positions) / whole <= share
         low, high = (low, middle) if small else (middle, high)
     return high
+
+
+def _mean_inputs(
+    document: Document, trace: Trace, calibration: Dataset, settings: Settings
+) -> dict[str, NDArray[np.float64]]:
+    """Return the mean of every channel that a layer reads, by tensor."""
+    names = {read.tensor for read in trace.reads if read.other is None}
+    where = {
+        name: Channels(trace.of(name).ndim, varying(trace.of(name))[0])
+        for name in sorted(names)
+        if varying(trace.of(name))
+    }
+    found = moments(
+        document,
+        where,
+        calibration.take(settings.samples),
+        batch_size=settings.batch_size,
+        provider=settings.provider,
+    )
+    return {name: found[name].mean for name in where}
+
+
+def _units_kept(
+    survey: Survey, trace: Trace, groups: Groups, gone: NDArray[np.bool_]
+) -> dict[str, NDArray[np.int64]]:
+    """Return for every layer the places of the units that stay."""
+    kept = {}
+    for site in survey.sites:
+        ids = trace.of(site.node.output[0]).reshape(-1)
+        if ids.size == site.layer.units:
+            kept[site.layer.name] = np.flatnonzero(~gone[groups.of(ids)])
+    return kept
 
 
 def _measured(

@@ -62,8 +62,8 @@ def weights(document):
 @pytest.mark.parametrize("ratio", [0.1, 0.5, 0.8])
 def test_biases_keep_the_mean_of_a_linear_network(ratio):
     model, x = linear(), samples(labelled=False)
-    found = cut(model, ratio=ratio, round_to=1)
-    raw = cut(model, ratio=ratio, round_to=1, correct=False)
+    found = cut(model, ratio=ratio, round_to=1, repair="mean")
+    raw = cut(model, ratio=ratio, round_to=1, repair="none")
     dense = run(model, x)[0].mean(axis=0)
     np.testing.assert_allclose(run(found.document.proto, x)[0].mean(axis=0), dense, rtol=1e-3)
     assert np.abs(run(raw.document.proto, x)[0].mean(axis=0) - dense).max() > 0.1
@@ -71,7 +71,7 @@ def test_biases_keep_the_mean_of_a_linear_network(ratio):
 
 
 def test_a_layer_without_a_bias_gets_one():
-    found = cut(linear(), ratio=0.5, round_to=1).document.proto
+    found = cut(linear(), ratio=0.5, round_to=1, repair="mean").document.proto
     gemm = found.graph.node[1]
     assert len(gemm.input) == 3
     bias = next(t for t in found.graph.initializer if t.name == gemm.input[2])
@@ -92,7 +92,7 @@ def test_channels_that_are_always_zero_go_first():
     kernels[[2, 5, 11]], bias[[2, 5, 11]] = 0, 0
     for index, (name, array) in enumerate((("k1", kernels), ("b1", bias))):
         model.graph.initializer[index].CopyFrom(onnx.numpy_helper.from_array(array, name))
-    found = cut(model, shape=(3, 8, 8), ratio=3 / 16, round_to=1)
+    found = cut(model, shape=(3, 8, 8), ratio=3 / 16, round_to=1, repair="none")
     left = onnx.numpy_helper.to_array(found.document.proto.graph.initializer[0])
     np.testing.assert_array_equal(left, np.delete(kernels, [2, 5, 11], axis=0))
 
@@ -125,6 +125,7 @@ def test_a_model_without_channels():
     [
         ({"ratio": 1.0}, "--ratio must lie between"),
         ({"scope": "all"}, "--scope 'all' does not exist"),
+        ({"repair": "all"}, "--repair 'all' does not exist"),
         ({"round_to": 0}, "--round-to must be"),
         ({"least": 0}, "--min-units must be"),
         ({"target_macs": 2.0}, "--target-macs is a share"),

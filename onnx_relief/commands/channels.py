@@ -73,14 +73,14 @@ class ChannelOptions:
             rich_help_panel=_CHANNELS,
         ),
     ] = None
-    raw: Annotated[
-        bool,
+    repair: Annotated[
+        str,
         typer.Option(
-            "--raw",
-            help="Leave biases as they are, instead of giving back the mean signal that is lost.",
+            help="none; mean: biases give back the mean signal that is lost; bias: then every unit "
+            "gets its mean and variance back, layer by layer.",
             rich_help_panel=_CHANNELS,
         ),
-    ] = False
+    ] = "bias"
 
     def channel_settings(self) -> ChannelSettings:
         """Return the choices as the method knows them.
@@ -98,7 +98,7 @@ class ChannelOptions:
             scope=self.scope,
             round_to=None if self.round_to == "auto" else int(self.round_to),
             least=self.min_units,
-            correct=not self.raw,
+            repair=self.repair,
             target_params=self.target_params,
             target_macs=self.target_macs,
         )

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
+from onnx_relief.graph.bias import add_bias
 from onnx_relief.graph.channels.ids import Groups
 from onnx_relief.graph.channels.trace import Member, Trace
 from onnx_relief.graph.document import Document
@@ -107,15 +107,8 @@ def _has_room(site: Site) -> bool:
 
 def _add_bias(graph: onnx.GraphProto, trace: Trace, change: Correction) -> None:
     node = graph.node[change.node]
-    taken = {name for other in graph.node for name in (*other.input, *other.output)}
-    name = f"{node.output[0]}_bias"
-    while name in taken:
-        name += "_"
     dtype = change.site.parts[0].view.dtype
-    graph.initializer.append(numpy_helper.from_array(change.added.astype(dtype), name))
-    while len(node.input) < 3:
-        node.input.append("")
-    node.input[2] = name
+    name = add_bias(graph, node, change.added.astype(dtype))
     units = trace.of(node.output[0]).reshape(-1)
     if units.size == change.added.size:
         trace.members.append(Member(name, 0, units))

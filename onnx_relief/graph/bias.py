@@ -1,0 +1,40 @@
+"""Give a bias to a layer that has none."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from onnx_relief.graph.document import Document
+from onnx_relief.graph.sites import Site
+
+
+def with_bias(document: Document, site: Site, values: NDArray[np.float64]) -> Document:
+    """Return a copy of the document in which a Conv, ConvTranspose or Gemm has a bias.
+
+    Args:
+        document: The model; it is not changed.
+        site: A layer of its main graph without a bias.
+        values: One number for each unit.
+    """
+    document = document.copy()
+    graph = document.proto.graph
+    node = next(node for node in graph.node if node.output[:1] == site.node.output[:1])
+    add_bias(graph, node, values.astype(site.parts[0].view.dtype))
+    return document
+
+
+def add_bias(graph: onnx.GraphProto, node: onnx.NodeProto, values: NDArray[np.generic]) -> str:
+    """Let a node of the graph read a new initializer as its third input, and return its name."""
+    taken = {name for other in graph.node for name in (*other.input, *other.output)}
+    taken |= {tensor.name for tensor in graph.initializer}
+    name = f"{node.output[0]}_bias"
+    while name in taken:
+        name += "_"
+    graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+    while len(node.input) < 3:
+        node.input.append("")
+    node.input[2] = name
+    return name

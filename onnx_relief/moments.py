@@ -1,0 +1,114 @@
+"""Mean and variance of every channel of tensors over data, reduced inside ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper
+
+from onnx_relief.data import Dataset
+from onnx_relief.graph.document import Document, opset
+from onnx_relief.measure import full_batches
+from onnx_relief.runtime import open_session
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """What the channels of one tensor are like; arrays of shape (channels,).
+
+    Attributes:
+        mean: Over samples and places.
+        variance: The same.
+    """
+
+    mean: Floats
+    variance: Floats
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Where the channels of a tensor are: its rank, and which axis."""
+
+    rank: int
+    axis: int
+
+
+def moments(
+    document: Document,
+    tensors: Mapping[str, Channels],
+    data: Dataset,
+    *,
+    batch_size: int,
+    provider: str,
+) -> dict[str, Moments]:
+    """Return mean and variance of each channel of some tensors of the main graph.
+
+    Sums are kept in float64, of means that ONNX Runtime takes over each batch; variances are put
+    together from those of the batches (Chan, Golub and LeVeque 1979), so that a large mean does no
+    harm.
+
+    Raises:
+        ModelError, DataError: The model cannot be run on the data.
+    """
+    proto = _with_moments(document.proto, tensors)
+    session = open_session(proto, provider=provider, folder=document.folder)
+    outputs = [_output(name, which) for name in tensors for which in ("mean", "variance")]
+    found: dict[str, list[tuple[int, Floats, Floats]]] = {name: [] for name in tensors}
+    for batch in full_batches(data, batch_size):
+        results = session.run(batch.feed, outputs)
+        for name in tensors:
+            mean, variance = (
+                np.asarray(results[_output(name, which)], np.float64).reshape(-1)
+                for which in ("mean", "variance")
+            )
+            found[name].append((batch.count, mean, variance))
+    return {name: _merged(parts) for name, parts in found.items()}
+
+
+def _merged(parts: Sequence[tuple[int, Floats, Floats]]) -> Moments:
+    counts = np.array([count for count, _, _ in parts], np.float64)[:, None]
+    means = np.array([mean for _, mean, _ in parts])
+    variances = np.array([variance for _, _, variance in parts])
+    mean = (counts * means).sum(axis=0) / counts.sum()
+    spread = variances + (means - mean) ** 2
+    return Moments(mean, (counts * spread).sum(axis=0) / counts.sum())
+
+
+def _output(name: str, which: str) -> str:
+    return f"onnx_relief_{which}_of_{name}"
+
+
+def _with_moments(model: onnx.ModelProto, tensors: Mapping[str, Channels]) -> onnx.ModelProto:
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model)
+    for name, where in tensors.items():
+        axes = [axis for axis in range(where.rank) if axis != where.axis % where.rank]
+        mean, variance = (_output(name, which) for which in ("mean", "variance"))
+        wide, difference, square = (f"{mean}_{step}" for step in ("wide", "difference", "square"))
+        _reduce(proto, name, wide, axes, keepdims=1)
+        proto.graph.node.append(helper.make_node("Sub", [name, wide], [difference]))
+        proto.graph.node.append(helper.make_node("Mul", [difference, difference], [square]))
+        _reduce(proto, name, mean, axes, keepdims=0)
+        _reduce(proto, square, variance, axes, keepdims=0)
+        proto.graph.output.extend(onnx.ValueInfoProto(name=one) for one in (mean, variance))
+    return proto
+
+
+def _reduce(
+    proto: onnx.ModelProto, name: str, output: str, axes: Sequence[int], *, keepdims: int
+) -> None:
+    node = helper.make_node("ReduceMean", [name], [output], keepdims=keepdims)
+    if opset(proto) >= 18:
+        node.input.append(f"{output}_axes")
+        proto.graph.initializer.append(
+            helper.make_tensor(node.input[1], onnx.TensorProto.INT64, [len(axes)], axes)
+        )
+    else:
+        node.attribute.append(helper.make_attribute("axes", axes))
+    proto.graph.node.append(node)

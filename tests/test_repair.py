@@ -1,0 +1,91 @@
+"""Repair gives every unit the mean and the variance that it had; nothing else is touched."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from classifier import samples
+from text_models import build, differences, random, run
+
+from onnx_relief.data import open_data
+from onnx_relief.graph.document import input_specs, load
+from onnx_relief.moments import Channels, moments
+from onnx_relief.repair import match_moments
+
+GRAPH = """(float[N,3,6,6] x) => (float[N,5,4,4] y) {
+    a = Conv <pads = [1, 1, 1, 1]> (x, k1)  n = BatchNormalization (a, s, o, m, v)  r = Relu (n)
+    y = Conv (r, k2, b2)
+}"""
+
+
+def network(seed=0, **changed):
+    rng = np.random.default_rng(9)
+    norm = {name: rng.random(4).astype(np.float32) + 0.5 for name in "somv"}
+    kernels = {"k1": random(4, 3, 3, 3, seed=seed + 1), "k2": random(5, 4, 3, 3, seed=seed + 2)}
+    return build(GRAPH, **{**norm, **kernels, "b2": random(5, seed=seed), **changed})
+
+
+def data_for(document, shape=(3, 6, 6)):
+    return open_data(samples(shape=shape, labelled=False), input_specs(document.proto))
+
+
+def repaired(pruned, dense, **options):
+    pruned, dense = load(pruned), load(dense)
+    return match_moments(
+        pruned, dense, options.get("kept", {}), data_for(dense), batch_size=7, provider="cpu"
+    )
+
+
+def moments_of(model, names):
+    document = load(model)
+    where = dict.fromkeys(names, Channels(4, 1))
+    return moments(document, where, data_for(document), batch_size=9, provider="cpu")
+
+
+def test_moments_are_those_of_all_samples_at_once():
+    model = network()
+    model.graph.output.append(type(model.graph.output[0])(name="a"))
+    everything = run(model, samples(shape=(3, 6, 6), labelled=False))[1].astype(np.float64)
+    found = moments_of(network(), ["a"])["a"]
+    np.testing.assert_allclose(found.mean, everything.mean(axis=(0, 2, 3)), atol=1e-5)
+    np.testing.assert_allclose(found.variance, everything.var(axis=(0, 2, 3)), rtol=1e-4)
+
+
+def test_a_disturbed_network_gets_its_moments_back():
+    dense, other = network(), network(k1=random(4, 3, 3, 3, seed=1) * 0.7 + 0.05)
+    found = repaired(other, dense).proto
+    for name, wanted in moments_of(dense, ["a", "y"]).items():
+        now = moments_of(found, [name])[name]
+        np.testing.assert_allclose(now.mean, wanted.mean, atol=1e-3)
+        np.testing.assert_allclose(now.variance, wanted.variance, rtol=1e-3)
+
+
+def test_a_network_that_needs_no_repair_stays_as_it_is():
+    assert differences(repaired(network(), network()).proto, network()) == []
+
+
+def test_zeros_stay_zero():
+    kernels = random(4, 3, 3, 3, seed=1)
+    kernels[:, 1] = 0
+    found = repaired(network(k1=kernels), network()).proto
+    stored = {t.name: t for t in found.graph.initializer}
+    array = np.frombuffer(stored["k1"].raw_data, np.float32).reshape(4, 3, 3, 3)
+    np.testing.assert_array_equal(array == 0, kernels == 0)
+
+
+@pytest.mark.parametrize("units", [[0, 2], [1, 2, 3]])
+def test_a_layer_that_lost_units_is_compared_with_those_that_stay(units):
+    dense = network()
+    norm = {
+        t.name: np.frombuffer(t.raw_data, np.float32)[units] for t in dense.graph.initializer[:4]
+    }
+    kernels = {
+        "k1": random(4, 3, 3, 3, seed=1)[units] * 2,
+        "k2": random(5, 4, 3, 3, seed=2)[:, units],
+    }
+    layer = next(node.output[0] for node in dense.graph.node if node.input[1] == "k1")
+    small = network(**norm, **kernels)
+    found = repaired(small, dense, kept={f"Conv@{0}": np.array(units), layer: np.array(units)})
+    wanted = moments_of(dense, ["a"])["a"]
+    now = moments_of(found.proto, ["a"])["a"]
+    np.testing.assert_allclose(now.mean, wanted.mean[units], atol=1e-3)
