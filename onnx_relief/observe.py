@@ -18,6 +18,8 @@ Array = NDArray[Any]
 _AT_ONCE = 48
 """Tensors that are held in memory at a time."""
 _SMALL = 1 << 16
+_SCALES = 16
+"""Whole numbers up to so many may be places or sizes, and others up to so many scales."""
 
 
 def observe(survey: Survey, feed: Mapping[str, Array], *, provider: str = "cpu") -> Observed:
@@ -38,7 +40,7 @@ def observe(survey: Survey, feed: Mapping[str, Array], *, provider: str = "cpu")
         view = survey.constants.resolve(scope, name)
         if not isinstance(view, str):
             shapes[name] = view.shape
-            if view.dtype.kind in "iu" and view.size <= _SMALL:
+            if _is_told(view.dtype, view.size):
                 values[name] = np.asarray(survey.constants.values(view))
     names = [name for name in scope.producers if name not in shapes]
     document = survey.document
@@ -47,9 +49,13 @@ def observe(survey: Survey, feed: Mapping[str, Array], *, provider: str = "cpu")
         for name, value in _run(document, feed, chunk, provider).items():
             if isinstance(value, np.ndarray):
                 shapes[name] = value.shape
-                if value.dtype.kind in "iu" and value.size <= _SMALL:
+                if _is_told(value.dtype, value.size):
                     values[name] = value
     return Observed(shapes, values)
+
+
+def _is_told(dtype: np.dtype[Any], size: int) -> bool:
+    return size <= (_SMALL if dtype.kind in "iu" else _SCALES)
 
 
 def _constant_nodes(survey: Survey) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,6 +59,13 @@ class Left:
         """Whether a tensor lost anything."""
         ids = self.trace.of(name)
         return bool(name) and not bool(self.stays(ids).all())
+
+    def current(self, name: str, before: str) -> Array:
+        """Return the numbers that a node reads by now, for which it read `before` once."""
+        if name in self.given:
+            held = next(tensor for tensor in self.graph.initializer if tensor.name == name)
+            return np.array(numpy_helper.to_array(held))
+        return np.array(self.trace.values(before))
 
     def give(self, node: onnx.NodeProto, index: int, array: Array) -> None:
         """Let a node read another constant at an input; who else read the old one keeps that."""

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 
 from onnx_relief.graph.channels.ids import Groups, Ids, varying
+from onnx_relief.graph.channels.sizes import counts_of
 from onnx_relief.graph.channels.trace import NotFollowedError, Observed, Rule, Trace
 from onnx_relief.graph.walk import STANDARD, Scope, node_key, subgraphs
 
@@ -44,21 +45,47 @@ def _follow(trace: Trace, node: onnx.NodeProto, rules: Mapping[str, Rule]) -> No
     if any(True for _ in subgraphs(node)):
         rule = None
     carried = [name for name in node.input if trace.carries(name)]
-    starts = rule is not None and getattr(rule, "starts", False)
-    if not carried and not starts:
+    counted = [name for name in node.input if name in trace.counts]
+    if not carried and not counted and not getattr(rule, "starts", False):
         return
     before = trace.mark()
+    trace.understood.clear()
     try:
-        if rule is None:
-            raise NotFollowedError(f"they meet {where}, which is not followed")
-        rule(trace, node)
+        if _count(trace, node):
+            return
+        if carried or not counted:
+            if rule is None:
+                raise NotFollowedError(f"they meet {where}, which is not followed")
+            rule(trace, node)
+        if not trace.understood.issuperset(counted):
+            raise NotFollowedError(f"their number is read by {where}")
     except (NotFollowedError, ValueError, IndexError, KeyError, TypeError) as reason:
         said = str(reason) if isinstance(reason, NotFollowedError) else f"{where}: {reason}"
         trace.forget_since(before)
         for name in carried:
             trace.pool.keep(trace.ids[name], said)
+        for name in counted:
+            _keep_counted(trace, name, said)
         for name in node.output:
             trace.ids.pop(name, None)
+
+
+def _count(trace: Trace, node: onnx.NodeProto) -> bool:
+    """Whether a node does nothing but to say, or to move, numbers of channels."""
+    if node.op_type != "Shape" and not any(name in trace.counts for name in node.input):
+        return False
+    counts = counts_of(trace, node)
+    if counts is None:
+        return False
+    if any(count is not None for count in counts):
+        trace.counts[node.output[0]] = counts
+    return True
+
+
+def _keep_counted(trace: Trace, name: str, reason: str) -> None:
+    for ids in trace.counts[name]:
+        if ids is not None:
+            trace.pool.keep(ids, reason)
 
 
 def _keep_what_is_seen(trace: Trace) -> None:
@@ -71,6 +98,12 @@ def _keep_what_is_seen(trace: Trace) -> None:
                 trace.pool.keep(ids, "a body of If, Loop or Scan reads them")
             elif use.node is None:
                 trace.pool.keep(ids, f"they reach the output {name!r}")
+    for name in trace.counts:
+        if any(
+            use.scope is not trace.scope or use.node is None
+            for use in trace.scope.uses.get(name, ())
+        ):
+            _keep_counted(trace, name, "an output or a body is told their number")
 
 
 def _tie_shared(trace: Trace) -> None:

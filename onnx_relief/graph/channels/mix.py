@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 
 from onnx_relief.graph.channels.ids import Ids, varying
+from onnx_relief.graph.channels.sizes import follow_sizes
 from onnx_relief.graph.channels.trace import NotFollowedError, Rule, Trace
 from onnx_relief.graph.walk import attributes
 
@@ -80,6 +81,26 @@ def channelwise(trace: Trace, node: onnx.NodeProto) -> None:
     same(trace, node)
 
 
+def resized(trace: Trace, node: onnx.NodeProto) -> None:
+    """Resize, Upsample: the scale of the channel axis is 1, or its size follows."""
+    channelwise(trace, node)
+    settings, rank = attributes(node), len(trace.shape(node.input[0]))
+    axes = [int(axis) % rank for axis in settings.get("axes", range(rank))]
+    if 1 not in axes:
+        return
+    place = axes.index(1)
+    if len(node.input) > 3 and node.input[3]:
+        if settings.get("keep_aspect_ratio_policy", "stretch") != "stretch":
+            raise NotFollowedError("Resize computes sizes from each other")
+        follow_sizes(trace, node, 3, {1: place} if varying(trace.of(node.output[0])) else {})
+        return
+    scales = settings.get("scales")
+    if scales is None:
+        scales = trace.values(node.input[2 if len(node.input) > 2 else 1])
+    if scales is None or scales[place] != 1:
+        raise NotFollowedError(f"{node.op_type} scales the channels, too")
+
+
 def batch_normalization(trace: Trace, node: onnx.NodeProto) -> None:
     """BatchNormalization: scale, bias and statistics belong to the channels of axis 1."""
     ids = trace.channel_axis(node.input[0], 1, "BatchNormalization")
@@ -131,7 +152,7 @@ def reduced(trace: Trace, node: onnx.NodeProto) -> None:
     axes = settings.get("axes")
     if len(node.input) > 1 and node.input[1]:
         found = trace.values(node.input[1])
-        axes = None if found is None else found.reshape(-1).tolist()
+        axes = None if found is None else found.reshape(-1).tolist() or None
     if axes is None and node.op_type == "Squeeze":
         axes = [axis for axis, size in enumerate(trace.shape(node.input[0])) if size == 1]
     which = set(range(rank)) if axes is None else {int(axis) % rank for axis in axes}
@@ -176,11 +197,9 @@ RULES: dict[str, Rule] = {
     ),
     **_rows(
         channelwise,
-        (
-            *("MaxPool", "AveragePool", "LpPool", "GlobalMaxPool", "GlobalAveragePool"),
-            *("GlobalLpPool", "Upsample", "Resize"),
-        ),
+        ("MaxPool", "AveragePool", "LpPool", "GlobalMaxPool", "GlobalAveragePool", "GlobalLpPool"),
     ),
+    **_rows(resized, ("Upsample", "Resize")),
     **_rows(
         normalised_over,
         (

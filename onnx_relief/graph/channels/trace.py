@@ -97,6 +97,8 @@ class Trace:
         reads: Where channels end.
         splits: By Reshape that splits channels in two axes, whether the outer one is cut.
         taken: Every constant that a node was said to read, the node, and its axes of channels.
+        counts: By tensor of whole numbers, the channels that each of them is the count of.
+        understood: Those of them that the node at hand was said to know what to do with.
     """
 
     scope: Scope
@@ -109,6 +111,8 @@ class Trace:
     reads: list[Read] = field(default_factory=list)
     splits: dict[str, bool] = field(default_factory=dict)
     taken: list[tuple[str, int, Mapping[int, Ids]]] = field(default_factory=list)
+    counts: dict[str, list[Ids | None]] = field(default_factory=dict)
+    understood: set[str] = field(default_factory=set)
     index: int = 0
     _index_of: dict[int, int] = field(default_factory=dict)
 

@@ -30,7 +30,7 @@ class Pairs:
     @property
     def inputs(self) -> int:
         """Number of input channels."""
-        return self.pairs.shape[1] * self.groups
+        return int(self.pairs.shape[1]) * self.groups
 
     def by_group(self) -> NDArray[np.bool_]:
         """Return them by (group, output of the group, input of the group)."""

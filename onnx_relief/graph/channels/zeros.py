@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import onnx
@@ -121,11 +120,11 @@ def _along(zeros: Zeros, name: str, axis: int, size: int) -> Bools:
 
 
 def _all_operands(zeros: Zeros, node: onnx.NodeProto, out: str) -> Bools:
-    return np.logical_and.reduce([_operand(zeros, name, out) for name in node.input])
+    return np.asarray(np.logical_and.reduce([_operand(zeros, name, out) for name in node.input]))
 
 
 def _any_operand(zeros: Zeros, node: onnx.NodeProto, out: str) -> Bools:
-    return np.logical_or.reduce([_operand(zeros, name, out) for name in node.input])
+    return np.asarray(np.logical_or.reduce([_operand(zeros, name, out) for name in node.input]))
 
 
 def _chosen(zeros: Zeros, node: onnx.NodeProto, out: str) -> Bools:
@@ -200,7 +199,7 @@ def _layer(zeros: Zeros, node: onnx.NodeProto, out: str) -> Bools:
     ids = zeros.trace.ids[out].reshape(-1)
     passing = [name for name in node.input if _passes(zeros.trace, name, ids)]
     if passing:  # a product along other axes let them pass
-        return np.logical_or.reduce([zeros.at(name, ids.size) for name in passing])
+        return np.asarray(np.logical_or.reduce([zeros.at(name, ids.size) for name in passing]))
     matrix = pairs_of(node, zeros.array)
     if matrix is None or matrix.pairs.shape[0] != ids.size:
         return _nothing(zeros, out)

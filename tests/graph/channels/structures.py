@@ -164,7 +164,7 @@ def unet():
             p = AveragePool <kernel_shape = [2, 2], strides = [2, 2]> (r)
             b = Conv {PADS} (p, k1)  s = PRelu (b, slope)
             u = ConvTranspose <strides = [2, 2], group = 2> (s, k2, b2)
-            v = Resize <mode = "nearest"> (b, , sizes)
+            v = Resize <mode = "nearest"> (b, , scales)
             c = Concat <axis = 1> (r, u, v)  d = Conv {PADS} (c, k3)  y = Conv (d, k4)
         }}""",
         k0=kernels(4, 3),
@@ -172,7 +172,7 @@ def unet():
         slope=random(6, 1, 1),
         k2=random(6, 4, 2, 2, seed=2),
         b2=random(8),
-        sizes=np.array([1, 1, 2, 2], np.float32),
+        scales=np.array([1, 1, 2, 2], np.float32),
         k3=kernels(5, 18, seed=3),
         k4=kernels(2, 5, 1, seed=4),
     )

@@ -1,0 +1,139 @@
+"""Numbers of channels that a graph computes with: where they come from and where they go.
+
+`Shape` says how many channels there are, and after a cut it says another number. That is right
+where the number becomes the size of an axis of just these channels; anywhere else they stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import numpy as np
+import onnx
+
+from onnx_relief.graph.channels.cut import Left
+from onnx_relief.graph.channels.ids import Ids, varying
+from onnx_relief.graph.channels.origins import origins
+from onnx_relief.graph.channels.trace import Fix, NotFollowedError, Trace
+from onnx_relief.graph.walk import STANDARD, attributes
+
+Counts = list[Ids | None]
+
+
+def counts_of(trace: Trace, node: onnx.NodeProto) -> Counts | None:
+    """Return of what each number that a node gives is the count; None if the node is not known."""
+    if node.domain not in STANDARD or node.op_type not in _KNOWN or len(node.output) != 1:
+        return None
+    if node.op_type == "Shape":
+        return _counted(trace, node)
+    if node.op_type == "Concat":
+        return [entry for name in node.input for entry in _entries(trace, name)]
+    data = _entries(trace, node.input[0])
+    if any(name in trace.counts for name in node.input[1:]):
+        return None
+    if node.op_type not in ("Gather", "Slice"):
+        return data
+    if int(attributes(node).get("axis", 0)) != 0 or trace.opset < 10:
+        return None
+    given = [trace.values(name) if trace.is_constant(name) else None for name in node.input[1:]]
+    if any(values is None for values in given):
+        return None
+    places = np.arange(len(data))
+    numbers = [np.asarray(values).reshape(-1) for values in given]
+    if node.op_type == "Gather":
+        return [data[at] for at in places[numbers[0]].tolist()]
+    step = int(numbers[3][0]) if len(numbers) > 3 else 1
+    return [data[at] for at in places[int(numbers[0][0]) : int(numbers[1][0]) : step].tolist()]
+
+
+_KNOWN = ("Shape", "Concat", "Gather", "Slice", "Cast", "Identity", "Unsqueeze", "Squeeze")
+
+
+def _counted(trace: Trace, node: onnx.NodeProto) -> Counts:
+    ids, shape = trace.of(node.input[0]), trace.shape(node.input[0])
+    settings = attributes(node)
+    found: Counts = [
+        np.broadcast_to(_line(ids), (shape[axis],)) if axis in varying(ids) else None
+        for axis in range(ids.ndim)
+    ]
+    return found[int(settings.get("start", 0)) : settings.get("end")]
+
+
+def _line(ids: Ids) -> Ids:
+    """Return the ids along the only axis that they vary along."""
+    if len(varying(ids)) > 1:
+        raise NotFollowedError("Shape counts channels along several axes")
+    return ids.reshape(-1)
+
+
+def _entries(trace: Trace, name: str) -> Counts:
+    if name in trace.counts:
+        return trace.counts[name]
+    return [None] * int(np.prod(trace.shape(name), dtype=np.int64))
+
+
+def follow_sizes(
+    trace: Trace,
+    node: onnx.NodeProto,
+    at: int,
+    places: Mapping[int, int],
+    *,
+    free: Sequence[int] = (),
+) -> None:
+    """Let the numbers that say sizes follow the cut.
+
+    Args:
+        trace: The ids; those of the node's first output are set.
+        node: It makes a tensor of these sizes.
+        at: Its input that says them.
+        places: By axis of the output that carries channels, the entry that says its size.
+        free: Numbers that say no size.
+
+    Raises:
+        NotFollowedError: A size is computed in a way that is not followed.
+    """
+    name, out = node.input[at], node.output[0]
+    values = trace.values(name)
+    if values is None:
+        raise NotFollowedError(f"{node.op_type} is told sizes that are not known")
+    counts, sources = _entries(trace, name), None
+    for axis, place in places.items():
+        ids = np.broadcast_to(trace.of(out).reshape(-1), (trace.shape(out)[axis],))
+        count = counts[place]
+        if count is not None and count.size == ids.size:
+            trace.pool.tie(count, ids)
+        elif count is not None:
+            raise NotFollowedError(f"{node.op_type} computes with their number")
+        elif int(values.reshape(-1)[place]) not in free and not trace.is_constant(name):
+            sources = origins(trace, name) if sources is None else sources
+            if sources[place] is None:
+                raise NotFollowedError(f"{node.op_type} is told sizes that are computed")
+    if any(count is not None for at, count in enumerate(counts) if at not in places.values()):
+        raise NotFollowedError(f"{node.op_type} is told their number as another size")
+    trace.understood.add(name)
+    fixed = {axis: place for axis, place in places.items() if counts[place] is None}
+    if fixed:
+        trace.fixes.append(Fix(trace.index, partial(_retarget, at=at, places=fixed)))
+
+
+def _retarget(node: onnx.NodeProto, left: Left, *, at: int, places: Mapping[int, int]) -> None:
+    before = np.asarray(left.trace.values(node.input[at]))
+    target = np.array(before)
+    for axis, place in places.items():
+        if target.reshape(-1)[place] > 0:
+            target.reshape(-1)[place] = left.size(node.output[0], axis)
+    if np.array_equal(target, before):
+        return
+    if left.trace.is_constant(node.input[at]):
+        left.give(node, at, target)
+        return
+    sources = origins(left.trace, node.input[at])
+    for place in np.flatnonzero(target != before).tolist():
+        source = sources[place]
+        assert source is not None
+        reader = left.graph.node[source.node]
+        # What an earlier step gave this reader is changed on, not undone.
+        part = left.current(reader.input[source.input], source.constant)
+        part.reshape(-1)[source.index] = target.reshape(-1)[place]
+        left.give(reader, source.input, part)
