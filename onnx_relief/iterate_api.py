@@ -139,14 +139,12 @@ def iterate(
         freeze=tuple(freeze),
         provider=provider,
     )
-    place = RunFolder(Path(folder))
     initial = None if rewind_to is None else load(rewind_to)
-    with _begun(place, _said(job, settings, initial), restart=restart):
+    with _begun(Path(folder), _said(job, settings, initial), restart=restart) as place:
         return run_iterations(
             job,
             settings,
             place,
-            calibration=job.training,
             rewind_to=initial,
             progress=progress,
             on_epoch=on_epoch,
@@ -155,13 +153,14 @@ def iterate(
 
 
 @contextmanager
-def _begun(place: RunFolder, said: Mapping[str, Any], *, restart: bool) -> Iterator[None]:
+def _begun(folder: Path, said: Mapping[str, Any], *, restart: bool) -> Iterator[RunFolder]:
     """Begin a run or go on with it; one that fails before any work was done leaves nothing."""
+    place = RunFolder(folder)
     if restart:
         place.restart()
     place.begin(said)
     try:
-        yield
+        yield place
     except BaseException:
         place.discard()
         raise

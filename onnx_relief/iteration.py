@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from onnx_relief.data import Dataset
 from onnx_relief.graph.cost import count_parameters, layer_costs
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import find_layers
@@ -61,7 +60,6 @@ def iterate(
     settings: IterateSettings,
     folder: RunFolder,
     *,
-    calibration: Dataset,
     rewind_to: Document | None = None,
     progress: Progress | None = None,
     on_epoch: OnEpoch | None = None,
@@ -73,7 +71,6 @@ def iterate(
         job: The dense model, the data, and who judges.
         settings: How to prune and train, and when to stop.
         folder: Where each iteration is kept.
-        calibration: What activity is measured on.
         rewind_to: A model whose weights the surviving ones go back to before each retraining.
         progress: Told how far the work has come.
         on_epoch: Called after each epoch.
@@ -85,8 +82,8 @@ def iterate(
     if rewind_to is not None:
         rewind_to = rewound(job.document, rewind_to)
     dense = job.judge.score(job.document, progress=progress, stage="judging the dense model")
-    positions = positions_on_data(find_layers(job.document), calibration, job.provider).by_layer
-    work = _Work(job, settings, folder, calibration, rewind_to, positions, progress, on_epoch)
+    positions = positions_on_data(find_layers(job.document), job.training, job.provider).by_layer
+    work = _Work(job, settings, folder, rewind_to, positions, progress, on_epoch)
     rows = folder.rows()
     if not rows:
         rows = [folder.finish(work.row(0, job.document, dense, dense), dense.metric)]
@@ -115,7 +112,6 @@ class _Work:
     job: TrainingJob
     settings: IterateSettings
     folder: RunFolder
-    calibration: Dataset
     rewind_to: Document | None
     positions: Mapping[str, float]
     progress: Progress | None
@@ -152,7 +148,7 @@ def _one_iteration(work: _Work, number: int) -> IterationRow | None:
     started = time.monotonic()
     before = work.folder.model(number - 1) if number > 1 else work.job.document
     settings = work.settings.pruning(number)
-    pruned = prune(before, work.calibration, settings, progress=work.progress, keep_scores=False)
+    pruned = prune(before, work.job.training, settings, progress=work.progress, keep_scores=False)
     plan = pruned.plan
     if number > 1:
         earlier = work.folder.plan(number - 1)
