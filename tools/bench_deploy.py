@@ -1,0 +1,294 @@
+"""Run models in every runtime that is installed, dense, masked and smaller; write docs/deploy.md.
+
+Every model is pruned in three ways: to 90 % zeros by magnitude (same shapes), by `prune` and then
+`compact`, and by `prune --granularity channel`. Each result is compared with ONNX Runtime in each
+runtime, and timed there in turns with the dense model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from _bench import ROOT, ChildError, MissingError, in_child, provenance, table, write_aside
+from corpus_data import Entry, chosen, opened
+from samples import FULL, Case
+
+from onnx_relief import prune
+from onnx_relief.channel_pruning import ChannelSettings, prune_channels
+from onnx_relief.compaction import compact
+from onnx_relief.data import Dataset
+from onnx_relief.deploy.runtimes import REFERENCE, RUNTIMES, choose
+from onnx_relief.deploy.verify import Effort, Row, verify
+from onnx_relief.errors import ReliefError
+from onnx_relief.evaluation import first_sample
+from onnx_relief.graph.cost import cost_of
+from onnx_relief.graph.document import Document
+from onnx_relief.graph.document import load as load_document
+from onnx_relief.graph.follow import follow_units
+from onnx_relief.graph.layers import find_layers
+from onnx_relief.graph.mask import mask
+from onnx_relief.plan import LayerPlan, PrunePlan
+from onnx_relief.positions import positions_on_data
+from onnx_relief.results import ModelCost, Timing
+from onnx_relief.settings import Settings
+
+EXAMPLE: Final = """examples:
+  python tools/bench_deploy.py --only lenet-5
+  NODE_PATH=.../node_modules python tools/bench_deploy.py
+"""
+MODELS: Final = (
+    *("lenet-300-100", "lenet-5", "fashion-keras", "fashion-sklearn"),
+    *("cifar10-resnet20", "ppocr-rec", "light-resnet50.random"),
+)
+ZEROS: Final = 0.9
+ALPHA: Final = 0.6
+RATIO: Final = 0.5
+TIMEOUT: Final = 1500.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version:
+    """One model as it was pruned: what is left of it, and what the runtimes made of it."""
+
+    way: str
+    parameters: float | None
+    macs: float | None
+    rows: tuple[Row, ...]
+    problem: str | None = None
+
+
+def main() -> int:
+    """Measure, print, write the page and return the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", choices=MODELS, help="one model; writes no docs")
+    parser.add_argument("--sessions", type=int, default=3, help="processes per model and runtime")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.result:
+        effort = Effort(sessions=options.sessions)
+        options.result.write_text(json.dumps(examine(chosen([options.one])[0], effort)))
+        return 0
+    sections = []
+    for name in [options.only] if options.only else MODELS:
+        sections.append(_measured(name, options.sessions))
+        print(f"{sections[-1]}\n", flush=True)
+    if not options.only:
+        write_aside(ROOT / "docs" / "deploy.md", _page(sections))
+        print("written: docs/deploy.md")
+    return 0
+
+
+def _measured(name: str, sessions: int) -> str:
+    arguments = ["--one", name, "--sessions", str(sessions)]
+    try:
+        return _section(name, in_child(__file__, arguments, timeout=TIMEOUT))
+    except ChildError as error:
+        return f"## {name}\n\nNot measured: {error}."
+
+
+def examine(entry: Entry, effort: Effort) -> list[dict[str, Any]] | str:
+    """Return what the runtimes make of every version of a model; a text if it is not here."""
+    try:
+        path = entry.find()
+        if entry.build is None:
+            return "nothing to prune"
+        dense, case = load_document(path), entry.build(path, FULL)
+    except MissingError as error:
+        return str(error)
+    calibration, test = opened(case, dense)
+    feed = dict(first_sample(test).feed)
+    whole = _cost(dense, test)
+    found = [Version(way="dense", parameters=100, macs=100, rows=_tried(dense, feed, None, effort))]
+    for way, make in _WAYS.items():
+        try:
+            smaller = make(dense, case, calibration)
+            cost, rows = _cost(smaller, test), _tried(smaller, feed, dense, effort)
+        except ReliefError as error:
+            found.append(Version(way=way, parameters=None, macs=None, rows=(), problem=str(error)))
+            continue
+        found.append(
+            Version(
+                way=way,
+                parameters=_share(cost.parameters, whole.parameters),
+                macs=_share(cost.macs, whole.macs),
+                rows=rows,
+            )
+        )
+    return [asdict(version) for version in found]
+
+
+def _tried(
+    document: Document, feed: dict[str, Any], dense: Document | None, effort: Effort
+) -> tuple[Row, ...]:
+    sparse = ["mnn-sparse"] if _here("mnn-sparse") else []
+    return verify(document, feed, choose(["all", *sparse]), against=dense, effort=effort)
+
+
+def _here(name: str) -> bool:
+    return any(one.name == name and one.installed for one in RUNTIMES)
+
+
+def _cost(document: Document, data: Dataset) -> ModelCost:
+    survey = find_layers(document)
+    return cost_of(survey, positions_on_data(survey, data, "cpu").by_layer)
+
+
+def _share(part: float | None, whole: float | None) -> float | None:
+    return 100 * part / whole if part is not None and whole else None
+
+
+def _masked(dense: Document, _case: Case, _calibration: Dataset) -> Document:
+    """Return the model with the smallest weights of every layer set to zero."""
+    survey = find_layers(dense)
+    plans = []
+    for site in survey.sites:
+        rows = [np.abs(survey.rows(part)) for part in site.parts]
+        keep = tuple(row >= np.quantile(row, ZEROS) for row in rows)
+        units = np.zeros(site.layer.units, dtype=bool)
+        plans.append(
+            LayerPlan(layer=site.layer.name, alpha=1.0, keep=keep, keep_bias=~units, removed=units)
+        )
+    return mask(survey, PrunePlan(layers=tuple(plans)), follow_units(survey))
+
+
+def _compacted(dense: Document, case: Case, calibration: Dataset) -> Document:
+    """Return what `prune --alpha` and then `compact` leave."""
+    masked = prune(
+        dense.path or dense.proto,
+        case.calibration,
+        alpha=ALPHA,
+        preprocess=case.preprocess,
+        metric=case.metric,
+    )
+    return compact(masked.document, dict(first_sample(calibration).feed)).document
+
+
+def _narrowed(dense: Document, _case: Case, calibration: Dataset) -> Document:
+    """Return what `prune --granularity channel` leaves."""
+    return prune_channels(dense, calibration, Settings(), ChannelSettings(ratio=RATIO)).document
+
+
+_WAYS: Final[dict[str, Callable[[Document, Case, Dataset], Document]]] = {
+    f"{ZEROS:.0%} zeros": _masked,
+    f"alpha {ALPHA}, compacted": _compacted,
+    f"channels, ratio {RATIO}": _narrowed,
+}
+
+
+def _section(name: str, found: list[dict[str, Any]] | str) -> str:
+    if isinstance(found, str):
+        return f"## {name}\n\nNot measured: {found}."
+    dense = found[0]["rows"]
+    names = [row["runtime"] for row in dense]
+    rows = [["dense", "100", "100", *map(_latency, dense)]]
+    gaps = [["dense", *map(_gap, dense)]]
+    notes = [f"- {row['runtime']}: {_short(row['error'])}" for row in dense if row["error"]]
+    for version in found[1:]:
+        if version["problem"]:
+            notes.append(f"- {version['way']}: {version['problem']}")
+            continue
+        sizes = [_percent(version["parameters"]), _percent(version["macs"])]
+        rows.append([version["way"], *sizes, *map(_left, version["rows"])])
+        gaps.append([version["way"], *map(_gap, version["rows"])])
+    return "\n\n".join(
+        [
+            f"## {name}",
+            "Latency: milliseconds of the dense model, then percent of it.",
+            table(["", "parameters, %", "MACs, %", *names], rows),
+            "Largest difference to ONNX Runtime, relative to the largest output.",
+            table(["", *names], gaps),
+            *(["\n".join(notes)] if notes else []),
+        ]
+    )
+
+
+def _latency(row: dict[str, Any]) -> str:
+    return "-" if row["timing"] is None else f"{row['timing']['median']:.3g}"
+
+
+def _left(row: dict[str, Any]) -> str:
+    smaller, dense = row["timing"], row["dense"]
+    if smaller is None or dense is None:
+        return "-"
+    unclear = not _apart(Timing(**smaller), Timing(**dense))
+    return f"{100 * smaller['median'] / dense['median']:.0f}{' ?' if unclear else ''}"
+
+
+def _apart(one: Timing, other: Timing) -> bool:
+    """Return whether the processes of two models do not overlap."""
+    return one.slowest < other.median or other.slowest < one.median
+
+
+def _gap(row: dict[str, Any]) -> str:
+    if row["error"]:
+        return "crashed" if row["error"].startswith("crashed") else "refused"
+    found = row["difference"]
+    if found is None:
+        return "-"
+    return "wrong" if math.isinf(found) else f"{found:.0e}" if found else "0"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.0f}"
+
+
+def _short(text: str) -> str:
+    return " ".join(text.split())[:240].replace("|", "/")
+
+
+def _page(sections: Sequence[str]) -> str:
+    versions = ", ".join(
+        f"{one.name} {one.version}" for one in RUNTIMES if one.installed and one != REFERENCE
+    )
+    made = provenance("python tools/bench_deploy.py")
+    driven = table(["runtime", "how it is driven"], _DRIVEN, left=2)
+    head = ["# Models elsewhere", _INTRODUCTION, f"{made} Runtimes: {versions}.", driven, _NOTES]
+    return "\n\n".join([*head, *sections]) + "\n"
+
+
+_INTRODUCTION: Final = f"""\
+`onnx-relief verify MODEL` runs a model in every runtime that is installed and compares its outputs
+with ONNX Runtime's. Each run is a process of its own with a time limit, so that a runtime that
+crashes or hangs is a line of the table. The tables below are `verify SMALLER --against DENSE` with
+one thread: both models take turns in the same runtime, each in three fresh processes, and the best
+median counts. A `?` stands where the processes of both models overlap: no difference is shown.
+
+- `{ZEROS:.0%} zeros`: the smallest weights of each layer are zero; every tensor keeps its shape.
+- `alpha {ALPHA}, compacted`: `onnx-relief prune --alpha {ALPHA}`, then `onnx-relief compact`.
+- `channels, ratio {RATIO}`: `onnx-relief prune --granularity channel --ratio {RATIO}`.
+
+These show speed and equality, not accuracy: none of the models was retrained.
+""".strip()
+
+_DRIVEN: Final = (
+    ("openvino", "in fp32: left alone it takes bfloat16 where the processor has it"),
+    ("tract", "is given the shape of every input; always one thread"),
+    ("mnn", "its own converter, precision high"),
+    ("mnn-sparse", "the same with `--detectSparseSpeedUp`; only when it is named"),
+    ("opencv", "crashes on some models (magika), which becomes a line"),
+    ("onnxruntime-web", "WebAssembly under Node, not in a browser"),
+)
+_NOTES: Final = """\
+All but the last come with `pip install 'onnx-relief[deploy]'`; onnxruntime-web with
+`npm install --ignore-scripts onnxruntime-web` and `NODE_PATH` set to that `node_modules`.
+
+MNN's own script `mnnconvert` runs `pip install` without asking as soon as it is started, and
+reports conversions to a server; `verify` calls the converter's library and never that script. On
+raw transformer exports `--detectSparseSpeedUp` can give wrong numbers: that is what the difference
+and exit code 6 are for.
+""".strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
