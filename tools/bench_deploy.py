@@ -155,9 +155,15 @@ def _masked(dense: Document, _case: Case, _calibration: Dataset) -> Document:
     for site in survey.sites:
         rows = [np.abs(survey.rows(part)) for part in site.parts]
         keep = tuple(row >= np.quantile(row, ZEROS) for row in rows)
-        units = np.zeros(site.layer.units, dtype=bool)
+        units, bias = site.layer.units, site.layer.bias
         plans.append(
-            LayerPlan(layer=site.layer.name, alpha=1.0, keep=keep, keep_bias=~units, removed=units)
+            LayerPlan(
+                layer=site.layer.name,
+                alpha=1.0,
+                keep=keep,
+                keep_bias=np.ones((units, bias.count if bias else 0), dtype=bool),
+                removed=np.zeros(units, dtype=bool),
+            )
         )
     return mask(survey, PrunePlan(layers=tuple(plans)), follow_units(survey))
 

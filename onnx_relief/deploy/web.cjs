@@ -36,6 +36,11 @@ async function answerTo(folder, request) {
   for (const told of request.inputs) feed[told.name] = tensorOf(folder, told);
   const results = await session.run(feed, request.outputs);
   const outputs = request.outputs.map((name, place) => written(folder, place, results[name]));
+  // Node runs a program that it has compiled in haste, until a better one is ready.
+  const warm = performance.now();
+  for (let n = 0; n < 100 && performance.now() - warm < request.seconds * 3000; n++) {
+    await session.run(feed, request.outputs);
+  }
   const times = [];
   const started = performance.now();
   while (times.length < request.fewest || (times.length < request.most &&
