@@ -9,6 +9,7 @@ import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,9 @@ from onnx_relief.graph.mask import nonzero_elements
 from onnx_relief.graph.walk import TensorHome
 from onnx_relief.results import Progress
 from onnx_relief.training import OnEpoch, Trained, TrainSettings
+
+if TYPE_CHECKING:
+    from onnx_relief.bridge.train import Teacher
 
 Kept = Mapping[TensorHome, NDArray[np.bool_]]
 
@@ -84,7 +88,7 @@ def retrain(
     from onnx_relief.bridge.back import write_back
     from onnx_relief.bridge.check import check
     from onnx_relief.bridge.convert import convert, masks_for
-    from onnx_relief.bridge.train import open_teacher, train
+    from onnx_relief.bridge.train import train
 
     module = convert(document, freeze=freeze)
     sample = first_sample(training).feed
@@ -98,7 +102,7 @@ def retrain(
         training,
         settings,
         validation=validation,
-        teacher=None if teacher is None else open_teacher(teacher, provider=provider),
+        teacher=None if teacher is None else _teacher(teacher, settings, sample, provider),
         folder=folder,
         progress=progress,
         on_epoch=on_epoch,
@@ -114,6 +118,17 @@ def retrain(
         held=held,
         differences=differences,
     )
+
+
+def _teacher(
+    teacher: Document, settings: TrainSettings, sample: Mapping[str, Any], provider: str
+) -> Teacher:
+    """Return who is followed, in the runtime that was asked for."""
+    from onnx_relief.bridge.train import module_teacher, open_teacher
+
+    if settings.teacher_runtime == "torch":
+        return module_teacher(teacher, sample, settings, provider=provider)
+    return open_teacher(teacher, provider=provider)
 
 
 def _contents(

@@ -16,6 +16,7 @@ Optimizer = Literal["adam", "adamw", "sgd"]
 Schedule = Literal["constant", "multistep", "cosine"]
 Precision = Literal["32", "bf16", "16"]
 Device = Literal["auto", "cpu", "cuda"]
+TeacherRuntime = Literal["onnxruntime", "torch"]
 
 LOSSES = ("auto", "cross-entropy", "mse", "bce")
 SMALL_BATCH = 16
@@ -46,6 +47,8 @@ class TrainSettings:
         label_output: Output that the labels belong to; None finds it.
         distill: Share of the teacher in the loss where there are labels as well.
         temperature: Softens class-like outputs of teacher and student.
+        teacher_runtime: What runs the teacher: ONNX Runtime, which can run anything, or PyTorch on
+            the device that trains.
         distill_outputs: Outputs that follow the teacher; empty for all that can.
         freeze_bn: Whether BatchNormalization keeps its statistics; None decides by `SMALL_BATCH`.
         flip: Whether pictures are mirrored left to right at random.
@@ -73,6 +76,7 @@ class TrainSettings:
     label_output: str | None = None
     distill: float = 0.5
     temperature: float = 4.0
+    teacher_runtime: TeacherRuntime = "onnxruntime"
     distill_outputs: tuple[str, ...] = ()
     freeze_bn: bool | None = None
     flip: bool = False
@@ -214,6 +218,7 @@ def _check_choices(settings: TrainSettings) -> None:
         ("--schedule", settings.schedule, get_args(Schedule)),
         ("--precision", settings.precision, get_args(Precision)),
         ("--device", settings.device, get_args(Device)),
+        ("--teacher-runtime", settings.teacher_runtime, get_args(TeacherRuntime)),
     ):
         if value not in choices:
             raise SettingsError(

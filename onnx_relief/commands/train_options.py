@@ -51,6 +51,14 @@ class TrainOptions:
             help="Softens what teacher and model say of classes.", rich_help_panel=_LEARNING
         ),
     ] = _DEFAULT.temperature
+    teacher_runtime: Annotated[
+        str,
+        typer.Option(
+            help="What runs the teacher: onnxruntime, which runs anything, or torch, on the device "
+            "that trains.",
+            rich_help_panel=_LEARNING,
+        ),
+    ] = _DEFAULT.teacher_runtime
     distill_output: Annotated[
         list[str] | None,
         typer.Option(
@@ -186,6 +194,7 @@ class TrainOptions:
             *("epochs", "batch_size", "lr", "momentum", "weight_decay", "gamma", "warmup", "clip"),
             *("patience", "freeze_bn", "seed", "flip", "crop_padding", "devices", "validation"),
             *("temperature", "loss", "optimizer", "schedule", "device", "precision"),
+            "teacher_runtime",
         )
         chosen: dict[str, Any] = {name: getattr(self, name) for name in same}
         return TrainSettings(

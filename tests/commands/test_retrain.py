@@ -113,6 +113,16 @@ def test_without_labels_the_noted_dense_model_teaches(command):
     assert told["after"]["value"] < 0.8 * told["before"]["value"]
 
 
+def test_a_teacher_in_torch_teaches_the_same_as_one_in_onnx_runtime(command):
+    words = "retrain model.onnx --data unlabelled.npz --teacher dense.onnx --epochs 2"
+    for name in ("onnxruntime", "torch"):
+        code, _, err = command(f"{words} --teacher-runtime {name} -o {name}.onnx")
+        assert code == 0, err
+    first, other = weights("onnxruntime.onnx"), weights("torch.onnx")
+    for name, values in first.items():
+        np.testing.assert_allclose(values, other[name], atol=1e-4)
+
+
 def test_the_report_is_what_json_prints(command):
     code, out, _ = command(RETRAIN + "--json --report r.json")
     assert code == 0

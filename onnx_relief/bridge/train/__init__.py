@@ -1,6 +1,19 @@
 """Training of a converted model: losses, schedules, batches, checkpoints, and the loop itself."""
 
 from onnx_relief.bridge.train.loop import train
-from onnx_relief.bridge.train.teacher import ModuleTeacher, SessionTeacher, Teacher, open_teacher
+from onnx_relief.bridge.train.teacher import (
+    ModuleTeacher,
+    SessionTeacher,
+    Teacher,
+    module_teacher,
+    open_teacher,
+)
 
-__all__ = ["ModuleTeacher", "SessionTeacher", "Teacher", "open_teacher", "train"]
+__all__ = [
+    "ModuleTeacher",
+    "SessionTeacher",
+    "Teacher",
+    "module_teacher",
+    "open_teacher",
+    "train",
+]

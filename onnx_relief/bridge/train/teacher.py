@@ -9,9 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from onnx_relief.bridge.check import check
+from onnx_relief.bridge.convert import convert
 from onnx_relief.data.batch import Array
 from onnx_relief.graph.document import Document
 from onnx_relief.runtime import Session, open_session
+from onnx_relief.training import TrainSettings
 
 Teacher = Callable[[Mapping[str, Array]], Mapping[str, Any]]
 """Called with arrays by input name, returns arrays by output name."""
@@ -53,6 +56,24 @@ class ModuleTeacher:
                 {name: torch.from_numpy(array).to(device) for name, array in feed.items()}
             )
         return {name: value.detach().cpu().numpy() for name, value in found.items()}
+
+
+def module_teacher(
+    document: Document,
+    sample: Mapping[str, Array],
+    settings: TrainSettings,
+    *,
+    provider: str = "auto",
+) -> ModuleTeacher:
+    """Return a model as a teacher that PyTorch runs, on the device that trains.
+
+    Raises:
+        UnsupportedError: The bridge cannot carry it; ONNX Runtime can run it all the same.
+    """
+    module = convert(document)
+    check(module, document, sample, provider=provider)
+    wants_gpu = settings.device != "cpu" and torch.cuda.is_available()
+    return ModuleTeacher(module.to("cuda" if wants_gpu else "cpu").requires_grad_(False))
 
 
 def open_teacher(
