@@ -94,3 +94,17 @@ def test_nothing_is_written_where_shapes_are_not_known(tmp_path, capsys):
     assert "--shape" in capsys.readouterr().err
     assert not out.exists()
     assert main(f"compact {model} -o {out} --shape x=2x6".split()) == 0
+
+
+def test_retrained_and_iterated_models_can_be_compacted_at_once(tmp_path, monkeypatch):
+    pytest.importorskip("torch", reason="needs the extra [retrain]")
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path, dead_units(mlp(), "w1", [1, 3]))
+    data_file(tmp_path)
+    training = "model.onnx --data data.npz --epochs 1 --batch-size 8 -q"
+    assert main(f"retrain {training} --compact -o small.onnx".split()) == 0
+    assert main(f"iterate {training} --iterations 1 --alpha .9 --compact".split()) == 0
+    small = onnx.load("small.onnx").graph.initializer[0]
+    best = onnx.load("model.iterate/best.compact.onnx").graph.initializer[0]
+    assert list(small.dims) == [6, 3]
+    assert list(best.dims)[1] <= 3

@@ -23,8 +23,11 @@ from onnx_relief.commands.options import (
 )
 from onnx_relief.commands.signals import Stopped
 from onnx_relief.commands.train_options import TrainOptions, parse_shares
+from onnx_relief.compaction import compact_on
+from onnx_relief.data import open_data
 from onnx_relief.errors import TargetError
 from onnx_relief.files import check_distinct, check_output
+from onnx_relief.graph.document import input_specs
 from onnx_relief.graph.save import save
 from onnx_relief.iterate_api import iterate as run_iterations
 from onnx_relief.iteration import Iterated
@@ -165,6 +168,14 @@ class IterateOptions(TrainOptions, PrepareOptions, JudgeOptions, SpeakOptions):
         bool,
         typer.Option("--restart", help="Begin anew instead of going on.", rich_help_panel=_WRITING),
     ] = False
+    compact: Annotated[
+        bool,
+        typer.Option(
+            "--compact",
+            help="Cut out of the model that is kept what is dead, as compact does.",
+            rich_help_panel=_WRITING,
+        ),
+    ] = False
     force: Annotated[
         bool,
         typer.Option("--force", help="Replace a file that -o names.", rich_help_panel=_WRITING),
@@ -178,7 +189,7 @@ class IterateOptions(TrainOptions, PrepareOptions, JudgeOptions, SpeakOptions):
     @property
     def target(self) -> Path:
         """Where the model goes that is kept."""
-        return self.out or self.folder / "best.onnx"
+        return self.out or self.folder / ("best.compact.onnx" if self.compact else "best.onnx")
 
 
 def iterate(options: IterateOptions) -> None:
@@ -205,8 +216,13 @@ def iterate(options: IterateOptions) -> None:
             on_iteration=lambda row: speaker.line(iteration_line(row)),
             **{k: v for k, v in vars(training).items() if k not in ("label_output", "distill")},
         )
-        if options.out is not None:
-            save(found.document, options.out, force=options.force)
+        document = found.document
+        if options.compact:
+            inputs, prepare = input_specs(document.proto), preprocess_of(options)
+            data = open_data(options.data, inputs, preprocess=prepare, strict=options.strict)
+            document = compact_on(document, data, provider=options.provider).document
+        if options.compact or options.out is not None:
+            save(document, options.target, force=options.force or options.out is None)
     _tell(speaker, options, found)
     if not found.met:
         raise TargetError(

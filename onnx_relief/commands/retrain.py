@@ -24,16 +24,17 @@ from onnx_relief.commands.options import (
 )
 from onnx_relief.commands.signals import Stopped, check_stopped, undisturbed
 from onnx_relief.commands.train_options import TrainOptions
+from onnx_relief.compaction import compact_on
 from onnx_relief.errors import SettingsError
 from onnx_relief.files import check_distinct, check_output, remove_asides, staged_files
-from onnx_relief.graph.document import load
+from onnx_relief.graph.document import Document, load
 from onnx_relief.graph.save import staged
 from onnx_relief.job import read_plan
 from onnx_relief.report.build import to_json
 from onnx_relief.report.retrained import RetrainReport, epoch_line, retrain_table
 from onnx_relief.report.text import plain
 from onnx_relief.retrain_job import account, judge_start, run
-from onnx_relief.retraining import Retrained, require_extra
+from onnx_relief.retraining import require_extra
 from onnx_relief.training_folder import check_folder, clear, holds_checkpoint
 from onnx_relief.training_job import TrainingJob, TrainingSources, open_training
 
@@ -96,6 +97,14 @@ class RetrainOptions(TrainOptions, PrepareOptions, JudgeOptions, SpeakOptions):
         bool,
         typer.Option("--restart", help="Begin anew instead of going on.", rich_help_panel=_WRITING),
     ] = False
+    compact: Annotated[
+        bool,
+        typer.Option(
+            "--compact",
+            help="Cut out what is dead, as the command compact does.",
+            rich_help_panel=_WRITING,
+        ),
+    ] = False
     force: Annotated[
         bool,
         typer.Option("--force", help="Replace files that exist.", rich_help_panel=_WRITING),
@@ -148,7 +157,10 @@ def retrain(options: RetrainOptions) -> None:
         if before is None:
             return
         report = account(job, retrained, before, progress=progress)
-        _write(options, retrained, report)
+        document = retrained.document
+        if options.compact:
+            document = compact_on(document, job.training, provider=options.provider).document
+        _write(options, document, report)
     if options.run is None:
         clear(options.folder)
     said = Group(
@@ -215,11 +227,11 @@ def _open(options: RetrainOptions) -> TrainingJob:
     )
 
 
-def _write(options: RetrainOptions, retrained: Retrained, report: RetrainReport) -> None:
+def _write(options: RetrainOptions, document: Document, report: RetrainReport) -> None:
     try:
         with (
             staged_files(force=options.force) as files,
-            staged(retrained.document, options.target, force=options.force) as model,
+            staged(document, options.target, force=options.force) as model,
         ):
             if options.report is not None:
                 text = f"{report.to_json()}\n".encode()
