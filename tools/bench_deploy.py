@@ -266,8 +266,8 @@ _INTRODUCTION: Final = f"""\
 `onnx-relief verify MODEL` runs a model in every runtime that is installed and compares its outputs
 with ONNX Runtime's. Each run is a process of its own with a time limit, so that a runtime that
 crashes or hangs is a line of the table. The tables below are `verify SMALLER --against DENSE` with
-one thread: both models take turns in the same runtime, each in several fresh processes, and the best
-median counts. A `?` stands where the processes of both models overlap: no difference is shown.
+one thread: both models take turns in the same runtime, each in several fresh processes, and the
+best median counts. A `?` stands where the processes of both overlap: no difference is shown.
 
 - `{ZEROS:.0%} zeros`: the smallest weights of each layer are zero; every tensor keeps its shape.
 - `alpha {ALPHA}, compacted`: `onnx-relief prune --alpha {ALPHA}`, then `onnx-relief compact`.

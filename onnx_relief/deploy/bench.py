@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 
 from onnx_relief.deploy.run import Job, Outcome
 from onnx_relief.deploy.runtimes import REFERENCE, Runtime
-from onnx_relief.deploy.verify import EFFORT, Effort, error_of, in_turns, job_of, timing_of
+from onnx_relief.deploy.verify import (
+    EFFORT,
+    Effort,
+    error_of,
+    in_turns,
+    job_of,
+    refuse_texts,
+    timing_of,
+)
 from onnx_relief.graph.document import Document
 from onnx_relief.results import Timing
 
@@ -52,7 +60,12 @@ def bench(
         effort: How much is measured.
         runtime: Who runs them.
         tell: Called with the number of processes that have ended.
+
+    Raises:
+        UnsupportedError: An input is no array of numbers.
     """
+    for feed in feeds:
+        refuse_texts(feed)
     with tempfile.TemporaryDirectory(prefix="onnx-relief-", ignore_cleanup_errors=True) as made:
         jobs: list[Job] = [
             job_of(one, feed, Path(made, str(place)), effort)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx_relief.deploy.compare import largest_difference
 from onnx_relief.deploy.run import Job, Outcome, run_once
 from onnx_relief.deploy.runtimes import REFERENCE, Runtime
-from onnx_relief.errors import ModelError
+from onnx_relief.errors import ModelError, UnsupportedError
 from onnx_relief.graph.document import Document, output_specs
 from onnx_relief.graph.save import write_to
 from onnx_relief.results import Timing
@@ -89,7 +89,9 @@ def verify(
 
     Raises:
         ModelError: ONNX Runtime itself cannot run the model: there is nothing to compare with.
+        UnsupportedError: An input is no array of numbers.
     """
+    refuse_texts(feed)
     rows = []
     with tempfile.TemporaryDirectory(prefix="onnx-relief-", ignore_cleanup_errors=True) as made:
         jobs = [
@@ -144,6 +146,20 @@ def timing_of(outcomes: Sequence[Outcome]) -> Timing | None:
 def error_of(outcomes: Sequence[Outcome]) -> str | None:
     """Return the first error of a job's processes."""
     return next((one.error for one in outcomes if one.error is not None), None)
+
+
+def refuse_texts(feed: Mapping[str, Array]) -> None:
+    """Refuse inputs that cannot be handed to every runtime.
+
+    Raises:
+        UnsupportedError: One is no array of numbers.
+    """
+    for name, array in feed.items():
+        if array.dtype.kind not in "fiub":
+            raise UnsupportedError(
+                f"input {name!r} holds {array.dtype.name}; only numbers can be given to every "
+                "runtime"
+            )
 
 
 def job_of(document: Document, feed: Mapping[str, Array], folder: Path, effort: Effort) -> Job:

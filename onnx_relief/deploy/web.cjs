@@ -31,7 +31,12 @@ async function answerTo(folder, request) {
   ort.env.logLevel = "fatal";
   ort.env.wasm.numThreads = request.threads || 0;
   const before = process.memoryUsage().rss;
-  const session = await ort.InferenceSession.create(request.model, { executionProviders: ["wasm"] });
+  const home = path.dirname(request.model);
+  const externalData = fs.readdirSync(home)
+    .filter((name) => !/\.(onnx|mnn)$/.test(name))
+    .map((name) => ({ path: name, data: path.join(home, name) }));
+  const session = await ort.InferenceSession.create(
+    request.model, { executionProviders: ["wasm"], externalData });
   const feed = Object.create(null);
   for (const told of request.inputs) feed[told.name] = tensorOf(folder, told);
   const results = await session.run(feed, request.outputs);

@@ -7,6 +7,7 @@ import os
 import sys
 
 import numpy as np
+import onnx
 import pytest
 from fake_adapters import runtime
 from text_models import build, random
@@ -14,7 +15,7 @@ from text_models import build, random
 from onnx_relief.deploy.bench import bench
 from onnx_relief.deploy.runtimes import RUNTIMES
 from onnx_relief.deploy.verify import TOLERANCE, Effort, verify
-from onnx_relief.errors import ModelError
+from onnx_relief.errors import ModelError, UnsupportedError
 from onnx_relief.graph.document import load
 
 QUICK = Effort(sessions=1, seconds=0.0)
@@ -147,11 +148,40 @@ def test_a_model_that_onnx_runtime_refuses_has_no_reference():
         verify(load(model), {"x": random(1, 6)}, [], effort=QUICK)
 
 
-def test_outputs_without_numbers_are_not_compared():
+@pytest.mark.parametrize("words", [np.array(["a"]), np.array(["a"], dtype=object)])
+def test_texts_cannot_be_given_to_every_runtime(words):
     model = build("(string[1] x) => (string[1] y) { y = Identity (x) }")
-    words = {"x": np.array(["a"], dtype="U1")}
-    with pytest.raises(ModelError):
-        verify(load(model), words, [], effort=QUICK)
+    with pytest.raises(UnsupportedError, match="'x' holds"):
+        verify(load(model), {"x": words}, [], effort=QUICK)
+
+
+def test_outputs_that_are_no_numbers_are_not_compared():
+    graph = """(float[2] x) => (string[2] y) {
+        y = ai.onnx.ml.LabelEncoder <keys_floats = [1.0], values_strings = ["a"]> (x)
+    }"""
+    model, feed = build(graph, opset=17, ir=8), {"x": np.ones(2, np.float32)}
+    row = verify(load(model), feed, [], effort=QUICK)[0]
+    assert (row.error, row.difference) == (None, None)
+
+
+def test_data_in_other_files_goes_along(tmp_path):
+    path = tmp_path / "model.onnx"
+    onnx.save_model(convolution(), path, save_as_external_data=True, size_threshold=0)
+    before = os.listdir(tmp_path)
+    here = [one for one in RUNTIMES[1:] if one.installed]
+    for row in verify(load(path), FEED, here, effort=QUICK):
+        assert row.error is None
+        assert row.difference <= 1e-4
+    assert len(before) > 1
+    assert os.listdir(tmp_path) == before
+
+
+def test_the_verdict_is_the_same_for_every_order_of_runtimes():
+    names = ["agrees", "crashes", "doubles"]
+    there = verify(load(dense()), {"x": random(1, 6)}, [*map(runtime, names)], effort=QUICK)
+    back = verify(load(dense()), {"x": random(1, 6)}, [*map(runtime, names[::-1])], effort=QUICK)
+    verdicts = [(row.error, row.difference) for row in there[1:]]
+    assert verdicts == [(row.error, row.difference) for row in back[1:]][::-1]
 
 
 @pytest.mark.parametrize("name", ["../../x", "a b\n\x1b[2J", "--help", "é'\";$(touch hacked)"])
