@@ -31,6 +31,7 @@ class Left:
         graph: The copy that is being changed.
         given: Names of the constants that were made for one node.
         taken: Names that are in use, in bodies too.
+        as_inputs: Whether constants have to be inputs, as before version 4 of the format.
     """
 
     trace: Trace
@@ -39,6 +40,7 @@ class Left:
     graph: onnx.GraphProto
     given: set[str] = field(default_factory=set)
     taken: frozenset[str] = frozenset()
+    as_inputs: bool = False
 
     def stays(self, ids: Ids) -> NDArray[np.bool_]:
         """Return which ids stay."""
@@ -79,6 +81,9 @@ class Left:
             number += 1
             name = f"{base}_cut{number}"
         self.graph.initializer.append(numpy_helper.from_array(array, name))
+        if self.as_inputs:
+            kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+            self.graph.input.append(helper.make_tensor_value_info(name, kind, array.shape))
         self.given.add(name)
         node.input[index] = name
 
@@ -97,7 +102,11 @@ def cut(document: Document, trace: Trace, groups: Groups, gone: NDArray[np.bool_
     constants = Constants(document)
     document = document.copy()
     graph = document.proto.graph
-    left = Left(trace, groups, gone, graph, taken=frozenset(_names(graph)))
+    left = Left(
+        *(trace, groups, gone, graph),
+        taken=frozenset(_names(graph)),
+        as_inputs=document.proto.ir_version < 4,
+    )
     holders = constants_by_home(document.proto)
     shorter: dict[str, dict[int, NDArray[np.int64]]] = {}
     for member in trace.members:

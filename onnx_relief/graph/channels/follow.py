@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from onnx_relief.graph.channels.ids import Groups, Ids, varying
-from onnx_relief.graph.channels.sizes import counts_of
+from onnx_relief.graph.channels.sizes import counts_of, settle_claims
 from onnx_relief.graph.channels.trace import NotFollowedError, Observed, Rule, Trace
 from onnx_relief.graph.walk import STANDARD, Scope, node_key, subgraphs
 
@@ -36,6 +36,7 @@ def trace_channels(
         _follow(trace, node, rules)
     _keep_what_is_seen(trace)
     _tie_shared(trace)
+    settle_claims(trace)
     return trace, trace.pool.groups()
 
 

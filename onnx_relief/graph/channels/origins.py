@@ -14,7 +14,7 @@ _PASSING = ("Identity", "Cast", "Unsqueeze", "Squeeze", "Reshape")
 
 @dataclass(frozen=True)
 class Origin:
-    """A constant that nobody else reads on its way into a shape.
+    """An entry of a constant on its way into a shape.
 
     Attributes:
         constant: Its name.
@@ -30,14 +30,11 @@ class Origin:
 
 
 def origins(trace: Trace, name: str) -> list[Origin | None]:
-    """Return for every entry of an integer tensor the constant that it is, or None.
-
-    What is read by several nodes on its way is None: they might want different numbers.
-    """
+    """Return for every entry of an integer tensor the constant that it is, or None."""
     values = trace.values(name)
     nothing: list[Origin | None] = [None] * (0 if values is None else values.size)
     node = trace.scope.producers.get(name)
-    if node is None or node.op_type == "Constant" or len(trace.scope.uses.get(name, ())) != 1:
+    if node is None or node.op_type == "Constant":
         return nothing
     place = trace.node_index(node)
     if node.op_type in _PASSING or node.op_type == "Concat":
@@ -60,3 +57,19 @@ def _of(trace: Trace, name: str, reader: int, at: int) -> list[Origin | None]:
     ):
         return [Origin(name, index, reader, at) for index in range(values.size)]
     return origins(trace, name)
+
+
+def readers(trace: Trace, origin: Origin) -> set[int] | None:
+    """Return the nodes that may read an entry as a size; None where that is not known."""
+    found: set[int] = set()
+    names = list(trace.scope.graph.node[origin.node].output)
+    for name in names:  # the list grows while it is walked
+        for use in trace.scope.uses.get(name, ()):
+            if use.scope is not trace.scope or use.node is None:
+                return None
+            moves = use.node.op_type in (*_PASSING, "Concat", "Gather")
+            if moves and (use.index == 0 or use.node.op_type == "Concat"):
+                names += [out for out in use.node.output if out not in names]
+            else:
+                found.add(trace.node_index(use.node))
+    return found

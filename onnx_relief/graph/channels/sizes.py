@@ -6,6 +6,7 @@ where the number becomes the size of an axis of just these channels; anywhere el
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -14,7 +15,7 @@ import onnx
 
 from onnx_relief.graph.channels.cut import Left
 from onnx_relief.graph.channels.ids import Ids, varying
-from onnx_relief.graph.channels.origins import origins
+from onnx_relief.graph.channels.origins import Origin, origins, readers
 from onnx_relief.graph.channels.trace import Fix, NotFollowedError, Trace
 from onnx_relief.graph.walk import STANDARD, attributes
 
@@ -107,14 +108,31 @@ def follow_sizes(
             raise NotFollowedError(f"{node.op_type} computes with their number")
         elif int(values.reshape(-1)[place]) not in free and not trace.is_constant(name):
             sources = origins(trace, name) if sources is None else sources
-            if sources[place] is None:
+            source = sources[place]
+            if source is None:
                 raise NotFollowedError(f"{node.op_type} is told sizes that are computed")
+            trace.claims.append((source, ids, trace.index))
     if any(count is not None for at, count in enumerate(counts) if at not in places.values()):
         raise NotFollowedError(f"{node.op_type} is told their number as another size")
     trace.understood.add(name)
     fixed = {axis: place for axis, place in places.items() if counts[place] is None}
     if fixed:
         trace.fixes.append(Fix(trace.index, partial(_retarget, at=at, places=fixed)))
+
+
+def settle_claims(trace: Trace) -> None:
+    """Tie what takes one entry of a constant for its size; all that read it have to agree."""
+    by_source: dict[Origin, list[tuple[Ids, int]]] = defaultdict(list)
+    for source, ids, node in trace.claims:
+        by_source[source].append((ids, node))
+    for source, claims in by_source.items():
+        first, agreed = claims[0][0], readers(trace, source)
+        known = agreed is not None and agreed <= {node for _, node in claims}
+        for ids, _ in claims:
+            if known and ids.shape == first.shape:
+                trace.pool.tie(first, ids)
+            else:
+                trace.pool.keep(ids, f"{source.constant!r} is their number, and another size")
 
 
 def _retarget(node: onnx.NodeProto, left: Left, *, at: int, places: Mapping[int, int]) -> None:

@@ -99,6 +99,8 @@ class Trace:
         taken: Every constant that a node was said to read, the node, and its axes of channels.
         counts: By tensor of whole numbers, the channels that each of them is the count of.
         understood: Those of them that the node at hand was said to know what to do with.
+        claims: Entries of constants that go into computed shapes, the channels that they are to
+            be the number of, and the node that takes them for it.
     """
 
     scope: Scope
@@ -113,6 +115,7 @@ class Trace:
     taken: list[tuple[str, int, Mapping[int, Ids]]] = field(default_factory=list)
     counts: dict[str, list[Ids | None]] = field(default_factory=dict)
     understood: set[str] = field(default_factory=set)
+    claims: list[tuple[Any, Ids, int]] = field(default_factory=list)
     index: int = 0
     _index_of: dict[int, int] = field(default_factory=dict)
 
@@ -127,7 +130,10 @@ class Trace:
 
     def _lists(self) -> tuple[list[Any], ...]:
         pool = self.pool
-        return (self.members, self.fixes, self.reads, self.taken, pool.pairs, pool.kept)
+        return (
+            *(self.members, self.fixes, self.reads, self.taken, self.claims),
+            *(pool.pairs, pool.kept),
+        )
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a tensor.

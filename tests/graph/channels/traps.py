@@ -241,9 +241,34 @@ def repeated_picks():
     )
 
 
+def shared_targets():
+    """A computed target says the number of channels to two, and to a third that has none."""
+    return build(
+        """(float[N,6] x) => (float[N,5] y) {
+            shape = Shape (x)  n = Gather (shape, first)  target = Concat <axis = 0> (n, two, four)
+            h = MatMul (x, w0)  a = Reshape (h, target)  ra = Relu (a)
+            g = MatMul (x, w1)  b = Reshape (g, target)  s = Add (ra, b)  u = MatMul (s, w2)
+            other = Concat <axis = 0> (n, two, three)  k = MatMul (x, w3)
+            c = Reshape (k, other)  d = Reshape (x, other)  e = MatMul (d, w4)
+            f = MatMul (c, w4)  v = Add (e, f)  t = Add (u, v)
+            y = ReduceMean <keepdims = 0> (t, axis)
+        }""",
+        first=np.array([0]),
+        two=np.array([2]),
+        three=np.array([3]),
+        four=np.array([4]),
+        w0=random(6, 8),
+        w1=random(6, 8, seed=1),
+        w2=random(4, 5, seed=2),
+        w3=random(6, 6, seed=3),
+        w4=random(3, 5, seed=4),
+        axis=np.array([1]),
+    )
+
+
 TRAPS = (
     *(captured_by_a_body, transposed_weight_is_read_twice, table_is_the_last_layer),
     *(same_channels_twice, one_head_is_dead, sizes_name_channels, counted, expanded),
     *(single_channels, written_out_norm, never_zero, shared_but_refused, odd_bias),
-    repeated_picks,
+    *(repeated_picks, shared_targets),
 )
