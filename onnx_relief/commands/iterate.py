@@ -14,6 +14,8 @@ from rich.text import Text
 
 from onnx_relief.commands.console import Speaker
 from onnx_relief.commands.options import (
+    CHOOSING,
+    ChooseOptions,
     JudgeOptions,
     Model,
     PrepareOptions,
@@ -38,16 +40,15 @@ from onnx_relief.report.table import sentences
 from onnx_relief.report.text import plain
 from onnx_relief.retraining import require_extra
 from onnx_relief.run_folder import RunFolder
-from onnx_relief.settings import Estimator, Granularity
+from onnx_relief.settings import Granularity
 
 _DATA = "Data"
-_CHOOSING = "What is pruned, and how much"
 _STOPPING = "When to stop"
 _WRITING = "What is written"
 
 
 @dataclass(frozen=True, kw_only=True)
-class IterateOptions(TrainOptions, PrepareOptions, JudgeOptions, SpeakOptions):
+class IterateOptions(ChooseOptions, TrainOptions, PrepareOptions, JudgeOptions, SpeakOptions):
     """Everything that `iterate` can be told."""
 
     model: Model
@@ -103,48 +104,25 @@ class IterateOptions(TrainOptions, PrepareOptions, JudgeOptions, SpeakOptions):
         typer.Option(
             help="Share of each unit's signal to keep; a list like .95,.9,.8 is one for each "
             "iteration, the last one repeats.",
-            rich_help_panel=_CHOOSING,
+            rich_help_panel=CHOOSING,
         ),
     ] = "0.95"
     alpha_conv: Annotated[
-        str, typer.Option(help="The same for convolutions.", rich_help_panel=_CHOOSING)
+        str, typer.Option(help="The same for convolutions.", rich_help_panel=CHOOSING)
     ] = ""
     alpha_fc: Annotated[
-        str, typer.Option(help="The same for everything else.", rich_help_panel=_CHOOSING)
+        str, typer.Option(help="The same for everything else.", rich_help_panel=CHOOSING)
     ] = ""
-    estimator: Annotated[
-        str,
-        typer.Option(
-            help="How the signal of kernels is estimated: paper or mean-map (cheaper).",
-            rich_help_panel=_CHOOSING,
-        ),
-    ] = Estimator.PAPER.value
     granularity: Annotated[
         str,
-        typer.Option(help="What convolutions lose: kernel or weight.", rich_help_panel=_CHOOSING),
+        typer.Option(help="What convolutions lose: kernel or weight.", rich_help_panel=CHOOSING),
     ] = Granularity.KERNEL.value
-    only: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="PATTERN",
-            help="Prune only layers of such names; repeatable.",
-            rich_help_panel=_CHOOSING,
-        ),
-    ] = None
-    skip: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="PATTERN",
-            help="Leave layers of such names alone; repeatable.",
-            rich_help_panel=_CHOOSING,
-        ),
-    ] = None
     rewind_to: Annotated[
         Path | None,
         typer.Option(
             metavar="INIT.onnx",
             help="Set surviving weights back to those of this model before each retraining.",
-            rich_help_panel=_CHOOSING,
+            rich_help_panel=CHOOSING,
         ),
     ] = None
     out: Annotated[

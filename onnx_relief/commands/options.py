@@ -16,9 +16,11 @@ import typer
 
 from onnx_relief.data import Preprocess
 from onnx_relief.errors import SettingsError
+from onnx_relief.settings import Estimator
 
 Options = TypeVar("Options")
 
+CHOOSING = "What is pruned, and how much"
 _SPEAKING = "What is printed"
 _PREPARING = "How samples become what the model takes"
 _RUNNING = "Running and comparing"
@@ -103,6 +105,35 @@ class PrepareOptions:
             rich_help_panel=_PREPARING,
         ),
     ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChooseOptions:
+    """Which layers lose something, and how connections are valued."""
+
+    estimator: Annotated[
+        str,
+        typer.Option(
+            help="How the signal of kernels is estimated: paper or mean-map (cheaper).",
+            rich_help_panel=CHOOSING,
+        ),
+    ] = Estimator.PAPER.value
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Prune only layers of such names; repeatable.",
+            rich_help_panel=CHOOSING,
+        ),
+    ] = None
+    skip: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Leave layers of such names alone; repeatable.",
+            rich_help_panel=CHOOSING,
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)

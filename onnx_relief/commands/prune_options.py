@@ -10,6 +10,8 @@ import typer
 
 from onnx_relief.commands.channels import ChannelOptions
 from onnx_relief.commands.options import (
+    CHOOSING,
+    ChooseOptions,
     Model,
     PrepareOptions,
     RunOptions,
@@ -22,12 +24,11 @@ from onnx_relief.settings import DEFAULT_ALPHA, Estimator, Granularity, Settings
 
 CHANNEL = "channel"
 _DATA = "Data"
-_CHOOSING = "What is pruned, and how much"
 _WRITING = "What is written"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PruneOptions(ChannelOptions, PrepareOptions, RunOptions, SpeakOptions):
+class PruneOptions(ChooseOptions, ChannelOptions, PrepareOptions, RunOptions, SpeakOptions):
     """Everything that `prune` can be told."""
 
     model: Model
@@ -55,16 +56,16 @@ class PruneOptions(ChannelOptions, PrepareOptions, RunOptions, SpeakOptions):
     alpha: Annotated[
         float,
         typer.Option(
-            help="Share of each unit's signal to keep, in (0, 1].", rich_help_panel=_CHOOSING
+            help="Share of each unit's signal to keep, in (0, 1].", rich_help_panel=CHOOSING
         ),
     ] = DEFAULT_ALPHA
     alpha_conv: Annotated[
         float | None,
-        typer.Option(help="The same for convolutions.", rich_help_panel=_CHOOSING),
+        typer.Option(help="The same for convolutions.", rich_help_panel=CHOOSING),
     ] = None
     alpha_fc: Annotated[
         float | None,
-        typer.Option(help="The same for everything else.", rich_help_panel=_CHOOSING),
+        typer.Option(help="The same for everything else.", rich_help_panel=CHOOSING),
     ] = None
     alpha_layer: Annotated[
         list[str] | None,
@@ -72,43 +73,20 @@ class PruneOptions(ChannelOptions, PrepareOptions, RunOptions, SpeakOptions):
             metavar="PATTERN=ALPHA",
             help="The same by name of layer or weight, like '/layer1/*=0.9'; repeatable, the last "
             "match counts.",
-            rich_help_panel=_CHOOSING,
+            rich_help_panel=CHOOSING,
         ),
     ] = None
-    estimator: Annotated[
-        str,
-        typer.Option(
-            help="How the signal of kernels is estimated: paper or mean-map (cheaper).",
-            rich_help_panel=_CHOOSING,
-        ),
-    ] = Estimator.PAPER.value
     granularity: Annotated[
         str,
         typer.Option(
             help="What goes: kernel or weight (zeros), or channel (cut out).",
-            rich_help_panel=_CHOOSING,
+            rich_help_panel=CHOOSING,
         ),
     ] = Granularity.KERNEL.value
-    only: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="PATTERN",
-            help="Prune only layers of such names; repeatable.",
-            rich_help_panel=_CHOOSING,
-        ),
-    ] = None
-    skip: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="PATTERN",
-            help="Leave layers of such names alone; repeatable.",
-            rich_help_panel=_CHOOSING,
-        ),
-    ] = None
     plan: Annotated[
         Path | None,
         typer.Option(
-            help="Replay a plan of --save-plan; no --data needed then.", rich_help_panel=_CHOOSING
+            help="Replay a plan of --save-plan; no --data needed then.", rich_help_panel=CHOOSING
         ),
     ] = None
     out: Annotated[
