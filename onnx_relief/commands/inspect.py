@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import typer
 from rich.console import Group
 
 from onnx_relief.commands.console import Speaker
+from onnx_relief.commands.one_feed import one_feed
 from onnx_relief.commands.options import (
     Model,
     PrepareOptions,
@@ -17,8 +18,10 @@ from onnx_relief.commands.options import (
     parse_shapes,
     preprocess_of,
 )
+from onnx_relief.coupling import coupled_units
+from onnx_relief.graph.document import input_specs, load
 from onnx_relief.inspection import inspect as look_at
-from onnx_relief.report.inspected import inspection_table
+from onnx_relief.report.inspected import Inspection, inspection_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,14 @@ class InspectOptions(PrepareOptions, SpeakOptions):
         typer.Option(help="Sample data; one sample tells how much work each layer is."),
     ] = None
     shape: Shape = None
+    groups: Annotated[
+        bool,
+        typer.Option(
+            "--groups",
+            help="Also list the channels that live or die together, and what stays and why; needs "
+            "--data or --shape where the inputs' sizes are free.",
+        ),
+    ] = False
     provider: Annotated[str, typer.Option(help="Where that one sample is run.")] = "auto"
 
 
@@ -49,4 +60,15 @@ def inspect(options: InspectOptions) -> None:
             provider=options.provider,
             progress=progress,
         )
+    if options.groups:
+        found = _with_groups(options, found)
     speaker.result(Group(*inspection_table(found, verbose=options.verbose)), found.to_json())
+
+
+def _with_groups(options: InspectOptions, found: Inspection) -> Inspection:
+    document = load(options.model)
+    inputs = input_specs(document.proto)
+    feed = one_feed(inputs, options.data, parse_shapes(options.shape), options)
+    macs = {layer.name: layer.cost.macs for layer in found.layers}
+    groups, stays = coupled_units(document, feed, macs)
+    return replace(found, groups=groups, stays=stays)

@@ -10,6 +10,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from onnx_relief.report.build import RefusalRow, as_plain, to_json
+from onnx_relief.report.groups import CoupledRow, StaysRow, groups_table
 from onnx_relief.report.table import grouped, named_table
 from onnx_relief.report.text import bytes_text, count_text, plain, share_text
 from onnx_relief.results import LayerCost, ModelCost
@@ -57,6 +58,8 @@ class Inspection:
         layers: What can be pruned.
         refusals: Nodes that multiply by constants and are no layers, and why.
         unknown_work: Why multiply-accumulates are not known for all layers, or None.
+        groups: Channels that live or die together, where that was asked for.
+        stays: Those that stay, and why, where that was asked for.
     """
 
     inputs: Mapping[str, str]
@@ -67,11 +70,15 @@ class Inspection:
     layers: tuple[InspectedLayer, ...]
     refusals: tuple[RefusalRow, ...]
     unknown_work: str | None
+    groups: tuple[CoupledRow, ...] | None = None
+    stays: tuple[StaysRow, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain data."""
         plain = as_plain(self)
         del plain["cost"]["layers"]
+        if self.groups is None:
+            del plain["groups"], plain["stays"]
         return {
             "format": "onnx-relief inspection 1",
             "macs": self.cost.macs,
@@ -109,6 +116,7 @@ def inspection_table(found: Inspection, *, verbose: bool = False) -> list[Render
         *_totals(found),
         *grouped("Nodes with constants that are no layers", refused, verbose),
         *grouped("Units that cannot be removed", blocked, verbose),
+        *([] if found.groups is None else groups_table(found.groups, found.stays, verbose=verbose)),
     ]
 
 
