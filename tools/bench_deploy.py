@@ -46,7 +46,7 @@ EXAMPLE: Final = """examples:
 """
 MODELS: Final = (
     *("lenet-5", "cifar10-resnet20", "ppocr-rec", "lenet-300-100"),
-    *("fashion-keras", "fashion-sklearn", "light-resnet50.random"),
+    *("fashion-keras", "fashion-sklearn", "light-resnet50.random", "minilm-l3"),
 )
 ZEROS: Final = 0.9
 ALPHA: Final = 0.6
@@ -289,9 +289,7 @@ All but the last come with `pip install 'onnx-relief[deploy]'`; onnxruntime-web 
 `npm install --ignore-scripts onnxruntime-web` and `NODE_PATH` set to that `node_modules`.
 
 MNN's own script `mnnconvert` runs `pip install` without asking as soon as it is started, and
-reports conversions to a server; `verify` calls the converter's library and never that script. On
-raw transformer exports `--detectSparseSpeedUp` can give wrong numbers: that is what the difference
-and exit code 6 are for.
+reports conversions to a server; `verify` calls the converter's library and never that script.
 """.strip()
 
 

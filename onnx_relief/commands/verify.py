@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -88,18 +89,33 @@ def verify(options: VerifyOptions) -> None:
                 "runtimes", names.index(name) + 1 if name in names else 0, len(names)
             ),
         )
-    told = {
-        "format": "onnx-relief verification 1",
-        "model": str(options.model),
-        "against": None if options.against is None else str(options.against),
-        "inputs": options.data or "made up",
-        "shapes": {name: list(array.shape) for name, array in feed.items()},
-        "threads": options.threads,
-        "tolerance": options.tolerance,
-        "runtimes": [as_plain(row) for row in rows],
-    }
-    speaker.result(_shown(rows, options), to_json(told))
+    shapes = {name: array.shape for name, array in feed.items()}
+    speaker.result(_shown(rows, options), _json(rows, options, shapes))
     _refuse_difference(rows, options.tolerance)
+
+
+def _json(
+    rows: Sequence[Row], options: VerifyOptions, shapes: Mapping[str, tuple[int, ...]]
+) -> str:
+    return to_json(
+        {
+            "format": "onnx-relief verification 1",
+            "model": str(options.model),
+            "against": None if options.against is None else str(options.against),
+            "inputs": options.data or "made up",
+            "shapes": {name: list(shape) for name, shape in shapes.items()},
+            "threads": options.threads,
+            "tolerance": options.tolerance,
+            # JSON knows no infinity, so whether outputs agree is said in a field of its own.
+            "runtimes": [
+                {**as_plain(row), "agrees": _agrees(row, options.tolerance)} for row in rows
+            ],
+        }
+    )
+
+
+def _agrees(row: Row, tolerance: float) -> bool | None:
+    return None if row.difference is None else row.difference <= tolerance
 
 
 def _check_tolerance(tolerance: float) -> None:
@@ -132,6 +148,12 @@ def _difference(row: Row) -> str:
     return "-" if row.difference is None else f"{row.difference:.1e}"
 
 
+def _how_far(row: Row) -> str:
+    if row.difference is not None and math.isinf(row.difference):
+        return "NaN, infinite, missing, or of another size"
+    return f"by {row.difference:.1e}"
+
+
 def _time(timing: Timing | None) -> str:
     return "-" if timing is None else time_text(timing.median)
 
@@ -160,11 +182,7 @@ def _refuse_difference(rows: Sequence[Row], tolerance: float) -> None:
     Raises:
         TargetError: One does.
     """
-    wrong = [
-        f"{row.runtime} by {row.difference:.1e}"
-        for row in rows
-        if row.difference is not None and row.difference > tolerance
-    ]
+    wrong = [f"{row.runtime} ({_how_far(row)})" for row in rows if _agrees(row, tolerance) is False]
     if wrong:
         raise TargetError(
             f"outputs differ from those of ONNX Runtime in {', '.join(wrong)}, and --tolerance is "

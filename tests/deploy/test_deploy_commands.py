@@ -7,9 +7,11 @@ import json
 import pytest
 from classifier import data_file, mlp, written
 from fake_adapters import runtime
+from typer.testing import CliRunner
 
 from onnx_relief.cli import main
 from onnx_relief.commands import verify as command_module
+from onnx_relief.commands.app import app
 from onnx_relief.deploy.runtimes import REFERENCE, choose
 
 VERIFY = "verify model.onnx --runtime onnxruntime --sessions 1"
@@ -54,7 +56,9 @@ def test_a_model_that_differs_is_said_after_the_table(command, monkeypatch, tole
     found, out, err = command(f"{VERIFY} --tolerance {tolerance}")
     assert found == code
     assert "1.0e+00" in out
-    assert ("outputs differ from those of ONNX Runtime in doubles by 1.0e+00" in err) == (code == 6)
+    assert ("outputs differ from those of ONNX Runtime in doubles (by 1.0e+00)" in err) == (
+        code == 6
+    )
 
 
 @pytest.mark.parametrize(
@@ -86,6 +90,22 @@ def test_bench_has_a_row_per_model_and_batch(command):
     assert [row["batch"] for row in rows] == [1, 1, 3, 3]
     assert rows[0]["left"] == 1
     assert all(row["macs"] == 45 for row in rows)
+
+
+def test_a_difference_without_end_is_json_too(command, monkeypatch):
+    monkeypatch.setattr(command_module, "choose", lambda _: (runtime("gives_nan"),))
+    code, out, err = command(f"{VERIFY} --json")
+    assert code == 6
+    assert "Infinity" not in out
+    assert [row["agrees"] for row in json.loads(out)["runtimes"]] == [True, False]
+    assert "gives_nan (NaN, infinite" in err
+
+
+@pytest.mark.parametrize("name", ["verify", "bench"])
+def test_help_shows_an_example(name):
+    result = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "150"})
+    assert result.exit_code == 0
+    assert f"Example: onnx-relief {name} " in result.output
 
 
 def test_the_reference_is_never_chosen_twice():
