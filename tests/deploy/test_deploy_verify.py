@@ -176,6 +176,20 @@ def test_data_in_other_files_goes_along(tmp_path):
     assert os.listdir(tmp_path) == before
 
 
+@POSIX
+@pytest.mark.parametrize("name", ["mnn", "mnn-sparse"])
+def test_a_converter_installs_nothing(name, tmp_path, monkeypatch):
+    tried = next(one for one in RUNTIMES if one.name == name)
+    if not tried.installed:
+        pytest.skip(f"{name} is not installed (pip install 'onnx-relief[deploy]')")
+    pip = tmp_path / "pip"
+    pip.write_text('#!/bin/sh\ntouch "$(dirname "$0")/asked"\n')
+    pip.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    assert verify(load(convolution()), FEED, [tried], effort=QUICK)[1].error is None
+    assert os.listdir(tmp_path) == ["pip"]
+
+
 def test_the_verdict_is_the_same_for_every_order_of_runtimes():
     names = ["agrees", "crashes", "doubles"]
     there = verify(load(dense()), {"x": random(1, 6)}, [*map(runtime, names)], effort=QUICK)
