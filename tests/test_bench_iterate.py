@@ -88,3 +88,8 @@ def test_section_replaces_itself_and_leaves_the_others(tool, monkeypatch, tmp_pa
     assert "old" not in said
     assert said.count("## lenet-5\n") == 1
     assert said.index("of digits, new") < said.index("of pictures")
+
+
+def test_words_that_are_judged_on_are_not_trained_on(tool):
+    words = ["this", "LICENSE", "copyright", "work", "COPYRIGH97", "License"]
+    assert tool("iterate_distil")._unlike_the_last(words, 2) == [0, 3]
