@@ -117,7 +117,7 @@ def follow_sizes(
     trace.understood.add(name)
     fixed = {axis: place for axis, place in places.items() if counts[place] is None}
     if fixed:
-        trace.fixes.append(Fix(trace.index, partial(_retarget, at=at, places=fixed)))
+        trace.fixes.append(Fix(trace.index, partial(retarget, at=at, places=fixed)))
 
 
 def settle_claims(trace: Trace) -> None:
@@ -135,7 +135,15 @@ def settle_claims(trace: Trace) -> None:
                 trace.pool.keep(ids, f"{source.constant!r} is their number, and another size")
 
 
-def _retarget(node: onnx.NodeProto, left: Left, *, at: int, places: Mapping[int, int]) -> None:
+def retarget(node: onnx.NodeProto, left: Left, *, at: int, places: Mapping[int, int]) -> None:
+    """Write the sizes that are left where a node is told them.
+
+    Args:
+        node: It makes a tensor of these sizes.
+        left: What is left.
+        at: Its input that says them.
+        places: By axis of the output, the entry that says its size.
+    """
     before = np.asarray(left.trace.values(node.input[at]))
     target = np.array(before)
     for axis, place in places.items():

@@ -37,8 +37,21 @@ class Pairs:
         return self.pairs.reshape(self.groups, -1, self.pairs.shape[1])
 
 
-def pairs_of(node: onnx.NodeProto, array: ArrayOf) -> Pairs | None:
-    """Return the connections of a Conv, ConvTranspose, Gemm or MatMul, or None."""
+def pairs_of(node: onnx.NodeProto, array: ArrayOf, tensor: str = "") -> Pairs | None:
+    """Return the connections of a layer, or None.
+
+    Args:
+        node: The layer.
+        array: Returns a constant by the name that nodes see.
+        tensor: What is read: a recurrent layer reads its own output with weights of its own.
+    """
+    if node.op_type in ("LSTM", "GRU", "RNN"):
+        weight = array(node.input[2 if tensor in node.output else 1])
+        units = int(attributes(node)["hidden_size"])
+        if weight is None:
+            return None
+        by_gate = (weight != 0).reshape(weight.shape[0], -1, units, weight.shape[2])
+        return Pairs(by_gate.any(axis=(0, 1)), 1)
     weight = array(node.input[1])
     if weight is None:
         return None

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx import numpy_helper
 
 from onnx_relief.graph.channels.ids import STAYS, Groups, Ids, varying
 from onnx_relief.graph.channels.trace import Trace
@@ -210,6 +211,35 @@ def _layer(zeros: Zeros, node: onnx.NodeProto, out: str) -> Bools:
     return silent
 
 
+def _hidden(zeros: Zeros, node: onnx.NodeProto, out: str) -> Bools:
+    """A hidden unit stays 0 if it starts at 0 and its candidate, the last gate, is always 0."""
+    units = zeros.trace.ids[out].size
+    settings = attributes(node)
+    arrays = [zeros.array(name) for name in node.input[1:3]]
+    bias = zeros.array(node.input[3]) if len(node.input) > 3 and node.input[3] else np.zeros((1, 1))
+    if any(one is None for one in (*arrays, bias)) or settings.get("activations"):
+        return _nothing(zeros, out)  # a candidate may be made by a function with f(0) != 0
+    silent = np.ones(units, dtype=bool)
+    for weight in arrays:
+        assert weight is not None
+        silent &= ~(weight[:, -units:] != 0).any(axis=(0, 2))
+    if bias is not None and bias.size > 1:
+        parts = bias.reshape(bias.shape[0], 2, -1, units)[:, :, -1]
+        silent &= ~(parts != 0).any(axis=(0, 1))
+    for name in node.input[5:7]:
+        if name:
+            silent &= _starts_at_zero(zeros, name, units)
+    return silent
+
+
+def _starts_at_zero(zeros: Zeros, name: str, units: int) -> Bools:
+    maker = zeros.trace.scope.producers.get(name)
+    if maker is not None and maker.op_type == "ConstantOfShape":
+        value = attributes(maker).get("value")
+        return np.full(units, value is None or not numpy_helper.to_array(value).any())
+    return _along(zeros, name, -1, units)
+
+
 def _bias_is_zero(zeros: Zeros, name: str, units: int) -> Bools:
     bias = zeros.array(name)
     if bias is None:
@@ -232,6 +262,7 @@ _PROOFS: dict[str, Prove] = {
     **_rows(_moved, sorted(_ZERO_STAYS_ZERO)),
     **_rows(_all_operands, ("Add", "Sub", "Sum", "Max", "Min", "Mean")),
     **_rows(_layer, ("Conv", "ConvTranspose", "Gemm", "MatMul")),
+    **_rows(_hidden, ("LSTM", "GRU", "RNN")),
     **_rows(_normalised, ("BatchNormalization", "InstanceNormalization")),
     "Mul": _any_operand,
     "Div": _divided,

@@ -352,8 +352,53 @@ def instance_normalised():
     )
 
 
+def tagger():
+    """A bidirectional LSTM, its outputs merged, then a GRU that starts from zeros it is told."""
+    return build(
+        """(float[T,N,4] x) => (float[T,N,5] y) {
+            e = MatMul (x, w0)
+            a, ah, ac = LSTM <hidden_size = 3, direction = "bidirectional"> (e, w, r, b, , h0, c0, p)
+            t = Transpose <perm = [0, 2, 1, 3]> (a)  m = Reshape (t, merged)
+            shape = Shape (x)  n = Slice (shape, one, two)  told = Concat <axis = 0> (one, n, five)
+            zero = ConstantOfShape (told)
+            g, gh = GRU <hidden_size = 5> (m, gw, gr, gb, , zero)  s = Squeeze (g, one)
+            last = Slice (ac, zeros, one, zeros)  q = Squeeze (last, zeros)
+            u = MatMul (s, w1)  v = MatMul (q, w2)  z = Add (u, v)  y = Relu (z)
+        }""",
+        w0=random(4, 6),
+        w=random(2, 12, 6, seed=1),
+        r=random(2, 12, 3, seed=2),
+        b=random(2, 24, seed=3),
+        p=random(2, 9, seed=4),
+        h0=random(2, 3, 3, seed=5),
+        c0=random(2, 3, 3, seed=6),
+        merged=np.array([0, 0, -1]),
+        gw=random(1, 15, 6, seed=7),
+        gr=random(1, 15, 5, seed=8),
+        gb=random(1, 30, seed=9),
+        zeros=np.array([0]),
+        one=np.array([1]),
+        two=np.array([2]),
+        five=np.array([5]),
+        w1=random(5, 5, seed=10),
+        w2=random(3, 5, seed=11),
+    )
+
+
+def plain_recurrence():
+    return build(
+        """(float[T,N,4] x) => (float[N,5] y) {
+            , h = RNN <hidden_size = 6> (x, w, r)  s = Squeeze (h, first)  y = MatMul (s, w1)
+        }""",
+        w=random(1, 6, 4),
+        r=random(1, 6, 6, seed=1),
+        first=np.array([0]),
+        w1=random(6, 5, seed=2),
+    )
+
+
 STRUCTURES = (
     *(chain, residual, slice_and_pad, dense, grouped, inverted_residual, shuffle, pixel_shuffle),
     *(unet, c2f, sliced, attention, packed_attention, gated, channels_last, quantised),
-    *(embedding, shared_weights, mixer, instance_normalised),
+    *(embedding, shared_weights, mixer, instance_normalised, tagger, plain_recurrence),
 )
