@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 
-from onnx_relief.graph.channels.ids import Groups, Ids, varying
+from onnx_relief.graph.channels.ids import STAYS, Groups, Ids, varying
 from onnx_relief.graph.channels.sizes import counts_of, settle_claims
 from onnx_relief.graph.channels.trace import NotFollowedError, Observed, Rule, Trace
 from onnx_relief.graph.walk import STANDARD, Scope, node_key, subgraphs
@@ -28,9 +28,37 @@ def trace_channels(
         observed: Shapes and integers of one run.
         opset: Version of the default operator set.
         rules: What operators do to ids.
-        splits: By output of a Reshape that splits channels in two axes, whether the outer is cut.
+        splits: By output of a Reshape that splits channels in two axes, whether the outer is cut;
+            by default the inner one, unless that one stays.
     """
-    trace = Trace(scope, observed, opset, splits=dict(splits or {}))
+    trace, groups = _traced(scope, observed, opset, rules, splits or {})
+    if splits is None:
+        stuck = {
+            out: True
+            for out, outer in trace.splits.items()
+            if not outer and not (groups.of(trace.of(out)) != STAYS).any()
+        }
+        if stuck:
+            other = _traced(scope, observed, opset, rules, stuck)
+            if _live(*other) > _live(trace, groups):
+                return other
+    return trace, groups
+
+
+def _live(trace: Trace, groups: Groups) -> int:
+    """Return how many groups can be cut."""
+    members = [groups.of(member.ids) for member in trace.members]
+    return np.unique(np.concatenate([np.zeros(1, np.int64), *members])).size
+
+
+def _traced(
+    scope: Scope,
+    observed: Observed,
+    opset: int,
+    rules: Mapping[str, Rule],
+    splits: Mapping[str, bool],
+) -> tuple[Trace, Groups]:
+    trace = Trace(scope, observed, opset, splits=dict(splits))
     for index, node in enumerate(scope.graph.node):
         trace.index = index
         _follow(trace, node, rules)

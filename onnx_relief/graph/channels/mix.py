@@ -7,9 +7,10 @@ from collections.abc import Iterable
 import numpy as np
 import onnx
 
+from onnx_relief.graph.channels.cut import set_attribute
 from onnx_relief.graph.channels.ids import Ids, varying
 from onnx_relief.graph.channels.sizes import follow_sizes
-from onnx_relief.graph.channels.trace import NotFollowedError, Rule, Trace
+from onnx_relief.graph.channels.trace import Fix, NotFollowedError, Rule, Trace
 from onnx_relief.graph.walk import attributes
 
 
@@ -134,6 +135,29 @@ def normalised_over(trace: Trace, node: onnx.NodeProto) -> None:
     same(trace, node)
 
 
+def group_normalization(trace: Trace, node: onnx.NodeProto) -> None:
+    """GroupNormalization: only whole groups go, since statistics run over each."""
+    ids = trace.channel_axis(node.input[0], 1, "GroupNormalization")
+    count = int(attributes(node)["num_groups"])
+    if any(not trace.is_constant(name) for name in node.input[1:]):
+        raise NotFollowedError("GroupNormalization has parameters that are computed")
+    by_group = ids.reshape(count, -1)
+    trace.pool.tie(by_group, by_group[:, :1])
+    for name in node.input[1:]:
+        whole = trace.shape(name) == (ids.size,)
+        trace.constant(name, {0: ids if whole else by_group[:, 0]})
+    same(trace, node)
+    per_group = by_group.shape[1]
+    trace.fixes.append(
+        Fix(
+            trace.index,
+            lambda one, left: set_attribute(
+                one, "num_groups", left.size(one.input[0], 1) // per_group
+            ),
+        )
+    )
+
+
 def _normalised_axes(trace: Trace, node: onnx.NodeProto) -> set[int]:
     rank = len(trace.shape(node.input[0]))
     settings = attributes(node)
@@ -161,11 +185,6 @@ def reduced(trace: Trace, node: onnx.NodeProto) -> None:
     if node.op_type == "Squeeze" or not settings.get("keepdims", 1):
         ids = ids.reshape([size for axis, size in enumerate(ids.shape) if axis not in which])
     trace.set(node.output[0], ids)
-
-
-def prelu(trace: Trace, node: onnx.NodeProto) -> None:
-    """PRelu: the slope is broadcast to the input."""
-    elementwise(trace, node)
 
 
 def _only_first_carries(trace: Trace, node: onnx.NodeProto) -> None:
@@ -215,4 +234,5 @@ RULES: dict[str, Rule] = {
         ),
     ),
     "BatchNormalization": batch_normalization,
+    "GroupNormalization": group_normalization,
 }

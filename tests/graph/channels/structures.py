@@ -356,8 +356,8 @@ def tagger():
     """A bidirectional LSTM, its outputs merged, then a GRU that starts from zeros it is told."""
     return build(
         """(float[T,N,4] x) => (float[T,N,5] y) {
-            e = MatMul (x, w0)
-            a, ah, ac = LSTM <hidden_size = 3, direction = "bidirectional"> (e, w, r, b, , h0, c0, p)
+            e = MatMul (x, w0)  a, ah, ac = LSTM <hidden_size = 3, direction = "bidirectional">
+                (e, w, r, b, , h0, c0, p)
             t = Transpose <perm = [0, 2, 1, 3]> (a)  m = Reshape (t, merged)
             shape = Shape (x)  n = Slice (shape, one, two)  told = Concat <axis = 0> (one, n, five)
             zero = ConstantOfShape (told)
@@ -397,8 +397,60 @@ def plain_recurrence():
     )
 
 
+def group_normalised():
+    """Once by the operator, once as the PyTorch exporter writes it: whole groups go."""
+    return build(
+        f"""(float[N,3,4,4] x) => (float[N,5] y) {{
+            a = Conv {PADS} (x, k0)  n = GroupNormalization <num_groups = 4> (a, s, o)
+            r = Relu (n)  b = Conv (r, k1)  flat = Reshape (b, three)
+            i = InstanceNormalization (flat, ones, zeros)  shape = Shape (b)
+            back = Reshape (i, shape)  m = Mul (back, t)  c = Add (m, u)  e = Relu (c)
+            g = GlobalAveragePool (e)  f = Flatten (g)  y = MatMul (f, w)
+        }}""",
+        k0=kernels(8, 3),
+        s=random(8),
+        o=random(8, seed=1),
+        k1=kernels(6, 8, 1, seed=1),
+        three=np.array([0, 3, -1]),
+        ones=np.ones(3, np.float32),
+        zeros=np.zeros(3, np.float32),
+        t=random(6, 1, 1),
+        u=random(6, 1, 1, seed=1),
+        w=random(6, 5),
+    )
+
+
+def grouped_queries():
+    """Four heads of queries share two of keys and values, which are repeated."""
+    return build(
+        """(float[N,T,8] x) => (float[N,T,8] y) {
+            q = MatMul (x, wq)  k = MatMul (x, wk)  v = MatMul (x, wv)
+            q4 = Reshape (q, four)  qh = Transpose <perm = [0, 2, 1, 3]> (q4)
+            k4 = Reshape (k, two)  kh = Transpose <perm = [0, 2, 1, 3]> (k4)
+            v4 = Reshape (v, two)  vh = Transpose <perm = [0, 2, 1, 3]> (v4)
+            k5 = Unsqueeze (kh, axis)  ke = Expand (k5, twice)  kr = Reshape (ke, heads)
+            v5 = Unsqueeze (vh, axis)  ve = Expand (v5, twice)  vr = Reshape (ve, heads)
+            kt = Transpose <perm = [0, 1, 3, 2]> (kr)  s = MatMul (qh, kt)
+            p = Softmax <axis = -1> (s)  o = MatMul (p, vr)
+            ot = Transpose <perm = [0, 2, 1, 3]> (o)  flat = Reshape (ot, back)
+            z = MatMul (flat, wo)  y = Add (z, x)
+        }""",
+        wq=random(8, 12),
+        wk=random(8, 6, seed=1),
+        wv=random(8, 6, seed=2),
+        wo=random(12, 8, seed=3),
+        four=np.array([0, 0, 4, 3]),
+        two=np.array([0, 0, 2, 3]),
+        axis=np.array([2]),
+        twice=np.array([1, 1, 2, 1, 1]),
+        heads=np.array([0, 4, -1, 3]),
+        back=np.array([0, 0, 12]),
+    )
+
+
 STRUCTURES = (
     *(chain, residual, slice_and_pad, dense, grouped, inverted_residual, shuffle, pixel_shuffle),
     *(unet, c2f, sliced, attention, packed_attention, gated, channels_last, quantised),
     *(embedding, shared_weights, mixer, instance_normalised, tagger, plain_recurrence),
+    *(group_normalised, grouped_queries),
 )

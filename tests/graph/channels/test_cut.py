@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
-from structures import STRUCTURES
+from structures import STRUCTURES, attention, grouped_queries
 from text_models import assert_outputs_agree
 from traps import TRAPS
 
@@ -41,13 +41,13 @@ def feed_for(model, rows=2, seed=0):
 class Traced:
     """A model, its ids, and what masking and cutting make of it."""
 
-    def __init__(self, model):
+    def __init__(self, model, splits=None):
         self.document = load(model)
         self.feed = feed_for(model)
         survey = find_layers(self.document)
         observed = observe(survey, self.feed)
         self.trace, self.groups = trace_channels(
-            survey.model.scopes[0], observed, survey.model.opset, RULES
+            survey.model.scopes[0], observed, survey.model.opset, RULES, splits
         )
         members = [self.groups.of(member.ids) for member in self.trace.members]
         self.floats = [
@@ -106,6 +106,18 @@ def test_any_single_group_can_go(structure):
         smaller = model.cut(model.gone([root]))
         check(smaller)
     assert len(model.roots) >= LEAST.get(structure.__name__, 4)
+
+
+@pytest.mark.parametrize(("structure", "heads"), [(attention, 2), (grouped_queries, 2)])
+def test_whole_heads_can_go(structure, heads):
+    widths = traced(structure)
+    model = Traced(structure(), dict.fromkeys(widths.trace.splits, True))
+    assert len(model.roots) == heads
+    for root in model.roots:
+        gone = model.gone([root])
+        feed = feed_for(model.document.proto, rows=3, seed=1)
+        smaller = model.cut(gone).proto
+        assert_outputs_agree(model.masked(gone).proto, smaller, feed, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("structure", ALL)
