@@ -23,7 +23,7 @@ def starts(rule: Rule) -> Rule:
 
 @starts
 def conv(trace: Trace, node: onnx.NodeProto) -> None:
-    """Conv: groups keep their number, unless each has one input: then each group is a channel."""
+    """Conv: channels end, new ones start; groups get narrower, depthwise ones go as a whole."""
     _need_constants(trace, node, 1)
     x, weight, out = node.input[0], node.input[1], node.output[0]
     groups = int(attributes(node).get("group", 1))
@@ -46,7 +46,7 @@ def conv(trace: Trace, node: onnx.NodeProto) -> None:
 
 @starts
 def conv_transpose(trace: Trace, node: onnx.NodeProto) -> None:
-    """ConvTranspose: as Conv, with the weight the other way round."""
+    """ConvTranspose: channels end, new ones start; groups get narrower."""
     _need_constants(trace, node, 1)
     x, weight, out = node.input[0], node.input[1], node.output[0]
     groups = int(attributes(node).get("group", 1))
@@ -61,7 +61,7 @@ def conv_transpose(trace: Trace, node: onnx.NodeProto) -> None:
 
 @starts
 def gemm(trace: Trace, node: onnx.NodeProto) -> None:
-    """Gemm with a constant weight as its second input."""
+    """Gemm: channels end, new ones start, if the second input is constant."""
     _need_constants(trace, node, 1)
     settings = attributes(node)
     if settings.get("transA", 0):
@@ -77,7 +77,7 @@ def gemm(trace: Trace, node: onnx.NodeProto) -> None:
 
 @starts
 def matmul(trace: Trace, node: onnx.NodeProto) -> None:
-    """MatMul: with a constant matrix a layer, with two tensors a contraction."""
+    """MatMul: with a constant matrix as Gemm; of two tensors, what is summed over is tied."""
     first, second = node.input
     if trace.is_constant(second) and not trace.is_constant(first):
         _linear(trace, node)

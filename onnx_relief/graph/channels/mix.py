@@ -15,7 +15,7 @@ from onnx_relief.graph.walk import attributes
 
 
 def elementwise(trace: Trace, node: onnx.NodeProto) -> None:
-    """Tie the channels of all operands, as broadcasting lays them over each other.
+    """Joined element by element: what lies over each other lives or dies together.
 
     Source: ONNX, Broadcasting: shapes are aligned at the last axis; size 1 is repeated.
     """
@@ -63,7 +63,7 @@ def _aligned(ids: Ids, rank: int) -> Ids:
 
 
 def same(trace: Trace, node: onnx.NodeProto) -> None:
-    """One tensor in, the same channels out; other inputs must not carry any."""
+    """Element by element: the same channels come out."""
     _only_first_carries(trace, node)
     trace.set(node.output[0], trace.of(node.input[0]))
     for name in node.output[1:]:
@@ -72,7 +72,7 @@ def same(trace: Trace, node: onnx.NodeProto) -> None:
 
 
 def channelwise(trace: Trace, node: onnx.NodeProto) -> None:
-    """Pooling and resizing: channels on axis 1, everything else may change its size."""
+    """Pooling: the same channels come out on axis 1."""
     _only_first_carries(trace, node)
     ids = trace.of(node.input[0])
     if any(axis != 1 for axis in varying(ids)):

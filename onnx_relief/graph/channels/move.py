@@ -13,14 +13,14 @@ from onnx_relief.graph.walk import attributes
 
 
 def transpose(trace: Trace, node: onnx.NodeProto) -> None:
-    """Transpose the ids."""
+    """Transpose: channels move to another axis."""
     ids = trace.of(node.input[0])
     order = attributes(node).get("perm") or tuple(reversed(range(ids.ndim)))
     trace.set(node.output[0], ids.transpose(order))
 
 
 def reshape(trace: Trace, node: onnx.NodeProto) -> None:
-    """Reshape, Flatten, Unsqueeze: where channels are split in two axes, one of them is cut."""
+    """Reshape and the like: channels move; of two axes that they are split in, one is cut."""
     x, out = node.input[0], node.output[0]
     shape = trace.shape(out)
     ids = compress(trace.full(x).reshape(shape))
@@ -48,7 +48,7 @@ def _check_copied(trace: Trace, node: onnx.NodeProto) -> None:
 
 
 def concat(trace: Trace, node: onnx.NodeProto) -> None:
-    """Concat: along an axis of channels ids follow each other, else they are tied."""
+    """Concat: channels follow each other; along other axes they live or die together."""
     out = trace.shape(node.output[0])
     axis = int(attributes(node)["axis"]) % len(out)
     parts = [trace.of(name) for name in node.input]
@@ -86,7 +86,7 @@ def _tie_parts(trace: Trace, node: onnx.NodeProto, parts: list[Ids], axes: set[i
 
 
 def split(trace: Trace, node: onnx.NodeProto) -> None:
-    """Split: every output takes its stretch of the ids."""
+    """Split: every output takes its stretch of the channels."""
     x = node.input[0]
     axis = int(attributes(node).get("axis", 0)) % len(trace.shape(x))
     ids, start = trace.of(x), 0
@@ -145,7 +145,7 @@ def space_to_depth(trace: Trace, node: onnx.NodeProto) -> None:
 
 
 def expand(trace: Trace, node: onnx.NodeProto) -> None:
-    """Expand and Tile along axes without channels."""
+    """Repetition: channels pass, as long as not they are repeated."""
     x, out = trace.shape(node.input[0]), trace.shape(node.output[0])
     ids = trace.of(node.input[0])
     ids = ids.reshape((1,) * (len(out) - len(x)) + ids.shape)

@@ -16,7 +16,7 @@ from onnx_relief.graph.walk import attributes
 
 
 def slice_(trace: Trace, node: onnx.NodeProto) -> None:
-    """Slice: the ids between start and end; with steps only along other axes."""
+    """Slice: channels between constant bounds pass; steps only along other axes."""
     x, out = node.input[0], node.output[0]
     ids = trace.of(x)
     bounds = _slice_bounds(trace, node)
@@ -86,7 +86,7 @@ def _reslice(node: onnx.NodeProto, left: Left) -> None:
 
 
 def gather(trace: Trace, node: onnx.NodeProto) -> None:
-    """Gather: from an embedding whole columns, from channels by constant places."""
+    """Gather: columns of a table are channels; of channels those at constant places pass."""
     data, places, out = node.input[0], node.input[1], node.output[0]
     rank = len(trace.shape(data))
     axis = int(attributes(node).get("axis", 0)) % rank
@@ -131,7 +131,7 @@ def _regather(node: onnx.NodeProto, left: Left) -> None:
 
 
 def pad(trace: Trace, node: onnx.NodeProto) -> None:
-    """Pad: new channels are new ids; pads along other axes change nothing."""
+    """Pad: channels that are added can go with those that they are joined with."""
     x, out = node.input[0], node.output[0]
     ids, rank = trace.of(x), len(trace.shape(x))
     pads = _pads(trace, node, rank)
