@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -88,7 +88,7 @@ def _follow(trace: Trace, node: onnx.NodeProto, rules: Mapping[str, Rule]) -> No
             rule(trace, node)
         if not trace.understood.issuperset(counted):
             raise NotFollowedError(f"their number is read by {where}")
-    except (NotFollowedError, ValueError, IndexError, KeyError, TypeError) as reason:
+    except _GIVES_UP as reason:
         said = str(reason) if isinstance(reason, NotFollowedError) else f"{where}: {reason}"
         trace.forget_since(before)
         for name in carried:
@@ -97,6 +97,23 @@ def _follow(trace: Trace, node: onnx.NodeProto, rules: Mapping[str, Rule]) -> No
             _keep_counted(trace, name, said)
         for name in node.output:
             trace.ids.pop(name, None)
+        if carried and rule is not None and getattr(rule, "starts", False):
+            _start_anyway(trace, node, rule, carried)
+
+
+_GIVES_UP = (NotFollowedError, ValueError, IndexError, KeyError, TypeError)
+
+
+def _start_anyway(trace: Trace, node: onnx.NodeProto, rule: Rule, carried: Sequence[str]) -> None:
+    """Let a layer start new channels although what it reads stays."""
+    before, put_aside = trace.mark(), {name: trace.ids.pop(name) for name in set(carried)}
+    try:
+        rule(trace, node)
+    except _GIVES_UP:
+        trace.forget_since(before)
+        for name in node.output:
+            trace.ids.pop(name, None)
+    trace.ids.update(put_aside)
 
 
 def _count(trace: Trace, node: onnx.NodeProto) -> bool:

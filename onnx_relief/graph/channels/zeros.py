@@ -204,7 +204,7 @@ def _layer(zeros: Zeros, node: onnx.NodeProto, out: str) -> Bools:
     matrix = pairs_of(node, zeros.array)
     if matrix is None or matrix.pairs.shape[0] != ids.size:
         return _nothing(zeros, out)
-    live = ~zeros.at(node.input[0], matrix.inputs)
+    live = ~_read_zeros(zeros, node, matrix.inputs)
     silent = ~(matrix.by_group() & live.reshape(matrix.groups, 1, -1)).any(axis=2).reshape(-1)
     if len(node.input) > 2 and node.input[2]:
         silent &= _bias_is_zero(zeros, node.input[2], ids.size)
@@ -238,6 +238,14 @@ def _starts_at_zero(zeros: Zeros, name: str, units: int) -> Bools:
         value = attributes(maker).get("value")
         return np.full(units, value is None or not numpy_helper.to_array(value).any())
     return _along(zeros, name, -1, units)
+
+
+def _read_zeros(zeros: Zeros, node: onnx.NodeProto, count: int) -> Bools:
+    """Return which channels of a layer's input are zero; those along other axes are not read."""
+    ids = zeros.trace.ids.get(node.input[0])
+    if ids is None or varying(ids) != (ids.ndim - 1 if node.op_type == "MatMul" else 1,):
+        return np.zeros(count, dtype=bool)
+    return zeros.at(node.input[0], count)
 
 
 def _bias_is_zero(zeros: Zeros, name: str, units: int) -> Bools:

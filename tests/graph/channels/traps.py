@@ -266,9 +266,23 @@ def shared_targets():
     )
 
 
+def other_axis_of_the_same_length():
+    """Six channels become six columns: the second convolution reads one channel, not these."""
+    return build(
+        """(float[N,3,8,6] x) => (float[N,5] y) {
+            a = Conv (x, k0)  t = Transpose <perm = [0, 3, 2, 1]> (a)
+            b = Conv <pads = [1, 1, 1, 1]> (t, k1)  r = Relu (b)
+            g = GlobalAveragePool (r)  f = Flatten (g)  y = MatMul (f, w)
+        }""",
+        k0=kernels(6, 3, 1) * (np.arange(6) > 2)[:, None, None, None],
+        k1=kernels(7, 6, 3, seed=1),
+        w=random(7, 5),
+    )
+
+
 TRAPS = (
     *(captured_by_a_body, transposed_weight_is_read_twice, table_is_the_last_layer),
     *(same_channels_twice, one_head_is_dead, sizes_name_channels, counted, expanded),
     *(single_channels, written_out_norm, never_zero, shared_but_refused, odd_bias),
-    *(repeated_picks, shared_targets),
+    *(repeated_picks, shared_targets, other_axis_of_the_same_length),
 )
