@@ -78,6 +78,7 @@ def open_session(
     folder: Path | None = None,
     threads: int | None = None,
     weights: Mapping[str, NDArray[Any]] | None = None,
+    optimised: bool = True,
 ) -> Session:
     """Return a session that runs `model`.
 
@@ -87,6 +88,7 @@ def open_session(
         folder: Where the external data of a bare proto lies.
         threads: Threads within an operator; ONNX Runtime's choice by default.
         weights: Initializers that a bare proto names and does not hold.
+        optimised: Whether operators may be fused and reordered, which rounds differently.
 
     Raises:
         ModelError: ONNX Runtime is missing or refuses the model.
@@ -95,6 +97,8 @@ def open_session(
     runtime = load_onnxruntime()
     options = runtime.SessionOptions()
     options.log_severity_level = 4
+    if not optimised:
+        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if threads:
         options.intra_op_num_threads = threads
     if isinstance(model, Document) and model.edits:

@@ -11,7 +11,8 @@ from structures import STRUCTURES, attention, grouped_queries
 from text_models import assert_outputs_agree
 from traps import TRAPS
 
-from onnx_relief.compaction import compact
+from onnx_relief.compaction import _gap, compact
+from onnx_relief.errors import UnsupportedError
 from onnx_relief.graph.channels import RULES, cut, leave_one, trace_channels
 from onnx_relief.graph.channels.ids import STAYS
 from onnx_relief.graph.document import check, load
@@ -152,3 +153,18 @@ def test_what_is_proven_dead_is_dead(structure, seed):
         gone = np.flatnonzero(rng.random(array.shape[axis]) < 0.4)
         array[(slice(None),) * axis + (gone,)] = 0
     compact(write_constants(model.document, values), model.feed, provider="cpu")
+
+
+def test_what_is_wrongly_taken_for_dead_is_refused(monkeypatch):
+    model = traced(STRUCTURES[0])
+    gone = model.gone(model.roots[:1])
+    monkeypatch.setattr("onnx_relief.compaction.removable", lambda *_: gone)
+    with pytest.raises(UnsupportedError, match="would differ"):
+        compact(model.document, model.feed, provider="cpu")
+
+
+def test_numbers_that_became_nan_are_a_difference():
+    one = np.array([1.0, np.nan], np.float32)
+    assert _gap(one, one.copy()) == 0
+    assert _gap(one, np.array([np.nan, np.nan], np.float32)) == np.inf
+    assert _gap(one, np.array([1.0, 2.0], np.float32)) == np.inf
