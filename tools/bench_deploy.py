@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -114,7 +115,8 @@ def examine(entry: Entry, effort: Effort) -> list[dict[str, Any]] | str:
             smaller = make(dense, case, calibration)
             cost, rows = _cost(smaller, test), _tried(smaller, feed, dense, effort)
         except ReliefError as error:
-            found.append(Version(way=way, parameters=None, macs=None, rows=(), problem=str(error)))
+            problem = str(error).replace(f"{path.parent}{os.sep}", "")
+            found.append(Version(way=way, parameters=None, macs=None, rows=(), problem=problem))
             continue
         found.append(
             Version(
@@ -258,7 +260,9 @@ def _page(sections: Sequence[str]) -> str:
     )
     made = provenance("python tools/bench_deploy.py")
     driven = table(["runtime", "how it is driven"], _DRIVEN, left=2)
-    head = ["# Models elsewhere", _INTRODUCTION, f"{made} Runtimes: {versions}.", driven, _NOTES]
+    load = f"Load average of the machine at the end: {os.getloadavg()[0]:.1f}."
+    made = f"{made} Runtimes: {versions}. {load}"
+    head = ["# Models elsewhere", _INTRODUCTION, made, driven, _NOTES]
     return "\n\n".join([*head, *sections]) + "\n"
 
 
