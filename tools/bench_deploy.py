@@ -47,7 +47,7 @@ EXAMPLE: Final = """examples:
 """
 MODELS: Final = (
     *("lenet-5", "cifar10-resnet20", "ppocr-rec", "lenet-300-100"),
-    *("fashion-keras", "fashion-sklearn", "light-resnet50.random", "minilm-l3"),
+    *("fashion-keras", "fashion-sklearn", "light-resnet50.random"),
 )
 ZEROS: Final = 0.9
 ALPHA: Final = 0.6
