@@ -15,7 +15,12 @@ from onnx_relief.bridge.train.processes import World, together
 from onnx_relief.bridge.train.task import Task, prepare
 from onnx_relief.bridge.train.teacher import ModuleTeacher, Teacher
 from onnx_relief.bridge.train.trainee import Trainee
-from onnx_relief.bridge.train.trainer import make_trainer, quiet, same_random_numbers_after
+from onnx_relief.bridge.train.trainer import (
+    make_trainer,
+    quiet,
+    same_random_numbers_after,
+    without_denormals,
+)
 from onnx_relief.data import Dataset
 from onnx_relief.progress import ticker
 from onnx_relief.results import Progress
@@ -82,7 +87,12 @@ def train(
     if state is not None:
         module.load_state_dict(state["module"])
     if done < settings.epochs and not (history and impatient(history, settings)):
-        with quiet(), same_random_numbers_after(task.world), together(task.world):
+        with (
+            quiet(),
+            without_denormals(),
+            same_random_numbers_after(task.world),
+            together(task.world),
+        ):
             _fit(task, checkpoints, state, history, progress, on_epoch)
     module.load_state_dict(checkpoints.load_best())
     task.module.hold_masks()

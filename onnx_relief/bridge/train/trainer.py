@@ -57,6 +57,19 @@ def same_random_numbers_after(world: World) -> Iterator[None]:
 
 
 @contextmanager
+def without_denormals() -> Iterator[None]:
+    """Take numbers too small for full precision as zero, on processors that can.
+
+    Weights that decay towards zero pass through them, and arithmetic with them is far slower.
+    """
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
+@contextmanager
 def quiet() -> Iterator[None]:
     """Keep what Lightning says to its developers from the user."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
