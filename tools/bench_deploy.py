@@ -293,7 +293,8 @@ All but the last come with `pip install 'onnx-relief[deploy]'`; onnxruntime-web 
 `npm install --ignore-scripts onnxruntime-web` and `NODE_PATH` set to that `node_modules`.
 
 MNN's own script `mnnconvert` runs `pip install` without asking as soon as it is started, and
-tries to report conversions to a server; `verify` calls the converter's library and never that script.
+tries to report conversions to a server; `verify` calls the converter's
+library and never that script.
 """.strip()
 
 
