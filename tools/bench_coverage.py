@@ -236,9 +236,10 @@ between two others keeps a quarter of its weights then. The difference is the la
 output to the model in which the same channels are zero, relative to the largest element of that
 output, on a real sample, in ONNX Runtime; "rounding" is how far the masked model is from itself
 when ONNX Runtime fuses nothing: weights that were not trained to work together amplify it.
-Attention loses half of the width of every head; the last column says what is left when half of its heads go, too. What limits the rest: outputs keep their
-widths, and the stream that runs through LayerNormalization stays, since its statistics would
-change, with the tables of words that are as wide as it is."""
+Attention loses half of the width of every head; the last column says what is left when half of its
+heads go, too. What limits the rest: outputs keep their widths, and the stream that runs through
+LayerNormalization stays, since its statistics would change, with the tables of words that are as
+wide as it is."""
 
 
 def _cells(row: dict[str, Any]) -> list[object]:

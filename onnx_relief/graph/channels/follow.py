@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from onnx_relief.graph.channels.ids import STAYS, Groups, Ids, varying
-from onnx_relief.graph.channels.sizes import counts_of, settle_claims
+from onnx_relief.graph.channels.sizes import counts_of, freeze, settle
 from onnx_relief.graph.channels.trace import NotFollowedError, Observed, Rule, Trace
 from onnx_relief.graph.walk import STANDARD, Scope, node_key, subgraphs
 
@@ -64,8 +64,7 @@ def _traced(
         _follow(trace, node, rules)
     _keep_what_is_seen(trace)
     _tie_shared(trace)
-    settle_claims(trace)
-    return trace, trace.pool.groups()
+    return trace, settle(trace)
 
 
 def _follow(trace: Trace, node: onnx.NodeProto, rules: Mapping[str, Rule]) -> None:
@@ -76,18 +75,23 @@ def _follow(trace: Trace, node: onnx.NodeProto, rules: Mapping[str, Rule]) -> No
     carried = [name for name in node.input if trace.carries(name)]
     counted = [name for name in node.input if name in trace.counts]
     if not carried and not counted and not getattr(rule, "starts", False):
+        if any(name in trace.frozen for name in node.input) and not any(
+            True for _ in subgraphs(node)
+        ):
+            freeze(trace, node, ())
         return
     before = trace.mark()
     trace.understood.clear()
     try:
         if _count(trace, node):
             return
+        if any(True for _ in subgraphs(node)):
+            raise NotFollowedError(f"they meet {where}, which is not followed")
         if carried or not counted:
             if rule is None:
                 raise NotFollowedError(f"they meet {where}, which is not followed")
             rule(trace, node)
-        if not trace.understood.issuperset(counted):
-            raise NotFollowedError(f"their number is read by {where}")
+        freeze(trace, node, [name for name in counted if name not in trace.understood])
     except _GIVES_UP as reason:
         said = str(reason) if isinstance(reason, NotFollowedError) else f"{where}: {reason}"
         trace.forget_since(before)

@@ -98,7 +98,7 @@ def split(trace: Trace, node: onnx.NodeProto) -> None:
         trace.set(name, here)
         start += width
     if axis in varying(ids):
-        if len(node.input) > 1 and node.input[1] and not trace.is_constant(node.input[1]):
+        if len(node.input) > 1 and node.input[1] and not trace.is_told(node.input[1]):
             raise NotFollowedError("Split has sizes that are computed")
         trace.fixes.append(Fix(trace.index, _resplit))
 

@@ -14,10 +14,10 @@ _PASSING = ("Identity", "Cast", "Unsqueeze", "Squeeze", "Reshape")
 
 @dataclass(frozen=True)
 class Origin:
-    """An entry of a constant on its way into a shape.
+    """A number on its way into a shape, which a node could read as a constant.
 
     Attributes:
-        constant: Its name.
+        constant: Name of the tensor that it is in.
         index: Which of its entries.
         node: Index of the node that reads it.
         input: At which input.
@@ -30,16 +30,24 @@ class Origin:
 
 
 def origins(trace: Trace, name: str) -> list[Origin | None]:
-    """Return for every entry of an integer tensor the constant that it is, or None."""
+    """Return for every entry of an integer tensor where it could be told, or None."""
     values = trace.values(name)
     nothing: list[Origin | None] = [None] * (0 if values is None else values.size)
     node = trace.scope.producers.get(name)
+    if name in trace.frozen:
+        return nothing
     if node is None or node.op_type == "Constant":
         return nothing
     place = trace.node_index(node)
     if node.op_type in _PASSING or node.op_type == "Concat":
         sources = node.input if node.op_type == "Concat" else node.input[:1]
         found = [part for at, one in enumerate(sources) for part in _of(trace, one, place, at)]
+        if node.op_type == "Concat" and len(node.input) == len(found):
+            # A size on its own: as the width of an axis of channels it is always the same.
+            found = [
+                part or Origin(one, 0, place, at)
+                for at, (one, part) in enumerate(zip(node.input, found, strict=True))
+            ]
         return found if len(found) == len(nothing) else nothing
     if node.op_type == "Gather" and int(attributes(node).get("axis", 0)) == 0:
         data = _of(trace, node.input[0], place, 0)
@@ -53,6 +61,7 @@ def _of(trace: Trace, name: str, reader: int, at: int) -> list[Origin | None]:
     values = trace.values(name)
     if values is not None and (
         name in trace.scope.initializers
+        or name in trace.frozen
         or (name in trace.scope.producers and trace.scope.producers[name].op_type == "Constant")
     ):
         return [Origin(name, index, reader, at) for index in range(values.size)]

@@ -29,7 +29,7 @@ def slice_(trace: Trace, node: onnx.NodeProto) -> None:
         ids = np.take(ids, range(*slice(start, end, step).indices(trace.shape(x)[axis])), axis=axis)
         if ids.shape[axis] != trace.shape(out)[axis]:
             raise NotFollowedError("Slice takes channels in a way that is not understood")
-        if any(name and not trace.is_constant(name) for name in node.input[1:]):
+        if any(name and not trace.is_told(name) for name in node.input[1:]):
             raise NotFollowedError("Slice has bounds that are computed")
         trace.fixes.append(Fix(trace.index, _reslice))
     trace.set(out, ids)

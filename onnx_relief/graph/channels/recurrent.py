@@ -13,14 +13,13 @@ from functools import partial
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from onnx_relief.graph.channels.cut import Left, set_attribute
 from onnx_relief.graph.channels.ids import Ids, varying
 from onnx_relief.graph.channels.layers import starts
-from onnx_relief.graph.channels.origins import origins
-from onnx_relief.graph.channels.sizes import retarget
 from onnx_relief.graph.channels.trace import Fix, NotFollowedError, Read, Rule, Trace
-from onnx_relief.graph.walk import attributes
+from onnx_relief.graph.walk import STANDARD, attributes
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
@@ -48,8 +47,8 @@ def recurrent(trace: Trace, node: onnx.NodeProto) -> None:
         trace.constant(biases, {1: np.tile(made, 2 * gates)})
     if peepholes:
         trace.constant(peepholes, {1: np.tile(made, 3)})
-    for name in inputs[5:7]:
-        _state(trace, name, made)
+    for at in (5, 6):
+        _state(trace, at, inputs[at], made)
     for name in node.output:
         if name:
             rank = len(trace.shape(name))
@@ -59,13 +58,12 @@ def recurrent(trace: Trace, node: onnx.NodeProto) -> None:
     trace.fixes.append(Fix(trace.index, partial(_resize, made=made)))
 
 
-def _state(trace: Trace, name: str, made: Ids) -> None:
-    """Let an initial state follow: a constant, channels, or one number in a shape that is told."""
+def _state(trace: Trace, at: int, name: str, made: Ids) -> None:
+    """Let an initial state follow: a constant, channels, or zeros, which need not be said."""
     if not name:
         return
-    maker = trace.scope.producers.get(name)
-    if maker is not None and maker.op_type == "ConstantOfShape":
-        _filled(trace, maker, made)
+    if is_zero(trace, name):
+        trace.fixes.append(Fix(trace.index, partial(_leave_out, at=at, made=made)))
     elif trace.is_constant(name):
         trace.constant(name, {2: made})
     elif trace.carries(name) and varying(trace.of(name)) == (2,):
@@ -74,23 +72,24 @@ def _state(trace: Trace, name: str, made: Ids) -> None:
         trace.pool.keep(made, f"they start from {name!r}, which stays")
 
 
-def _filled(trace: Trace, maker: onnx.NodeProto, made: Ids) -> None:
-    """Let the shape of a state that only this node reads follow."""
-    name, shape = maker.output[0], maker.input[0]
-    here = trace.scope.graph.node[trace.index]
-    if any(use.node is not here for use in trace.scope.uses.get(name, ())):
-        trace.pool.keep(made, f"they start from {name!r}, which others start from, too")
-        return
-    if name not in trace.ids:
-        trace.set(name, trace.along(3, 2, made))
-        place = trace.node_index(maker)
-        if not trace.is_constant(shape):
-            source = origins(trace, shape)[2]
-            if source is None:
-                trace.pool.keep(made, f"they start from {name!r}, whose size is computed")
-                return
-            trace.claims.append((source, made, place))
-        trace.fixes.append(Fix(place, partial(retarget, at=0, places={2: 2})))
+def is_zero(trace: Trace, name: str) -> bool:
+    """Whether a tensor is made of zeros by ConstantOfShape, and only moved and repeated since."""
+    maker = trace.scope.producers.get(name)
+    while maker is not None and maker.op_type in _MOVES and maker.domain in STANDARD:
+        maker = trace.scope.producers.get(maker.input[0])
+    if maker is None or maker.op_type != "ConstantOfShape" or maker.domain not in STANDARD:
+        return False
+    value = attributes(maker).get("value")
+    return value is None or not numpy_helper.to_array(value).any()
+
+
+_MOVES = ("Slice", "Expand", "Identity", "Cast", "Unsqueeze", "Squeeze", "Reshape", "Transpose")
+
+
+def _leave_out(node: onnx.NodeProto, left: Left, *, at: int, made: Ids) -> None:
+    """A state that is not given is zero."""
+    if not left.stays(made).all():
+        node.input[at] = ""
 
 
 def _resize(node: onnx.NodeProto, left: Left, *, made: Ids) -> None:

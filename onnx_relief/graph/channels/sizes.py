@@ -14,10 +14,10 @@ import numpy as np
 import onnx
 
 from onnx_relief.graph.channels.cut import Left
-from onnx_relief.graph.channels.ids import Ids, varying
+from onnx_relief.graph.channels.ids import Groups, Ids, varying
 from onnx_relief.graph.channels.origins import Origin, origins, readers
 from onnx_relief.graph.channels.trace import Fix, NotFollowedError, Trace
-from onnx_relief.graph.walk import STANDARD, attributes
+from onnx_relief.graph.walk import STANDARD, attributes, node_key
 
 Counts = list[Ids | None]
 
@@ -103,7 +103,7 @@ def follow_sizes(
         ids = np.broadcast_to(trace.of(out).reshape(-1), (trace.shape(out)[axis],))
         count = counts[place]
         if count is not None and count.size == ids.size:
-            trace.pool.tie(count, ids)
+            trace.as_many.append((count, ids))
         elif count is not None:
             raise NotFollowedError(f"{node.op_type} computes with their number")
         elif int(values.reshape(-1)[place]) not in free and not trace.is_constant(name):
@@ -120,8 +120,50 @@ def follow_sizes(
         trace.fixes.append(Fix(trace.index, partial(retarget, at=at, places=fixed)))
 
 
-def settle_claims(trace: Trace) -> None:
-    """Tie what takes one entry of a constant for its size; all that read it have to agree."""
+def freeze(trace: Trace, node: onnx.NodeProto, counted: Sequence[str]) -> None:
+    """Let a node that computes with numbers of channels go on with those of the whole model.
+
+    Raises:
+        NotFollowedError: It also reads sizes that depend on the data in the same tensor.
+    """
+    for name in counted:
+        if any(ids is None for ids in trace.counts[name]) or trace.values(name) is None:
+            raise NotFollowedError(f"their number is read by {node.op_type} {node_key(node)!r}")
+        trace.fixes.append(Fix(trace.index, partial(_freeze, name=name)))
+    if node.op_type.startswith("Random") or node.op_type in ("Bernoulli", "Multinomial"):
+        return
+    if all(not name or trace.is_told(name) or name in trace.counts for name in node.input):
+        trace.frozen.update(name for name in node.output if trace.values(name) is not None)
+
+
+def _freeze(node: onnx.NodeProto, left: Left, *, name: str) -> None:
+    counts = left.trace.counts[name]
+    if all(ids is None or left.stays(ids).all() for ids in counts):
+        return
+    for at, read in enumerate(node.input):
+        if read == name:
+            left.give(node, at, np.array(left.trace.values(name)))
+
+
+def settle(trace: Trace) -> Groups:
+    """Return the groups, after what has to stay equally long is known to, or is tied."""
+    _settle_claims(trace)
+    while True:
+        groups = trace.pool.groups()
+        pairs = [(one, two) for one, two in trace.as_many if not _as_many(groups, one, two)]
+        if not pairs:
+            return groups
+        for one, two in pairs:
+            trace.pool.tie(one, two)
+
+
+def _as_many(groups: Groups, one: Ids, two: Ids) -> bool:
+    """Whether as many of both stay, whatever goes: the same groups, equally often."""
+    return np.array_equal(np.sort(groups.of(one)), np.sort(groups.of(two)))
+
+
+def _settle_claims(trace: Trace) -> None:
+    """Let what takes one number for its size stay as long; all that read it have to agree."""
     by_source: dict[Origin, list[tuple[Ids, int]]] = defaultdict(list)
     for source, ids, node in trace.claims:
         by_source[source].append((ids, node))
@@ -130,7 +172,7 @@ def settle_claims(trace: Trace) -> None:
         known = agreed is not None and agreed <= {node for _, node in claims}
         for ids, _ in claims:
             if known and ids.shape == first.shape:
-                trace.pool.tie(first, ids)
+                trace.as_many.append((first, ids))
             else:
                 trace.pool.keep(ids, f"{source.constant!r} is their number, and another size")
 

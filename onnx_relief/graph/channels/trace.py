@@ -99,8 +99,10 @@ class Trace:
         taken: Every constant that a node was said to read, the node, and its axes of channels.
         counts: By tensor of whole numbers, the channels that each of them is the count of.
         understood: Those of them that the node at hand was said to know what to do with.
+        frozen: Tensors that depend on numbers of channels only, and keep their value.
         claims: Entries of constants that go into computed shapes, the channels that they are to
             be the number of, and the node that takes them for it.
+        as_many: Channels of which as many have to stay, whichever these are.
     """
 
     scope: Scope
@@ -115,7 +117,9 @@ class Trace:
     taken: list[tuple[str, int, Mapping[int, Ids]]] = field(default_factory=list)
     counts: dict[str, list[Ids | None]] = field(default_factory=dict)
     understood: set[str] = field(default_factory=set)
+    frozen: set[str] = field(default_factory=set)
     claims: list[tuple[Any, Ids, int]] = field(default_factory=list)
+    as_many: list[tuple[Ids, Ids]] = field(default_factory=list)
     index: int = 0
     _index_of: dict[int, int] = field(default_factory=dict)
 
@@ -131,7 +135,7 @@ class Trace:
     def _lists(self) -> tuple[list[Any], ...]:
         pool = self.pool
         return (
-            *(self.members, self.fixes, self.reads, self.taken, self.claims),
+            *(self.members, self.fixes, self.reads, self.taken, self.claims, self.as_many),
             *(pool.pairs, pool.kept),
         )
 
@@ -162,6 +166,10 @@ class Trace:
     def is_constant(self, name: str) -> bool:
         """Whether a tensor is the same whatever the data."""
         return bool(name) and not self.scope.changes(name)
+
+    def is_told(self, name: str) -> bool:
+        """Whether a tensor is constant, or computed from numbers of channels alone."""
+        return self.is_constant(name) or name in self.frozen
 
     def set(self, name: str, ids: Ids) -> None:
         """Note the ids of a tensor; axes of size 1 cannot be cut."""

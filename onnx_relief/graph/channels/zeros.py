@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
 from onnx_relief.graph.channels.ids import STAYS, Groups, Ids, varying
+from onnx_relief.graph.channels.recurrent import is_zero
 from onnx_relief.graph.channels.trace import Trace
 from onnx_relief.graph.channels.weights import ArrayOf, pairs_of
 from onnx_relief.graph.walk import STANDARD, attributes
@@ -233,10 +233,8 @@ def _hidden(zeros: Zeros, node: onnx.NodeProto, out: str) -> Bools:
 
 
 def _starts_at_zero(zeros: Zeros, name: str, units: int) -> Bools:
-    maker = zeros.trace.scope.producers.get(name)
-    if maker is not None and maker.op_type == "ConstantOfShape":
-        value = attributes(maker).get("value")
-        return np.full(units, value is None or not numpy_helper.to_array(value).any())
+    if is_zero(zeros.trace, name):
+        return np.ones(units, dtype=bool)
     return _along(zeros, name, -1, units)
 
 

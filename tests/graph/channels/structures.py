@@ -448,9 +448,56 @@ def grouped_queries():
     )
 
 
+def computed_halves():
+    """A shuffle whose halves and groups are computed from the number of channels."""
+    return build(
+        """(float[N,3,4,4] x) => (float[N,5] y) {
+            a = Conv (x, k0)  shape = Shape (a)  c = Gather (shape, one)
+            half = Div (c, two)  bound = Unsqueeze (half, first)
+            l = Slice (a, first, bound, axis)  r = Slice (a, bound, far, axis)
+            rc = Conv <group = 4> (r, k1)  j = Concat <axis = 1> (l, rc)
+            n = Gather (shape, zero)  nu = Unsqueeze (n, first)
+            split = Concat <axis = 0> (nu, two1, bound, rest)  s = Reshape (j, split)
+            t = Transpose <perm = [0, 2, 1, 3]> (s)  cu = Unsqueeze (c, first)
+            join = Concat <axis = 0> (nu, cu, space)  u = Reshape (t, join)
+            g = GlobalAveragePool (u)  f = Flatten (g)  y = MatMul (f, w)
+        }""",
+        k0=kernels(8, 3, 1),
+        k1=kernels(4, 1, 1, seed=1),
+        zero=np.array(0),
+        one=np.array(1),
+        two=np.array(2),
+        two1=np.array([2]),
+        rest=np.array([16]),
+        space=np.array([4, 4]),
+        first=np.array([0]),
+        far=np.array([1 << 60]),
+        axis=np.array([1]),
+        w=random(8, 5),
+    )
+
+
+def scaled_by_width():
+    """Scores are divided by the root of the width, which is read from the shape."""
+    return build(
+        """(float[N,T,8] x) => (float[N,T,8] y) {
+            q = MatMul (x, wq)  k = MatMul (x, wk)  v = MatMul (x, wv)
+            shape = Shape (q)  width = Slice (shape, last, far)  f = Cast <to = 1> (width)
+            root = Sqrt (f)  qs = Div (q, root)  kt = Transpose <perm = [0, 2, 1]> (k)
+            s = MatMul (qs, kt)  p = Softmax <axis = -1> (s)  o = MatMul (p, v)  y = MatMul (o, wo)
+        }""",
+        wq=random(8, 6),
+        wk=random(8, 6, seed=1),
+        wv=random(8, 6, seed=2),
+        wo=random(6, 8, seed=3),
+        last=np.array([-1]),
+        far=np.array([1 << 60]),
+    )
+
+
 STRUCTURES = (
     *(chain, residual, slice_and_pad, dense, grouped, inverted_residual, shuffle, pixel_shuffle),
     *(unet, c2f, sliced, attention, packed_attention, gated, channels_last, quantised),
     *(embedding, shared_weights, mixer, instance_normalised, tagger, plain_recurrence),
-    *(group_normalised, grouped_queries),
+    *(group_normalised, grouped_queries, computed_halves, scaled_by_width),
 )
