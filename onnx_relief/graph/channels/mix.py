@@ -135,6 +135,20 @@ def normalised_over(trace: Trace, node: onnx.NodeProto) -> None:
     same(trace, node)
 
 
+def quantised(trace: Trace, node: onnx.NodeProto) -> None:
+    """QuantizeLinear, DequantizeLinear: scales for each channel go with their channels."""
+    settings, ids = attributes(node), trace.of(node.input[0])
+    if settings.get("block_size", 0):
+        raise NotFollowedError(f"{node.op_type} has a scale for each block")
+    axis = int(settings.get("axis", 1)) % ids.ndim
+    for name in node.input[1:]:
+        if name and not trace.is_constant(name):
+            raise NotFollowedError(f"{node.op_type} has a scale that is computed")
+        if name and trace.shape(name) not in ((), (1,)) and axis in varying(ids):
+            trace.constant(name, {0: trace.channel_axis(node.input[0], axis, node.op_type)})
+    same(trace, node)
+
+
 def group_normalization(trace: Trace, node: onnx.NodeProto) -> None:
     """GroupNormalization: only whole groups go, since statistics run over each."""
     ids = trace.channel_axis(node.input[0], 1, "GroupNormalization")
@@ -234,5 +248,6 @@ RULES: dict[str, Rule] = {
         ),
     ),
     "BatchNormalization": batch_normalization,
+    **_rows(quantised, ("QuantizeLinear", "DequantizeLinear")),
     "GroupNormalization": group_normalization,
 }

@@ -211,6 +211,18 @@ def _layer(zeros: Zeros, node: onnx.NodeProto, out: str) -> Bools:
     return silent
 
 
+def _quantised(zeros: Zeros, node: onnx.NodeProto, out: str) -> Bools:
+    """0 becomes the zero point, and the zero point 0, if it is the same one."""
+    maker = zeros.trace.scope.producers.get(node.input[0])
+    if maker is not None and maker.op_type == "QuantizeLinear" and maker.domain in STANDARD:
+        same = list(maker.input[1:]) == list(node.input[1:])
+        ids = zeros.trace.ids[out].reshape(-1)
+        if node.op_type == "DequantizeLinear" and same:
+            return _looked_up(zeros, maker.input[0], ids)
+    point = zeros.array(node.input[2]) if len(node.input) > 2 and node.input[2] else np.zeros(())
+    return _nothing(zeros, out) if point is None or point.any() else _moved(zeros, node, out)
+
+
 def _hidden(zeros: Zeros, node: onnx.NodeProto, out: str) -> Bools:
     """A hidden unit stays 0 if it starts at 0 and its candidate, the last gate, is always 0."""
     units = zeros.trace.ids[out].size
@@ -268,6 +280,7 @@ _PROOFS: dict[str, Prove] = {
     **_rows(_moved, sorted(_ZERO_STAYS_ZERO)),
     **_rows(_all_operands, ("Add", "Sub", "Sum", "Max", "Min", "Mean")),
     **_rows(_layer, ("Conv", "ConvTranspose", "Gemm", "MatMul")),
+    **_rows(_quantised, ("QuantizeLinear", "DequantizeLinear")),
     **_rows(_hidden, ("LSTM", "GRU", "RNN")),
     **_rows(_normalised, ("BatchNormalization", "InstanceNormalization")),
     "Mul": _any_operand,

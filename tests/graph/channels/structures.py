@@ -495,9 +495,29 @@ def scaled_by_width():
     )
 
 
+def quantised_signals():
+    """Activations pass through QuantizeLinear and back, per tensor and per channel."""
+    return build(
+        """(float[N,6] x) => (float[N,5] y) {
+            h = MatMul (x, w1)  r = Relu (h)  q = QuantizeLinear (r, s, z)
+            d = DequantizeLinear (q, s, z)  g = MatMul (d, w2)
+            q2 = QuantizeLinear <axis = 1> (g, s2, z2)  d2 = DequantizeLinear <axis = 1> (q2, s2, z2)
+            y = MatMul (d2, w3)
+        }""",
+        w1=random(6, 8),
+        s=np.float32(0.05),
+        z=np.uint8(7),
+        w2=random(8, 7, seed=1),
+        s2=(np.arange(7) + 1).astype(np.float32) / 20,
+        z2=np.arange(7).astype(np.uint8),
+        w3=random(7, 5, seed=2),
+    )
+
+
 STRUCTURES = (
     *(chain, residual, slice_and_pad, dense, grouped, inverted_residual, shuffle, pixel_shuffle),
     *(unet, c2f, sliced, attention, packed_attention, gated, channels_last, quantised),
     *(embedding, shared_weights, mixer, instance_normalised, tagger, plain_recurrence),
     *(group_normalised, grouped_queries, computed_halves, scaled_by_width),
+    quantised_signals,
 )
