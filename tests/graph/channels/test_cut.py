@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from harder_structures import HARDER, grouped_queries
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
-from structures import STRUCTURES, attention, grouped_queries
+from structures import STRUCTURES as FIRST
+from structures import attention
 from text_models import assert_outputs_agree
 from traps import TRAPS
 
@@ -77,6 +79,7 @@ class Traced:
         return write_constants(self.document, values)
 
 
+STRUCTURES = (*FIRST, *HARDER)
 ALL = (*STRUCTURES, *TRAPS)
 TRACED = {}
 
