@@ -58,6 +58,8 @@ def _sentence_for(error: BaseException, given: Sequence[str]) -> int:
     if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    if isinstance(error, SystemExit):  # Rich leaves so when the reader of its pipe has gone
+        return error.code if isinstance(error.code, int) else 1
     if isinstance(error, MemoryError):
         return _fail("not enough memory; a smaller --batch-size needs less", 1)
     return _unexpected(error, given)

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from classifier import data_file, samples, written
+from classifier import weights as weights_of
 from text_models import build, random, run
 
 from onnx_relief.channel_pruning import ChannelSettings, prune_channels
@@ -76,6 +77,16 @@ def test_a_layer_without_a_bias_gets_one():
     assert len(gemm.input) == 3
     bias = next(t for t in found.graph.initializer if t.name == gemm.input[2])
     assert list(bias.dims) == [20]
+
+
+def test_in_an_old_model_the_new_bias_is_an_input_too():
+    model = build(LINEAR, ir=3, opset=11, **weights_of(linear()))
+    for tensor in model.graph.initializer:
+        kind = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        model.graph.input.append(kind)
+    found = cut(model, ratio=0.5, round_to=1).document.proto
+    assert {t.name for t in found.graph.initializer} < {value.name for value in found.graph.input}
+    run(found, samples(labelled=False))
 
 
 def test_the_share_that_was_asked_for_goes():

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
 from onnx_relief.graph.document import Document
+from onnx_relief.graph.initializers import add_initializer
 from onnx_relief.graph.sites import Site
 
 
@@ -33,7 +33,7 @@ def add_bias(graph: onnx.GraphProto, node: onnx.NodeProto, values: NDArray[np.ge
     name = f"{node.output[0]}_bias"
     while name in taken:
         name += "_"
-    graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+    add_initializer(graph, values, name)
     while len(node.input) < 3:
         node.input.append("")
     node.input[2] = name

@@ -14,6 +14,7 @@ from onnx import helper, numpy_helper
 from onnx_relief.graph.channels.ids import STAYS, Groups, Ids, varying
 from onnx_relief.graph.channels.trace import Trace
 from onnx_relief.graph.document import Document
+from onnx_relief.graph.initializers import add_initializer
 from onnx_relief.graph.views import Constants
 from onnx_relief.graph.walk import TensorHome, constants_by_home, subgraphs
 
@@ -31,7 +32,6 @@ class Left:
         graph: The copy that is being changed.
         given: Names of the constants that were made for one node.
         taken: Names that are in use, in bodies too.
-        as_inputs: Whether constants have to be inputs, as before version 4 of the format.
     """
 
     trace: Trace
@@ -40,7 +40,6 @@ class Left:
     graph: onnx.GraphProto
     given: set[str] = field(default_factory=set)
     taken: frozenset[str] = frozenset()
-    as_inputs: bool = False
 
     def stays(self, ids: Ids) -> NDArray[np.bool_]:
         """Return which ids stay."""
@@ -80,10 +79,7 @@ class Left:
         while name in own or name in self.taken:
             number += 1
             name = f"{base}_cut{number}"
-        self.graph.initializer.append(numpy_helper.from_array(array, name))
-        if self.as_inputs:
-            kind = helper.np_dtype_to_tensor_dtype(array.dtype)
-            self.graph.input.append(helper.make_tensor_value_info(name, kind, array.shape))
+        add_initializer(self.graph, array, name)
         self.given.add(name)
         node.input[index] = name
 
@@ -102,11 +98,7 @@ def cut(document: Document, trace: Trace, groups: Groups, gone: NDArray[np.bool_
     constants = Constants(document)
     document = document.copy()
     graph = document.proto.graph
-    left = Left(
-        *(trace, groups, gone, graph),
-        taken=frozenset(_names(graph)),
-        as_inputs=document.proto.ir_version < 4,
-    )
+    left = Left(trace, groups, gone, graph, taken=frozenset(_names(graph)))
     holders = constants_by_home(document.proto)
     shorter: dict[str, dict[int, NDArray[np.int64]]] = {}
     for member in trace.members:

@@ -112,3 +112,4 @@ def _add_bias(graph: onnx.GraphProto, trace: Trace, change: Correction) -> None:
     units = trace.of(node.output[0]).reshape(-1)
     if units.size == change.added.size:
         trace.members.append(Member(name, 0, units))
+        trace.taken.append((name, change.node, {0: units}))
