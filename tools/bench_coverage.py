@@ -258,7 +258,8 @@ def _cells(row: dict[str, Any]) -> list[object]:
 
 
 def _reasons(row: dict[str, Any]) -> list[str]:
-    lines = [f"- **{row['name']}**: " + ("" if row["stays"] else "nothing")]
+    nothing = "nothing" if row["groups"] else "layers in bodies of If or Loop are not followed"
+    lines = [f"- **{row['name']}**: " + ("" if row["stays"] else nothing)]
     lines[0] += "; ".join(f"{count:,} ({why})" for why, count in list(row["stays"].items())[:4])
     return lines
 
