@@ -18,17 +18,18 @@ from onnx_relief.data import Dataset
 from onnx_relief.decide import score
 from onnx_relief.errors import SettingsError, TargetError, UnsupportedError
 from onnx_relief.evaluation import first_sample
-from onnx_relief.graph.channels import RULES, Groups, Trace, cut, trace_channels
+from onnx_relief.graph.channels import RULES, Groups, Trace, cut, leave_one, trace_channels
 from onnx_relief.graph.channels.ids import STAYS, varying
 from onnx_relief.graph.channels.mean_signal import Correction, corrections, give_back
 from onnx_relief.graph.cost import layer_costs
 from onnx_relief.graph.document import Document, check
+from onnx_relief.graph.inline import inlined
 from onnx_relief.graph.layers import Survey, find_layers
 from onnx_relief.graph.orphans import drop_orphans
-from onnx_relief.graph.sites import Site
 from onnx_relief.measure import Measurement, full_batches, measure
 from onnx_relief.moments import Channels, moments
 from onnx_relief.observe import observe
+from onnx_relief.plan import Weight
 from onnx_relief.progress import ticker
 from onnx_relief.repair import match_moments
 from onnx_relief.results import Progress
@@ -125,6 +126,7 @@ def prune_channels(
         UnsupportedError: No channel can be followed from where it is made to where it is read.
         DataError, ModelError, SettingsError: As `prune`.
     """
+    document = inlined(document)
     survey = find_layers(document)
     settings.check_patterns(survey.layers)
     feed = first_sample(calibration).feed
@@ -137,7 +139,7 @@ def prune_channels(
         raise UnsupportedError(f"{document.name} has no channels that could go ({why})")
     scores = _group_scores(survey, trace, groups, measured)
     chosen = _Choice(survey, trace, groups, kinds, scores, channels)
-    gone = chosen.gone(_ratio(chosen, measured))
+    gone = leave_one(trace, groups, chosen.gone(_ratio(chosen, measured)))
     changes: list[Correction] = []
     if channels.repair != "none":
         means = _mean_inputs(document, trace, calibration, settings)
@@ -272,20 +274,21 @@ def _group_scores(
     by_output = {site.node.output[0]: site for site in survey.sites}
     worth = np.zeros(trace.pool.size)
     for read in trace.reads:
-        site = by_output.get(trace.scope.graph.node[read.node].output[0])
+        node = trace.scope.graph.node[read.node]
+        site = by_output.get(node.output[0])
         if site is None or site.layer.name not in measured.activities:
             continue
-        shares = _channel_shares(
-            site, score(survey, site, measured.activities[site.layer.name]).weights[0]
-        )
+        # What a recurrent layer reads of itself it reads through its second weight.
+        which = 1 if read.tensor in node.output else 0
+        found = score(survey, site, measured.activities[site.layer.name]).weights
+        shares = _channel_shares(site.layer.weights[which], found[which])
         if shares is not None and shares.size == read.ids.size:
             np.add.at(worth, groups.of(read.ids), shares)
     return worth
 
 
-def _channel_shares(site: Site, scores: NDArray[np.float64]) -> NDArray[np.float64] | None:
+def _channel_shares(weight: Weight, scores: NDArray[np.float64]) -> NDArray[np.float64] | None:
     """Return for every input channel the share of signal that it brings; an even share is 1."""
-    weight = site.layer.weights[0]
     if weight.inputs == 1 and weight.groups > 1:
         return None  # depthwise: the only input of a unit brings all of its signal
     by_input = scores.sum(axis=2).reshape(weight.groups, -1, weight.inputs)
