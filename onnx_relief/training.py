@@ -19,6 +19,8 @@ Device = Literal["auto", "cpu", "cuda"]
 TeacherRuntime = Literal["onnxruntime", "torch"]
 
 LOSSES = ("auto", "cross-entropy", "mse", "bce")
+MOST_EPOCHS = 1_000_000
+"""More is a typing mistake, and no checkpoint could count them."""
 SMALL_BATCH = 16
 """Below so many samples per step batch statistics are too noisy to normalise by."""
 
@@ -98,6 +100,8 @@ class TrainSettings:
                 raise SettingsError(f"{flag} must be a whole number, got {count!r}")
             if count is not None and count < least:
                 raise SettingsError(f"{flag} must be at least {least}, got {count}")
+        if self.epochs > MOST_EPOCHS:
+            raise SettingsError(f"--epochs must be at most {MOST_EPOCHS}, got {self.epochs}")
         for flag, number, holds, range_text in _ranges(self):
             if not (math.isfinite(number) and holds):
                 raise SettingsError(f"{flag} must {range_text}, got {number}")

@@ -14,6 +14,7 @@ from onnx_relief.training import TrainSettings
     ("flag", "options"),
     [
         ("--epochs", {"epochs": 0}),
+        ("--epochs", {"epochs": 10**21}),
         ("--epochs", {"epochs": 1.5}),
         ("--batch-size", {"batch_size": 0}),
         ("--optimizer", {"optimizer": "lion"}),
