@@ -13,24 +13,19 @@ from rich.text import Text
 
 from onnx_relief.api import compare
 from onnx_relief.commands.console import Speaker
+from onnx_relief.commands.one_feed import one_feed
 from onnx_relief.commands.options import (
     Model,
     PrepareOptions,
     Shape,
     SpeakOptions,
     parse_shapes,
-    preprocess_of,
 )
 from onnx_relief.compaction import Compacted
 from onnx_relief.compaction import compact as make_smaller
-from onnx_relief.data import open_data
-from onnx_relief.data.batch import Array
-from onnx_relief.errors import SettingsError
-from onnx_relief.evaluation import first_sample
 from onnx_relief.files import check_distinct, check_output
-from onnx_relief.graph.document import Document, input_specs, load
+from onnx_relief.graph.document import input_specs, load
 from onnx_relief.graph.save import save
-from onnx_relief.positions import made_up_feed
 from onnx_relief.report.build import as_plain, to_json
 from onnx_relief.report.table import sentences, totals_table
 from onnx_relief.report.text import plain
@@ -76,7 +71,9 @@ def compact(options: CompactOptions) -> None:
     check_distinct([("MODEL", options.model), ("-o", options.target)])
     check_output(options.target, "-o", force=options.force)
     document = load(options.model)
-    found = make_smaller(document, _feed(options, document), provider=options.provider)
+    inputs, shapes = input_specs(document.proto), parse_shapes(options.shape)
+    feed = one_feed(inputs, options.data, shapes, options)
+    found = make_smaller(document, feed, provider=options.provider)
     save(found.document, options.target, force=options.force)
     sizes = compare(options.model, options.target, shapes=parse_shapes(options.shape))
     table = Group(
@@ -107,18 +104,3 @@ def _told(found: Compacted) -> list[str]:
 
 def _most(kept: Mapping[str, int]) -> list[tuple[str, int]]:
     return sorted(kept.items(), key=lambda pair: -pair[1])[:5]
-
-
-def _feed(options: CompactOptions, document: Document) -> dict[str, Array]:
-    inputs = input_specs(document.proto)
-    if options.data is not None:
-        data = open_data(
-            options.data, inputs, preprocess=preprocess_of(options), strict=options.strict
-        )
-        return first_sample(data).feed
-    feed = made_up_feed(inputs, parse_shapes(options.shape))
-    if feed is None:
-        raise SettingsError(
-            "an input has free sizes or a type that cannot be made up; give --data, or its --shape"
-        )
-    return feed
