@@ -40,8 +40,8 @@ class VerifyOptions(PrepareOptions, SpeakOptions):
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="all (what is installed), openvino, tract, mnn, mnn-sparse, opencv or "
-            "onnxruntime-web; repeatable.",
+            help="all (what is installed), openvino, tract, mnn, mnn-sparse, opencv, "
+            "onnxruntime-web (under Node) or chromium (the same in a page); repeatable.",
         ),
     ] = None
     data: Annotated[

@@ -16,7 +16,7 @@ from typing import Any, Final
 from numpy.typing import NDArray
 
 from onnx_relief.deploy.exchange import ANSWER, read_array, read_json, write_request
-from onnx_relief.deploy.runtimes import WEB_SCRIPT, Runtime
+from onnx_relief.deploy.runtimes import Runtime
 
 Array = NDArray[Any]
 _MOST_RUNS: Final = 200
@@ -78,7 +78,9 @@ def run_once(runtime: Runtime, job: Job, folder: Path) -> Outcome:
         folder: An existing folder; it is emptied.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    # What a runtime that was ended still writes may stand in the way; its answer must not.
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ANSWER).unlink(missing_ok=True)
     settings = {
         "adapter": runtime.adapter,
         "threads": job.threads,
@@ -107,8 +109,8 @@ def run_once(runtime: Runtime, job: Job, folder: Path) -> Outcome:
 
 
 def _command(runtime: Runtime, folder: Path) -> list[str]:
-    if runtime.module is None and runtime.adapter == "node":
-        return [shutil.which("node") or "node", str(WEB_SCRIPT), str(folder)]
+    if runtime.script is not None:
+        return [shutil.which("node") or "node", str(runtime.script), str(folder)]
     # -P: nothing that lies in the current folder is imported by accident.
     return [sys.executable, "-P", "-m", "onnx_relief.deploy.child", str(folder)]
 

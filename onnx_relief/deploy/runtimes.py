@@ -17,8 +17,9 @@ from typing import Final
 
 from onnx_relief.errors import SettingsError
 
-WEB_SCRIPT: Final = Path(__file__).with_name("web.cjs")
-"""What drives onnxruntime-web under Node."""
+_HERE: Final = Path(__file__).parent
+_PIP: Final = "pip install 'onnx-relief[deploy]'"
+_NPM: Final = "and set NODE_PATH to that node_modules"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,10 +28,12 @@ class Runtime:
 
     Attributes:
         name: What --runtime calls it.
-        module: The Python module that has to be installed; None for Node.
+        module: The Python module that has to be installed; None for what Node drives.
         distribution: The package that brings it.
-        adapter: ``module:function`` that prepares a run, as `adapters` describes it.
+        adapter: ``module:function`` that prepares a run, as `adapters` describes it; for Node a
+            script of this folder.
         on_demand: Whether it is left out unless it is named.
+        remedy: How to get it.
     """
 
     name: str
@@ -38,19 +41,25 @@ class Runtime:
     distribution: str
     adapter: str
     on_demand: bool = False
+    remedy: str = _PIP
+
+    @property
+    def script(self) -> Path | None:
+        """The script that Node runs; None for a runtime with a Python module."""
+        return _HERE / self.adapter if self.module is None else None
 
     @property
     def installed(self) -> bool:
         """Whether it is here; nothing is imported to find out."""
         if self.module is None:
-            return _web_version() is not None
+            return _version_by_node(self.adapter) is not None
         return importlib.util.find_spec(self.module) is not None
 
     @property
     def version(self) -> str:
         """The installed version, or nothing where it is not known."""
         if self.module is None:
-            return _web_version() or ""
+            return _version_by_node(self.adapter) or ""
         try:
             return importlib.metadata.version(self.distribution)
         except importlib.metadata.PackageNotFoundError:
@@ -88,7 +97,21 @@ RUNTIMES: Final = (
         distribution="opencv-python-headless",
         adapter=f"{_ADAPTERS}:opencv",
     ),
-    Runtime(name="onnxruntime-web", module=None, distribution="onnxruntime-web", adapter="node"),
+    Runtime(
+        name="onnxruntime-web",
+        module=None,
+        distribution="onnxruntime-web",
+        adapter="web.cjs",
+        remedy=f"install Node, then `npm install --ignore-scripts onnxruntime-web`, {_NPM}",
+    ),
+    Runtime(
+        name="chromium",
+        module=None,
+        distribution="onnxruntime-web",
+        adapter="chromium.cjs",
+        remedy="install Chromium and Node, then `npm install --ignore-scripts onnxruntime-web "
+        f"playwright-core`, {_NPM}",
+    ),
 )
 """All that are known, the reference first."""
 
@@ -107,24 +130,15 @@ def choose(asked: Sequence[str]) -> tuple[Runtime, ...]:
         elif name not in known:
             raise SettingsError(f"--runtime {name!r}: give all, {', '.join(known)}")
         elif not known[name].installed:
-            raise SettingsError(f"--runtime {name} is not installed; {_remedy(known[name])}")
+            raise SettingsError(f"--runtime {name} is not installed; {known[name].remedy}")
         else:
             chosen[name] = known[name]
     return tuple(one for one in RUNTIMES if one.name in chosen and one != REFERENCE)
 
 
-def _remedy(runtime: Runtime) -> str:
-    if runtime.module is None:
-        return (
-            "install Node, then `npm install --ignore-scripts onnxruntime-web`, and set NODE_PATH "
-            "to that node_modules"
-        )
-    return "pip install 'onnx-relief[deploy]'"
-
-
 @cache
-def _web_version() -> str | None:
-    """Return the version of onnxruntime-web that Node finds through NODE_PATH; None if none.
+def _version_by_node(script: str) -> str | None:
+    """Return the version that a script finds through NODE_PATH; None if something is missing.
 
     Found by Node's own rules, from our folder and not from the user's: a package that happens to
     lie in the current folder is not run.
@@ -134,7 +148,7 @@ def _web_version() -> str | None:
         return None
     try:
         answer = subprocess.run(
-            [node, str(WEB_SCRIPT), "--version"],
+            [node, str(_HERE / script), "--version"],
             capture_output=True,
             text=True,
             check=True,
