@@ -24,8 +24,9 @@ from onnx_relief.graph.channels.mean_signal import Correction, corrections, give
 from onnx_relief.graph.cost import layer_costs
 from onnx_relief.graph.document import Document, check
 from onnx_relief.graph.inline import inlined
-from onnx_relief.graph.layers import Survey, find_layers
+from onnx_relief.graph.layers import Survey, find_layers, uniquely_named
 from onnx_relief.graph.orphans import drop_orphans
+from onnx_relief.graph.unique_names import with_old_names
 from onnx_relief.measure import Measurement, full_batches, measure
 from onnx_relief.moments import Channels, moments
 from onnx_relief.observe import observe
@@ -126,12 +127,11 @@ def prune_channels(
         UnsupportedError: No channel can be followed from where it is made to where it is read.
         DataError, ModelError, SettingsError: As `prune`.
     """
-    document = inlined(document)
-    survey = find_layers(document)
+    survey, names = uniquely_named(find_layers(inlined(document)))
+    document = survey.document
     settings.check_patterns(survey.layers)
     feed = first_sample(calibration).feed
-    scope = survey.model.scopes[0]
-    trace, groups = trace_channels(scope, observe(survey, feed), survey.model.opset, RULES)
+    trace, groups = trace_channels(survey.model, observe(survey, feed), RULES)
     measured = _measured(survey, calibration, settings, progress)
     kinds = _kinds(survey, trace, groups, settings)
     if not kinds:
@@ -158,7 +158,7 @@ def prune_channels(
             progress=progress,
         )
     return ChannelsPruned(
-        document=smaller,
+        document=with_old_names(smaller, names),
         groups=sum(map(len, kinds.values())),
         removed=int(gone.sum()),
         corrected=len(changes),
@@ -230,7 +230,8 @@ def _mean_inputs(
     document: Document, trace: Trace, calibration: Dataset, settings: Settings
 ) -> dict[str, NDArray[np.float64]]:
     """Return the mean of every channel that a layer reads, by tensor."""
-    names = {read.tensor for read in trace.reads if read.other is None}
+    main = {name for name, home in trace.whole.homes.items() if home.parent is None}
+    names = main.intersection(read.tensor for read in trace.reads if read.other is None)
     where = {
         name: Channels(trace.of(name).ndim, varying(trace.of(name))[0])
         for name in sorted(names)
@@ -274,7 +275,7 @@ def _group_scores(
     by_output = {site.node.output[0]: site for site in survey.sites}
     worth = np.zeros(trace.pool.size)
     for read in trace.reads:
-        node = trace.scope.graph.node[read.node]
+        node = trace.whole.nodes[read.node]
         site = by_output.get(node.output[0])
         if site is None or site.layer.name not in measured.activities:
             continue

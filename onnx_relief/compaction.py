@@ -19,6 +19,7 @@ from onnx_relief.graph.document import Document, check, input_specs
 from onnx_relief.graph.inline import inlined
 from onnx_relief.graph.layers import find_layers
 from onnx_relief.graph.orphans import drop_orphans
+from onnx_relief.graph.unique_names import with_old_names, with_unique_names
 from onnx_relief.observe import observe
 from onnx_relief.positions import made_up_feed
 from onnx_relief.runtime import open_session
@@ -68,14 +69,16 @@ def compact(
         UnsupportedError: The smaller model would differ; nothing is lost, since it is not returned.
         ModelError: The model cannot be run.
     """
-    document = inlined(document)
+    document, names = with_unique_names(inlined(document))
     survey = find_layers(document)
-    scope = survey.model.scopes[0]
     observed = observe(survey, feed)
-    trace, groups = trace_channels(scope, observed, survey.model.opset, RULES)
-    gone = removable(trace, groups, lambda name: survey.constants.array(scope, name))
+    trace, groups = trace_channels(survey.model, observed, RULES)
+    gone = removable(
+        trace, groups, lambda name: survey.constants.array(trace.whole.homes[name], name)
+    )
     roots = {int(root) for member in trace.members for root in groups.of(member.ids)} - {STAYS}
     smaller = drop_orphans(cut(document, trace, groups, gone), document)
+    smaller = with_old_names(smaller, names)
     check(smaller)
     kept: dict[str, int] = {}
     for reason in groups.reasons.values():

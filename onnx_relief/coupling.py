@@ -12,7 +12,7 @@ from onnx_relief.graph.channels import RULES, trace_channels
 from onnx_relief.graph.channels.coupled import Coupled, coupled, stays
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.inline import inlined
-from onnx_relief.graph.layers import find_layers
+from onnx_relief.graph.layers import find_layers, uniquely_named
 from onnx_relief.observe import observe
 from onnx_relief.report.groups import CoupledRow, GroupMember, StaysRow
 
@@ -30,9 +30,9 @@ def coupled_units(
     Raises:
         ModelError: The model cannot be run.
     """
-    survey = find_layers(inlined(document))
+    survey = uniquely_named(find_layers(inlined(document)))[0]
     observed = observe(survey, feed)
-    trace, groups = trace_channels(survey.model.scopes[0], observed, survey.model.opset, RULES)
+    trace, groups = trace_channels(survey.model, observed, RULES)
     work = {
         part.view.home.name: macs.get(site.layer.name)
         for site in survey.sites

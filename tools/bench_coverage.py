@@ -143,8 +143,7 @@ def _cut(
     """Cut a share of the groups; with `heads` of these only, which Reshape splits off."""
     survey = find_layers(document)
     observed = observe(survey, feed)
-    scope, opset = survey.model.scopes[0], survey.model.opset
-    trace, groups = trace_channels(scope, observed, opset, RULES, heads)
+    trace, groups = trace_channels(survey.model, observed, RULES, heads)
     kinds = coupled(trace, groups)
     gone = np.zeros(trace.pool.size, dtype=bool)
     split_off = [groups.of(trace.of(name)).reshape(-1) for name in heads or ()]
@@ -166,7 +165,7 @@ def masked(document: Document, trace: Trace, groups: Groups, gone: NDArray[np.bo
     for member in trace.members:
         lost = gone[groups.of(member.ids)]
         if lost.any():
-            home = TensorHome("", member.constant)
+            home = trace.whole.home(member.constant)
             array = values.setdefault(home, np.array(constants.stored(home)))
             array[(slice(None),) * member.axis + (lost,)] = 0
     return write_constants(document, values)

@@ -16,6 +16,7 @@ from onnx_relief.graph.document import Document
 from onnx_relief.graph.refusals import reason_against
 from onnx_relief.graph.sharing import without_foreign_readers
 from onnx_relief.graph.sites import Part, Refusal, Site
+from onnx_relief.graph.unique_names import Names, with_unique_names
 from onnx_relief.graph.views import FLOATS as FLOATS
 from onnx_relief.graph.views import Constants
 from onnx_relief.graph.walk import STANDARD, Model, Place, Scope, node_key, understand
@@ -71,6 +72,22 @@ def find_layers(document: Document) -> Survey:
     named = _with_unique_names(sites)
     kept, shared = without_foreign_readers(named, model, constants.overlaps())
     return Survey(document, model, constants, tuple(kept), (*refusals, *shared))
+
+
+def uniquely_named(survey: Survey) -> tuple[Survey, Names]:
+    """Return the survey of the same model with unique names of tensors, and the old ones by new.
+
+    Layers are called what they were called.
+    """
+    document, names = with_unique_names(survey.document)
+    if not names:
+        return survey, names
+    found = find_layers(document)
+    sites = [
+        replace(site, layer=replace(site.layer, name=old.layer.name))
+        for site, old in zip(found.sites, survey.sites, strict=True)
+    ]
+    return replace(found, sites=tuple(sites)), names
 
 
 def _look_at(node: onnx.NodeProto, scope: Scope, constants: Constants) -> Site | str | None:

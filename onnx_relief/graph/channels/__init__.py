@@ -1,6 +1,6 @@
 """Which channels of a model live or die together, and how they are cut out of it."""
 
-from onnx_relief.graph.channels import layers, mix, move, pick, recurrent
+from onnx_relief.graph.channels import bodies, layers, mix, move, pick, recurrent
 from onnx_relief.graph.channels.cut import cut, leave_one
 from onnx_relief.graph.channels.follow import trace_channels
 from onnx_relief.graph.channels.ids import Groups
@@ -12,6 +12,7 @@ RULES: dict[str, Rule] = {
     **pick.RULES,
     **layers.RULES,
     **recurrent.RULES,
+    **bodies.RULES,
 }
 """What operators do to channels, by operator of the standard domain."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,10 +13,11 @@ from onnx import helper, numpy_helper
 
 from onnx_relief.graph.channels.ids import STAYS, Groups, Ids, varying
 from onnx_relief.graph.channels.trace import Trace
+from onnx_relief.graph.channels.whole import every_graph, every_node
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.initializers import add_initializer
 from onnx_relief.graph.views import Constants
-from onnx_relief.graph.walk import TensorHome, constants_by_home, subgraphs
+from onnx_relief.graph.walk import constants_by_home
 
 Array = NDArray[Any]
 
@@ -30,6 +31,7 @@ class Left:
         groups: Which belong together.
         gone: Whether a group goes, by its root.
         graph: The copy that is being changed.
+        nodes: All nodes of it, in bodies too.
         given: Names of the constants that were made for one node.
         taken: Names that are in use, in bodies too.
     """
@@ -38,6 +40,7 @@ class Left:
     groups: Groups
     gone: NDArray[np.bool_]
     graph: onnx.GraphProto
+    nodes: Sequence[onnx.NodeProto]
     given: set[str] = field(default_factory=set)
     taken: frozenset[str] = frozenset()
 
@@ -98,7 +101,8 @@ def cut(document: Document, trace: Trace, groups: Groups, gone: NDArray[np.bool_
     constants = Constants(document)
     document = document.copy()
     graph = document.proto.graph
-    left = Left(trace, groups, gone, graph, taken=frozenset(_names(graph)))
+    nodes = every_node(graph)
+    left = Left(trace, groups, gone, graph, nodes, taken=frozenset(_names(graph)))
     holders = constants_by_home(document.proto)
     shorter: dict[str, dict[int, NDArray[np.int64]]] = {}
     for member in trace.members:
@@ -106,12 +110,11 @@ def cut(document: Document, trace: Trace, groups: Groups, gone: NDArray[np.bool_
         if not stays.all():
             shorter.setdefault(member.constant, {})[member.axis] = np.flatnonzero(stays)
     for name, axes in shorter.items():
-        home = TensorHome("", name)
+        home = trace.whole.home(name)
         array = np.asarray(constants.stored(home))
         for axis, kept in axes.items():
             array = np.take(array, kept, axis=axis)
         _store(holders[home], name, array)
-    nodes = list(graph.node)
     for fix in trace.fixes:
         fix.apply(nodes[fix.node], left)
     _correct_shapes(graph, left)
@@ -153,11 +156,10 @@ def leave_one(trace: Trace, groups: Groups, gone: NDArray[np.bool_]) -> NDArray[
 
 def _names(graph: onnx.GraphProto) -> Iterator[str]:
     """Yield all names of tensors in a graph and the bodies in it."""
-    yield from (value.name for value in (*graph.input, *graph.output, *graph.initializer))
-    for node in graph.node:
-        yield from (*node.input, *node.output)
-        for _, body in subgraphs(node):
-            yield from _names(body)
+    for one in every_graph(graph):
+        yield from (value.name for value in (*one.input, *one.output, *one.initializer))
+        for node in one.node:
+            yield from (*node.input, *node.output)
 
 
 def _correct_shapes(graph: onnx.GraphProto, left: Left) -> None:
@@ -169,7 +171,10 @@ def _correct_shapes(graph: onnx.GraphProto, left: Left) -> None:
     for name, _, axes in left.trace.taken:  # constants, and what they pass through
         for axis, ids in axes.items():
             sizes.setdefault(name, {})[axis] = int(left.stays(ids).sum())
-    for value in (*graph.value_info, *graph.input):
+    told = [
+        value for one in every_graph(graph) for value in (*one.value_info, *one.input, *one.output)
+    ]
+    for value in told:  # inputs and outputs of the main graph have no channels that go
         dims = value.type.tensor_type.shape.dim
         for axis, size in sizes.get(value.name, {}).items():
             if axis < len(dims) and dims[axis].HasField("dim_value"):

@@ -65,13 +65,13 @@ def _live(zeros: Zeros, read: Read) -> tuple[Bools, Pairs | None]:
     if read.other is not None:
         name, ids = read.other
         return live & ~zeros.at(name, ids.size), None
-    pairs = pairs_of(zeros.trace.scope.graph.node[read.node], zeros.array, read.tensor)
+    pairs = pairs_of(zeros.trace.whole.nodes[read.node], zeros.array, read.tensor)
     return live, pairs if pairs is not None and pairs.inputs == read.ids.size else None
 
 
 def _wanted(trace: Trace, groups: Groups, gone: Bools, read: Read, pairs: Pairs) -> Bools:
     """Return which input channels of a layer meet a weight of an output that stays."""
-    outputs = trace.scope.graph.node[read.node].output
+    outputs = trace.whole.nodes[read.node].output
     made = trace.ids.get(next(name for name in outputs if name))
     found = pairs.pairs
     if made is not None and made.size == found.shape[0]:

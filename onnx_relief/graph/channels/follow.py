@@ -1,9 +1,10 @@
-"""Walk the main graph node by node, and find out which channels belong together."""
+"""Walk a model node by node, bodies too, and find out which channels belong together."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
 import onnx
@@ -11,27 +12,26 @@ import onnx
 from onnx_relief.graph.channels.ids import STAYS, Groups, Ids, varying
 from onnx_relief.graph.channels.sizes import counts_of, freeze, settle
 from onnx_relief.graph.channels.trace import NotFollowedError, Observed, Rule, Trace
-from onnx_relief.graph.walk import STANDARD, Scope, node_key, subgraphs
+from onnx_relief.graph.channels.whole import whole
+from onnx_relief.graph.walk import STANDARD, Model, node_key, subgraphs
 
 
 def trace_channels(
-    scope: Scope,
+    model: Model,
     observed: Observed,
-    opset: int,
     rules: Mapping[str, Rule],
     splits: Mapping[str, bool] | None = None,
 ) -> tuple[Trace, Groups]:
-    """Return the ids of all tensors of a graph, and which belong together.
+    """Return the ids of all tensors of a model, and which belong together.
 
     Args:
-        scope: The main graph.
+        model: Its names are unique throughout (`onnx_relief.graph.unique_names`).
         observed: Shapes and integers of one run.
-        opset: Version of the default operator set.
         rules: What operators do to ids.
         splits: By output of a Reshape that splits channels in two axes, whether the outer is cut;
             by default the inner one, unless that one stays.
     """
-    trace, groups = _traced(scope, observed, opset, rules, splits or {})
+    trace, groups = _traced(model, observed, rules, splits or {})
     if splits is None:
         stuck = {
             out: True
@@ -39,7 +39,7 @@ def trace_channels(
             if not outer and not (groups.of(trace.of(out)) != STAYS).any()
         }
         if stuck:
-            other = _traced(scope, observed, opset, rules, stuck)
+            other = _traced(model, observed, rules, stuck)
             if _live(*other) > _live(trace, groups):
                 return other
     return trace, groups
@@ -52,32 +52,45 @@ def _live(trace: Trace, groups: Groups) -> int:
 
 
 def _traced(
-    scope: Scope,
+    model: Model,
     observed: Observed,
-    opset: int,
     rules: Mapping[str, Rule],
     splits: Mapping[str, bool],
 ) -> tuple[Trace, Groups]:
-    trace = Trace(scope, observed, opset, splits=dict(splits))
-    for index, node in enumerate(scope.graph.node):
-        trace.index = index
-        _follow(trace, node, rules)
+    trace = Trace(whole(model), observed, model.opset, splits=dict(splits))
+    _walk(trace, model.proto.graph, rules)
     _keep_what_is_seen(trace)
     _tie_shared(trace)
     return trace, settle(trace)
 
 
+def _walk(trace: Trace, graph: onnx.GraphProto, rules: Mapping[str, Rule]) -> None:
+    for node in graph.node:
+        rule = rules.get(node.op_type) if node.domain in STANDARD else None
+        for _, body in subgraphs(node):
+            with suppress(*_GIVES_UP):  # the rule meets the same, and says it
+                getattr(rule, "enter", _ignore)(trace, node, body)
+            _walk(trace, body, rules)
+        trace.index = trace.node_index(node)
+        _follow(trace, node, rules)
+
+
+def _ignore(trace: Trace, node: onnx.NodeProto, body: onnx.GraphProto) -> None:
+    """Let a body start without channels."""
+
+
 def _follow(trace: Trace, node: onnx.NodeProto, rules: Mapping[str, Rule]) -> None:
     where = f"{node.op_type} {node_key(node)!r}"
     rule = rules.get(node.op_type) if node.domain in STANDARD else None
-    if any(True for _ in subgraphs(node)):
-        rule = None
-    carried = [name for name in node.input if trace.carries(name)]
+    given = trace.whole.given_by(trace.index)
+    for name in given:
+        if name in trace.counts:
+            _keep_counted(trace, name, f"their number is what a body of {where} gives")
+    carried = [name for name in (*node.input, *given) if trace.carries(name)]
     counted = [name for name in node.input if name in trace.counts]
     if not carried and not counted and not getattr(rule, "starts", False):
-        if any(name in trace.frozen for name in node.input) and not any(
-            True for _ in subgraphs(node)
-        ):
+        has_bodies = trace.index in trace.whole.bodies
+        if any(name in trace.frozen for name in node.input) and not has_bodies:
             freeze(trace, node, ())
         return
     before = trace.mark()
@@ -85,8 +98,6 @@ def _follow(trace: Trace, node: onnx.NodeProto, rules: Mapping[str, Rule]) -> No
     try:
         if _count(trace, node):
             return
-        if any(True for _ in subgraphs(node)):
-            raise NotFollowedError(f"they meet {where}, which is not followed")
         if carried or not counted:
             if rule is None:
                 raise NotFollowedError(f"they meet {where}, which is not followed")
@@ -139,21 +150,20 @@ def _keep_counted(trace: Trace, name: str, reason: str) -> None:
 
 
 def _keep_what_is_seen(trace: Trace) -> None:
-    """Keep what outputs show, what bodies read, and the only channel of a tensor."""
+    """Keep what outputs show, and the only channel of a tensor."""
     for name, ids in trace.ids.items():
         if not varying(ids):
             trace.pool.keep(ids, "a tensor has no other channel")
-        for use in trace.scope.uses.get(name, ()):
-            if use.scope is not trace.scope:
-                trace.pool.keep(ids, "a body of If, Loop or Scan reads them")
-            elif use.node is None:
-                trace.pool.keep(ids, f"they reach the output {name!r}")
+        if _is_shown(trace, name):
+            trace.pool.keep(ids, f"they reach the output {name!r}")
     for name in trace.counts:
-        if any(
-            use.scope is not trace.scope or use.node is None
-            for use in trace.scope.uses.get(name, ())
-        ):
-            _keep_counted(trace, name, "an output or a body is told their number")
+        if _is_shown(trace, name):
+            _keep_counted(trace, name, "an output is told their number")
+
+
+def _is_shown(trace: Trace, name: str) -> bool:
+    """Whether a tensor is an output of the model."""
+    return any(use.node is None for use in trace.whole.uses.get(name, ()))
 
 
 def _tie_shared(trace: Trace) -> None:
@@ -187,8 +197,8 @@ def _keep(trace: Trace, found: list[Ids], reason: str) -> None:
 def _all_known(trace: Trace, name: str, said: Mapping[int, int]) -> bool:
     """Whether all that read a constant are among `said`: how many inputs of a node do, by node."""
     places: list[int] = []
-    for use in trace.scope.uses.get(name, ()):
-        if use.node is None or use.scope is not trace.scope:
+    for use in trace.whole.uses.get(name, ()):
+        if use.node is None:
             return False
-        places.append(trace.node_index(use.node))
+        places.append(use.node)
     return all(said.get(place, 0) >= places.count(place) for place in set(places))

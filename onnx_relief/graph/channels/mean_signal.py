@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnx_relief.graph.bias import add_bias
 from onnx_relief.graph.channels.ids import Groups
 from onnx_relief.graph.channels.trace import Member, Trace
+from onnx_relief.graph.channels.whole import every_node
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.rewrite import write_constants
@@ -61,7 +62,7 @@ def corrections(
     by_output = {site.node.output[0]: site for site in survey.sites}
     found = []
     for read in trace.reads:
-        site = by_output.get(trace.scope.graph.node[read.node].output[0])
+        site = by_output.get(trace.whole.nodes[read.node].output[0])
         lost = gone[groups.of(read.ids)]
         mean = means.get(read.tensor)
         if site is None or mean is None or mean.size != lost.size or not lost.any():
@@ -106,7 +107,7 @@ def _has_room(site: Site) -> bool:
 
 
 def _add_bias(graph: onnx.GraphProto, trace: Trace, change: Correction) -> None:
-    node = graph.node[change.node]
+    node = every_node(graph)[change.node]
     dtype = change.site.parts[0].view.dtype
     name = add_bias(graph, node, change.added.astype(dtype))
     units = trace.of(node.output[0]).reshape(-1)

@@ -67,7 +67,7 @@ def same(trace: Trace, node: onnx.NodeProto) -> None:
     _only_first_carries(trace, node)
     trace.set(node.output[0], trace.of(node.input[0]))
     for name in node.output[1:]:
-        if name and trace.scope.uses.get(name):
+        if name and trace.whole.uses.get(name):
             raise NotFollowedError(f"{node.op_type} has several outputs that are read")
 
 

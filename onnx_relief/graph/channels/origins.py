@@ -33,7 +33,7 @@ def origins(trace: Trace, name: str) -> list[Origin | None]:
     """Return for every entry of an integer tensor where it could be told, or None."""
     values = trace.values(name)
     nothing: list[Origin | None] = [None] * (0 if values is None else values.size)
-    node = trace.scope.producers.get(name)
+    node = trace.whole.producers.get(name)
     if name in trace.frozen:
         return nothing
     if node is None or node.op_type == "Constant":
@@ -59,11 +59,7 @@ def origins(trace: Trace, name: str) -> list[Origin | None]:
 
 def _of(trace: Trace, name: str, reader: int, at: int) -> list[Origin | None]:
     values = trace.values(name)
-    if values is not None and (
-        name in trace.scope.initializers
-        or name in trace.frozen
-        or (name in trace.scope.producers and trace.scope.producers[name].op_type == "Constant")
-    ):
+    if values is not None and (name in trace.frozen or trace.whole.is_stored(name)):
         return [Origin(name, index, reader, at) for index in range(values.size)]
     return origins(trace, name)
 
@@ -71,14 +67,15 @@ def _of(trace: Trace, name: str, reader: int, at: int) -> list[Origin | None]:
 def readers(trace: Trace, origin: Origin) -> set[int] | None:
     """Return the nodes that may read an entry as a size; None where that is not known."""
     found: set[int] = set()
-    names = list(trace.scope.graph.node[origin.node].output)
+    names = list(trace.whole.nodes[origin.node].output)
     for name in names:  # the list grows while it is walked
-        for use in trace.scope.uses.get(name, ()):
-            if use.scope is not trace.scope or use.node is None:
+        for use in trace.whole.uses.get(name, ()):
+            if use.node is None:
                 return None
-            moves = use.node.op_type in (*_PASSING, "Concat", "Gather")
-            if moves and (use.index == 0 or use.node.op_type == "Concat"):
-                names += [out for out in use.node.output if out not in names]
+            node = trace.whole.nodes[use.node]
+            moves = node.op_type in (*_PASSING, "Concat", "Gather")
+            if moves and (use.input == 0 or node.op_type == "Concat"):
+                names += [out for out in node.output if out not in names]
             else:
-                found.add(trace.node_index(use.node))
+                found.add(use.node)
     return found

@@ -74,9 +74,9 @@ def _state(trace: Trace, at: int, name: str, made: Ids) -> None:
 
 def is_zero(trace: Trace, name: str) -> bool:
     """Whether a tensor is made of zeros by ConstantOfShape, and only moved and repeated since."""
-    maker = trace.scope.producers.get(name)
+    maker = trace.whole.producers.get(name)
     while maker is not None and maker.op_type in _MOVES and maker.domain in STANDARD:
-        maker = trace.scope.producers.get(maker.input[0])
+        maker = trace.whole.producers.get(maker.input[0])
     if maker is None or maker.op_type != "ConstantOfShape" or maker.domain not in STANDARD:
         return False
     value = attributes(maker).get("value")

@@ -200,7 +200,7 @@ def retarget(node: onnx.NodeProto, left: Left, *, at: int, places: Mapping[int, 
     for place in np.flatnonzero(target != before).tolist():
         source = sources[place]
         assert source is not None
-        reader = left.graph.node[source.node]
+        reader = left.nodes[source.node]
         # What an earlier step gave this reader is changed on, not undone.
         part = left.current(reader.input[source.input], source.constant)
         part.reshape(-1)[source.index] = target.reshape(-1)[place]

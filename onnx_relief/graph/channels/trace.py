@@ -1,4 +1,4 @@
-"""Give every tensor of the main graph its channel ids, node by node."""
+"""Give every tensor of a model its channel ids, node by node."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import onnx
 from numpy.typing import NDArray
 
 from onnx_relief.graph.channels.ids import STAYS, Ids, Pool, compress, varying
-from onnx_relief.graph.walk import STANDARD, Scope, attributes, node_key
+from onnx_relief.graph.channels.whole import Whole
+from onnx_relief.graph.walk import STANDARD, attributes, node_key
 
 Array = NDArray[Any]
 CHAIN = (
@@ -29,7 +30,7 @@ class Observed:
     """What one run of the model shows.
 
     Attributes:
-        shapes: Of every tensor of the main graph that was made.
+        shapes: Of every tensor that was made.
         values: Of small integer tensors, which shapes are made of; constants among them.
     """
 
@@ -74,7 +75,7 @@ class Fix:
     """What has to be done to a node when channels are cut.
 
     Attributes:
-        node: Index of the node in the graph.
+        node: Index of the node.
         apply: Called with the node and what is left; changes the node or its constants.
     """
 
@@ -87,7 +88,7 @@ class Trace:
     """What is known so far, and how rules say what they find.
 
     Attributes:
-        scope: The main graph.
+        whole: All graphs of the model.
         observed: Shapes and integers.
         opset: Version of the default operator set.
         pool: The ids.
@@ -105,7 +106,7 @@ class Trace:
         as_many: Channels of which as many have to stay, whichever these are.
     """
 
-    scope: Scope
+    whole: Whole
     observed: Observed
     opset: int
     pool: Pool = field(default_factory=Pool)
@@ -165,7 +166,7 @@ class Trace:
 
     def is_constant(self, name: str) -> bool:
         """Whether a tensor is the same whatever the data."""
-        return bool(name) and not self.scope.changes(name)
+        return bool(name) and name not in self.whole.moving
 
     def is_told(self, name: str) -> bool:
         """Whether a tensor is constant, or computed from numbers of channels alone."""
@@ -212,8 +213,8 @@ class Trace:
         place, reader = name, self.index
         while True:
             self.taken.append((place, reader, axes))
-            maker = self.scope.producers.get(place)
-            if place in self.scope.initializers or (maker and maker.op_type == "Constant"):
+            maker = self.whole.producers.get(place)
+            if self.whole.is_stored(place):
                 break
             if maker is None:
                 raise NotFollowedError(f"{place!r} is sparse, or comes from around the graph")
@@ -249,9 +250,9 @@ class Trace:
         return {before[long.index(axis)]: ids for axis, ids in axes.items()}
 
     def node_index(self, node: onnx.NodeProto) -> int:
-        """Return the place of a node in the graph."""
+        """Return the place of a node among all nodes."""
         if not self._index_of:
-            self._index_of.update({id(one): i for i, one in enumerate(self.scope.graph.node)})
+            self._index_of.update({id(one): i for i, one in enumerate(self.whole.nodes)})
         return self._index_of[id(node)]
 
     def _scales(self, node: onnx.NodeProto, axes: Sequence[Ids | None]) -> None:
@@ -263,9 +264,7 @@ class Trace:
         for name in node.input[1:]:
             if name and int(np.prod(self.shape(name), dtype=np.int64)) > 1:
                 ids = axes[axis]
-                maker = self.scope.producers.get(name)
-                held = name in self.scope.initializers or (maker and maker.op_type == "Constant")
-                if not held or len(self.shape(name)) != 1:
+                if not self.whole.is_stored(name) or len(self.shape(name)) != 1:
                     raise NotFollowedError(f"{name!r} is no vector of numbers")
                 own = {} if ids is None else {0: ids}
                 self.taken.append((name, self.node_index(node), own))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx_relief.graph.walk import attributes
 
 ArrayOf = Callable[[str], NDArray[Any] | None]
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,3 +68,54 @@ def pairs_of(node: onnx.NodeProto, array: ArrayOf, tensor: str = "") -> Pairs | 
     if some.ndim != 2:
         return None
     return Pairs(some if settings.get("transB", 0) else some.T, 1)
+
+
+def sent(node: onnx.NodeProto, array: ArrayOf, inputs: Floats) -> Floats:
+    """Return what the units of a layer get from inputs that are the same at every place.
+
+    Args:
+        node: Conv, ConvTranspose, Gemm or MatMul with a constant matrix.
+        array: Returns a constant by the name that nodes see.
+        inputs: One number for each input channel, shape (inputs,).
+
+    Returns:
+        One number for each unit, without the bias, shape (units,).
+    """
+    weight = array(node.input[1])
+    assert weight is not None
+    settings = attributes(node)
+    if node.op_type.startswith("Conv"):
+        groups = int(settings.get("group", 1))
+        taps = weight.reshape(*weight.shape[:2], -1).sum(axis=2, dtype=np.float64)
+        by_group = taps.reshape(groups, -1, taps.shape[1])
+        if node.op_type == "Conv":
+            by_group = by_group.transpose(0, 2, 1)
+        parts = inputs.reshape(groups, 1, -1) @ by_group
+        return np.asarray(parts.reshape(-1))
+    some = np.flatnonzero(inputs)  # of a large matrix only these rows are made wide
+    rows = weight[:, some].T if settings.get("transB", 0) else weight[some]
+    scale = float(settings.get("alpha", 1.0)) if node.op_type == "Gemm" else 1.0
+    return np.asarray(scale * (inputs[some] @ rows.astype(np.float64)))
+
+
+def why_not_even(node: onnx.NodeProto, array: ArrayOf) -> str | None:
+    """Return why a constant does not send the same to every place, or None if it does.
+
+    Zero padding brings zeros in at the border, and a ConvTranspose gives each place other taps.
+    """
+    if not node.op_type.startswith("Conv"):
+        return None
+    settings = attributes(node)
+    weight = array(node.input[1])
+    single = weight is not None and all(size == 1 for size in weight.shape[2:])
+    if node.op_type == "ConvTranspose":
+        steps = (*settings.get("strides", ()), *settings.get("output_padding", ()))
+        if not single or any(step > 1 for step in steps) or any(settings.get("pads", ())):
+            return "ConvTranspose lets other weights meet at each place"
+        return None
+    said = settings.get("auto_pad", "NOTSET")
+    if said.startswith("SAME") and not single:
+        return "zero padding of Conv would change it at the border"
+    if said == "NOTSET" and any(settings.get("pads", ())):
+        return "zero padding of Conv would change it at the border"
+    return None

@@ -65,7 +65,7 @@ Prove = Callable[[Zeros, onnx.NodeProto, str], Bools]
 def zero_channels(trace: Trace, groups: Groups, array: ArrayOf) -> Zeros:
     """Return for tensors that carry channels which of these are zero whatever the data."""
     zeros = Zeros(trace, groups, array)
-    for node in trace.scope.graph.node:
+    for node in trace.whole.nodes:
         prove = _PROOFS.get(node.op_type) if node.domain in STANDARD else None
         for name in node.output if prove is not None else ():
             ids = trace.ids.get(name)
@@ -131,6 +131,13 @@ def _any_operand(zeros: Zeros, node: onnx.NodeProto, out: str) -> Bools:
 def _chosen(zeros: Zeros, node: onnx.NodeProto, out: str) -> Bools:
     """Where: zero where both branches are."""
     return _operand(zeros, node.input[1], out) & _operand(zeros, node.input[2], out)
+
+
+def _in_all_branches(zeros: Zeros, node: onnx.NodeProto, out: str) -> Bools:
+    at, count = list(node.output).index(out), zeros.trace.ids[out].size
+    branches = zeros.trace.whole.bodies[zeros.trace.node_index(node)]
+    parts = [zeros.at(body.output[at].name, count) for body in branches]
+    return np.asarray(np.logical_and.reduce(parts))
 
 
 def _divided(zeros: Zeros, node: onnx.NodeProto, out: str) -> Bools:
@@ -213,7 +220,7 @@ def _layer(zeros: Zeros, node: onnx.NodeProto, out: str) -> Bools:
 
 def _quantised(zeros: Zeros, node: onnx.NodeProto, out: str) -> Bools:
     """0 becomes the zero point, and the zero point 0, if it is the same one."""
-    maker = zeros.trace.scope.producers.get(node.input[0])
+    maker = zeros.trace.whole.producers.get(node.input[0])
     if maker is not None and maker.op_type == "QuantizeLinear" and maker.domain in STANDARD:
         same = list(maker.input[1:]) == list(node.input[1:])
         ids = zeros.trace.ids[out].reshape(-1)
@@ -290,4 +297,5 @@ _PROOFS: dict[str, Prove] = {
     "Concat": _concatenated,
     "Pad": _padded,
     "Gather": _gathered,
+    "If": _in_all_branches,
 }

@@ -49,9 +49,7 @@ class Traced:
         self.feed = feed_for(model)
         survey = find_layers(self.document)
         observed = observe(survey, self.feed)
-        self.trace, self.groups = trace_channels(
-            survey.model.scopes[0], observed, survey.model.opset, RULES, splits
-        )
+        self.trace, self.groups = trace_channels(survey.model, observed, RULES, splits)
         members = [self.groups.of(member.ids) for member in self.trace.members]
         self.floats = [
             TensorHome("", tensor.name)
@@ -71,7 +69,7 @@ class Traced:
     def masked(self, gone):
         constants, values = Constants(self.document), {}
         for member in self.trace.members:
-            home = TensorHome("", member.constant)
+            home = self.trace.whole.home(member.constant)
             array = values.setdefault(home, np.array(constants.stored(home)))
             where = [slice(None)] * array.ndim
             where[member.axis] = gone[self.groups.of(member.ids)]
