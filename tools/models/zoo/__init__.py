@@ -1,0 +1,1 @@
+"""Small PyTorch definitions of well-known topologies, with random weights, for coverage."""
