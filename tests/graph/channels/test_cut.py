@@ -7,6 +7,7 @@ import pytest
 from harder_structures import HARDER, grouped_queries
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from inner import INNER
 from onnx import helper
 from structures import STRUCTURES as FIRST
 from structures import attention
@@ -18,7 +19,7 @@ from onnx_relief.errors import UnsupportedError
 from onnx_relief.graph.channels import RULES, cut, leave_one, trace_channels
 from onnx_relief.graph.channels.ids import STAYS
 from onnx_relief.graph.document import check, load
-from onnx_relief.graph.layers import find_layers
+from onnx_relief.graph.layers import find_layers, uniquely_named
 from onnx_relief.graph.rewrite import write_constants
 from onnx_relief.graph.views import Constants
 from onnx_relief.graph.walk import TensorHome
@@ -44,10 +45,9 @@ def feed_for(model, rows=2, seed=0):
 class Traced:
     """A model, its ids, and what masking and cutting make of it."""
 
-    def __init__(self, model, splits=None):
-        self.document = load(model)
-        self.feed = feed_for(model)
-        survey = find_layers(self.document)
+    def __init__(self, model, splits=None, feed=None):
+        survey, _ = uniquely_named(find_layers(load(model)))
+        self.document, self.feed = survey.document, feed or feed_for(model)
         observed = observe(survey, self.feed)
         self.trace, self.groups = trace_channels(survey.model, observed, RULES, splits)
         members = [self.groups.of(member.ids) for member in self.trace.members]
@@ -77,7 +77,7 @@ class Traced:
         return write_constants(self.document, values)
 
 
-STRUCTURES = (*FIRST, *HARDER)
+STRUCTURES = (*FIRST, *HARDER, *INNER)
 ALL = (*STRUCTURES, *TRAPS)
 TRACED = {}
 

@@ -1,0 +1,110 @@
+"""Networks whose channels run through the bodies of If, Loop and Scan."""
+
+from __future__ import annotations
+
+import numpy as np
+from structures import PADS, kernels
+from text_models import build, random
+
+
+def branches():
+    """Both branches read a tensor and a weight of the graph around, and give the same channels."""
+    return build(
+        f"""(float[N,3,6,6] x) => (float[N,5] y) {{
+            a = Conv {PADS} (x, k0)  r = Relu (a)  total = ReduceSum <keepdims = 0> (x)
+            positive = Greater (total, zero)
+            z = If (positive) <
+                then_branch = t () => (float[N,6,6,6] b) {{
+                    c = Conv {PADS} (r, k1)  d = Relu (c)  b = Conv {PADS} (d, k2)
+                }},
+                else_branch = e () => (float[N,6,6,6] f) {{
+                    g = Conv {PADS} (r, k1)  h = Sigmoid (g)  i = Conv (h, own)  f = Neg (i)
+                }}>
+            s = Sigmoid (z)  j = Conv (s, k4)  p = GlobalAveragePool (j)  q = Flatten (p)
+            y = MatMul (q, w)
+        }}""",
+        k0=kernels(4, 3),
+        zero=np.float32(0),
+        k1=kernels(8, 4, seed=1),
+        k2=kernels(6, 8, seed=2),
+        own=kernels(6, 8, 1, seed=3),
+        k4=kernels(7, 6, 1, seed=4),
+        w=random(7, 5),
+    )
+
+
+def same_names_in_branches():
+    """Two bodies use the same names, for tensors of other widths, and one holds its weights."""
+    model = build(
+        """(float[N,6] x) => (float[N,5] y) {
+            total = ReduceSum <keepdims = 0> (x)  positive = Greater (total, zero)
+            y = If (positive) <
+                then_branch = t () => (float[N,5] out) {
+                    h = MatMul (x, w1)  r = Relu (h)
+                    out = If (positive) <
+                        then_branch = t () => (float[N,5] o) { o = MatMul (r, w2) },
+                        else_branch = e () => (float[N,5] o) { g = Neg (r)  o = MatMul (g, w2) }>
+                },
+                else_branch = e () => (float[N,5] out) {
+                    h = MatMul (x, w3)  r = Tanh (h)  out = MatMul (r, w4)
+                }>
+        }""",
+        zero=np.float32(0),
+        w1=random(6, 8),
+        w2=random(8, 5, seed=1),
+        w3=random(6, 7, seed=2),
+        w4=random(7, 5, seed=3),
+    )
+    body = model.graph.node[2].attribute[1].g
+    for name in ("w3", "w4"):
+        tensor = next(t for t in model.graph.initializer if t.name == name)
+        body.initializer.append(tensor)
+        model.graph.initializer.remove(tensor)
+    return model
+
+
+def looped():
+    """A residual state of a Loop: what every step adds to it has its channels."""
+    return build(
+        """(float[N,6] x) => (float[N,5] y, float[S,N,4] steps) {
+            h = MatMul (x, w0)
+            last, given = Loop (count, , h) <body = b (int64 i, bool c, float[N,8] state)
+                => (bool again, float[N,8] after, float[N,4] seen) {
+                again = Identity (c)  a = MatMul (state, w1)  r = Relu (a)  m = MatMul (r, w2)
+                f = Cast <to = 1> (i)  k = Mul (m, f)
+                after = Add (state, k)  seen = MatMul (r, w3)
+            }>
+            t = Tanh (last)  y = MatMul (t, w4)  steps = Relu (given)
+        }""",
+        w0=random(6, 8),
+        count=np.array(3),
+        w1=random(8, 7, seed=1) / 3,
+        w2=random(7, 8, seed=2) / 3,
+        w3=random(7, 4, seed=3),
+        w4=random(8, 5, seed=4),
+    )
+
+
+def scanned():
+    """A recurrent cell written out with Scan over the second axis; its state comes from a layer."""
+    return build(
+        """(float[N,T,4] x) => (float[N,T,5] y) {
+            e = MatMul (x, w0)  first = ReduceMean <keepdims = 0> (x, one)
+            start = MatMul (first, w1)
+            last, all = Scan <num_scan_inputs = 1, scan_input_axes = [1], scan_output_axes = [1],
+                body = b (float[N,7] h, float[N,6] now) => (float[N,7] next, float[N,7] out) {
+                u = MatMul (now, w2)  v = MatMul (h, w3)  s = Add (u, v)  next = Tanh (s)
+                out = Relu (next)
+            }> (start, e)
+            wide = Unsqueeze (last, one)  z = Add (all, wide)  y = MatMul (z, w4)
+        }""",
+        w0=random(4, 6),
+        one=np.array([1]),
+        w1=random(4, 7, seed=1),
+        w2=random(6, 7, seed=2),
+        w3=random(7, 7, seed=3) / 3,
+        w4=random(7, 5, seed=4),
+    )
+
+
+INNER = (branches, same_names_in_branches, looped, scanned)
