@@ -18,6 +18,8 @@ _REMEDY: Final = "a higher --alpha keeps more, and `onnx-relief retrain` brings 
 _NOTICEABLE = 0.95
 _LARGER = 1.01
 _PAGE = 4096  # bytes: names of data files, fields that are written otherwise
+_MANY_ZEROS = 0.8
+"""Share of zeros from which MNN's kernels for sparse weights gain anything (docs/deploy.md)."""
 _LOSS_OF_ACCURACY = 1.0
 _LOSS_OF_AGREEMENT = 5.0
 
@@ -33,6 +35,7 @@ def advise(report: Report) -> tuple[str, ...]:
         _about_quality,
         _about_emptied_layers,
         _about_speed,
+        _about_zeros,
         _about_size,
     )
     return (*(text for rule in rules for text in rule(report)), *_about_data(report))
@@ -87,6 +90,18 @@ def _about_speed(report: Report) -> Iterator[str]:
         yield "no unit lost all of its connections, so no tensor could become smaller either"
     else:
         yield f"`onnx-relief compact` cuts the {plural(dead, 'dead unit')} out of the tensors"
+
+
+def _about_zeros(report: Report) -> Iterator[str]:
+    """Name the one runtime that can make use of zeros, and only where it can."""
+    weights = sum(layer.weights for layer in report.pruned.layers)
+    zeros = weights - sum(layer.nonzero for layer in report.pruned.layers)
+    if weights and zeros >= _MANY_ZEROS * weights:
+        yield (
+            f"{zeros / weights:.0%} of the layers' weights are zero: MNN can be faster with its "
+            "converter's flag --detectSparseSpeedUp, no other runtime is; `onnx-relief verify "
+            "PRUNED --against DENSE --runtime mnn-sparse` measures it"
+        )
 
 
 def _about_size(report: Report) -> Iterator[str]:

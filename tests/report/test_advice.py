@@ -37,6 +37,12 @@ def test_nothing_faster_is_said_with_both_times():
     assert not says("faster", latency=latency(2.0, 1.0))
 
 
+@pytest.mark.parametrize(("nonzero", "named"), [(180, True), (181, False), (0, True)])
+def test_the_runtime_that_gains_from_zeros_is_named_from_80_percent_on(nonzero, named):
+    assert says("--detectSparseSpeedUp", pruned=model(nonzero=nonzero)) == named
+    assert says("MNN", pruned=model(nonzero=nonzero)) == named
+
+
 def test_a_gain_within_the_spread_of_sessions_is_none():
     found = latency(2.0, 1.0, spread=3.0)
     assert says("sessions of one model differ as much (2 ms before, 1 ms now)", latency=found)
