@@ -7,13 +7,28 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from _bench import MissingError, from_corpus, from_models, from_shared
-from samples import FULL, QUICK, Array, Case, Run, Sizes, audio, files, pictures, sentences, text
+from _bench import MissingError, from_corpus, from_models, from_repository, from_shared
+from make_zoo import EXPORTERS
+from make_zoo import NAMES as ZOO_NAMES
+from samples import (
+    FULL,
+    QUICK,
+    Array,
+    Case,
+    Run,
+    Sizes,
+    audio,
+    files,
+    noise,
+    pictures,
+    sentences,
+    text,
+)
 
 from onnx_relief.data import Dataset, open_data
 from onnx_relief.errors import ReliefError
@@ -87,6 +102,20 @@ ENTRIES: Final = (
     ),
 )
 
+_BY = {"dynamo": "PyTorch, exported by torch.export", "script": "PyTorch, exported by TorchScript"}
+ZOO: Final = tuple(
+    Entry(
+        name=f"zoo-{name}.{how}",
+        origin=f"{_BY[how]}, random weights",
+        find=lambda file=f"zoo-{name}.{how}.onnx": from_repository(  # type: ignore[misc]
+            "corpus", file, "tools/make_zoo.py"
+        ),
+        build=noise.made_up,
+    )
+    for name in ZOO_NAMES
+    for how in EXPORTERS
+)
+
 
 def opened(case: Case, document: Document) -> tuple[Dataset, Dataset]:
     """Return the calibration and the test data of a model."""
@@ -131,13 +160,13 @@ def main() -> int:
     return 0
 
 
-def chosen(patterns: list[str] | None) -> list[Entry]:
+def chosen(patterns: list[str] | None, entries: Sequence[Entry] = ENTRIES) -> list[Entry]:
     """Return the entries whose names match one of the patterns; all without patterns."""
     if not patterns:
-        return list(ENTRIES)
-    found = [entry for entry in ENTRIES if any(map(Path(entry.name).match, patterns))]
+        return list(entries)
+    found = [entry for entry in entries if any(map(Path(entry.name).match, patterns))]
     if not found:
-        names = ", ".join(entry.name for entry in ENTRIES)
+        names = ", ".join(entry.name for entry in entries)
         sys.exit(f"--only matches no model; choose among {names}")
     return found
 

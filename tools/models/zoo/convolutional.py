@@ -64,7 +64,7 @@ class ConvNextBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the same shape."""
-        y = self.norm(self.depthwise(x).permute(0, 2, 3, 1))
+        y: Tensor = self.norm(self.depthwise(x).permute(0, 2, 3, 1))
         y = self.scale * self.narrow(functional.gelu(self.widen(y)))
         return x + y.permute(0, 3, 1, 2)
 

@@ -74,6 +74,7 @@ class Decoder(nn.Module):
         self.norm = RmsNorm(width)
         size = width // heads
         rates = 10000.0 ** (-torch.arange(0, size, 2).float() / size)
+        self.rates: Tensor
         self.register_buffer("rates", torch.cat((rates, rates)))
 
     def forward(self, ids: Tensor) -> Tensor:

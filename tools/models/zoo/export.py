@@ -91,8 +91,7 @@ def settled(model: nn.Module) -> nn.Module:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         if isinstance(module, nn.TransformerEncoder):  # its layers start as copies of each other
             for weight in module.parameters():
-                if weight.dim() > 1:
-                    nn.init.xavier_normal_(weight)
+                (nn.init.xavier_normal_ if weight.dim() > 1 else nn.init.normal_)(weight)
     return model.eval()
 
 
