@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 from _bench import ROOT, ChildError, MissingError, in_child, provenance, table, write_aside
-from corpus_data import Entry, chosen, opened
+from corpus_data import ENTRIES, ZOO, Entry, chosen, opened
 from numpy.typing import NDArray
 from samples import QUICK
 
@@ -44,15 +44,16 @@ EXAMPLE: Final = """example:
 """
 TIMEOUT: Final = 1800.0
 Feed = Mapping[str, NDArray[Any]]
+ALL: Final = (*ENTRIES, *ZOO)
 
 
 def main() -> int:
     """Measure what was asked for, print it, and return the exit code."""
     options = _parse_arguments()
     if options.result:
-        options.result.write_text(json.dumps(examine(chosen([options.one])[0], options.ratio)))
+        options.result.write_text(json.dumps(examine(chosen([options.one], ALL)[0], options.ratio)))
         return 0
-    rows = [_measured(entry, options.ratio) for entry in chosen(options.only)]
+    rows = [_measured(entry, options.ratio) for entry in chosen(options.only, ALL)]
     if options.only is None:
         command = "python tools/bench_coverage.py"
         write_aside(ROOT / "docs" / "coverage.md", page(rows, provenance(command)))
