@@ -115,7 +115,7 @@ def examine(entry: Entry, ratio: float) -> dict[str, Any]:
     row["rounding"] = _difference(same, same, feed, optimised=False)
     survey = find_layers(document)
     row |= _left(survey, find_layers(halved.smaller), data)
-    fewer = _cut(halved.smaller, feed, ratio, heads=dict.fromkeys(halved.trace.splits, True))
+    fewer = _cut(halved.smaller, feed, ratio, heads=True)
     if fewer.gone.any():
         row["heads"] = _left(survey, find_layers(fewer.smaller), data)
         gap = fewer.difference(halved.smaller, feed)
@@ -139,19 +139,19 @@ class Cut:
 
 
 def _cut(
-    document: Document, feed: Feed, ratio: float, heads: Mapping[str, bool] | None = None
+    document: Document, feed: Feed, ratio: float, *, heads: bool = False
 ) -> Cut:
     """Cut a share of the groups; with `heads` of these only, which Reshape splits off."""
     survey = find_layers(document)
     observed = observe(survey, feed)
-    trace, groups = trace_channels(survey.model, observed, RULES, heads)
+    trace, groups = trace_channels(survey.model, observed, RULES, outer=heads)
     kinds = coupled(trace, groups)
     gone = np.zeros(trace.pool.size, dtype=bool)
-    split_off = [groups.of(trace.of(name)).reshape(-1) for name in heads or ()]
+    split_off = [groups.of(trace.of(name)).reshape(-1) for name in trace.splits if trace.splits[name]]
     allowed = np.unique(np.concatenate([np.zeros(0, np.int64), *split_off]))
     for kind in kinds:
         count = min(int(len(kind.roots) * ratio + 0.5), len(kind.roots) - 1)
-        if heads is None or np.isin(kind.roots, allowed).all():
+        if not heads or np.isin(kind.roots, allowed).all():
             gone[kind.roots[:count]] = True
     gone = leave_one(trace, groups, gone)
     smaller = drop_orphans(cut(document, trace, groups, gone), document)

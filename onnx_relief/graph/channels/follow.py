@@ -13,14 +13,15 @@ from onnx_relief.graph.channels.ids import STAYS, Groups, Ids, varying
 from onnx_relief.graph.channels.sizes import counts_of, freeze, settle
 from onnx_relief.graph.channels.trace import NotFollowedError, Observed, Rule, Trace
 from onnx_relief.graph.channels.whole import whole
-from onnx_relief.graph.walk import STANDARD, Model, node_key, subgraphs
+from onnx_relief.graph.walk import Model, node_key, operator, subgraphs
 
 
 def trace_channels(
     model: Model,
     observed: Observed,
     rules: Mapping[str, Rule],
-    splits: Mapping[str, bool] | None = None,
+    *,
+    outer: bool = False,
 ) -> tuple[Trace, Groups]:
     """Return the ids of all tensors of a model, and which belong together.
 
@@ -28,21 +29,29 @@ def trace_channels(
         model: Its names are unique throughout (`onnx_relief.graph.unique_names`).
         observed: Shapes and integers of one run.
         rules: What operators do to ids.
-        splits: By output of a Reshape that splits channels in two axes, whether the outer is cut;
-            by default the inner one, unless that one stays.
+        outer: Of the axes that Reshape splits channels in, whether the outer one is cut (heads) or
+            the inner one (their width); where the one stays, it is the other.
     """
-    trace, groups = _traced(model, observed, rules, splits or {})
-    if splits is None:
-        stuck = {
-            out: True
-            for out, outer in trace.splits.items()
-            if not outer and not (groups.of(trace.of(out)) != STAYS).any()
-        }
-        if stuck:
-            other = _traced(model, observed, rules, stuck)
-            if _live(*other) > _live(trace, groups):
-                return other
-    return trace, groups
+    found = _traced(model, observed, rules, {}, outer=outer)
+    while True:
+        turned = dict(found[0].splits)
+        turned.update({out: not turned[out] for out in _stuck(*found)})
+        other = _traced(model, observed, rules, turned, outer=outer)
+        if _live(*other) <= _live(*found):
+            return found
+        found = other
+
+
+def _stuck(trace: Trace, groups: Groups) -> list[str]:
+    """Return where Reshape splits channels of which none can be cut; the first of each kind."""
+    seen, found = np.zeros(trace.pool.size, dtype=bool), []
+    for out in trace.splits:
+        ids = trace.of(out)
+        if not (groups.of(ids) != STAYS).any():
+            if not seen[ids].any():
+                found.append(out)
+            seen[ids[ids != STAYS]] = True
+    return found
 
 
 def _live(trace: Trace, groups: Groups) -> int:
@@ -56,8 +65,10 @@ def _traced(
     observed: Observed,
     rules: Mapping[str, Rule],
     splits: Mapping[str, bool],
+    *,
+    outer: bool,
 ) -> tuple[Trace, Groups]:
-    trace = Trace(whole(model), observed, model.opset, splits=dict(splits))
+    trace = Trace(whole(model), observed, model.opset, splits=dict(splits), outer=outer)
     _walk(trace, model.proto.graph, rules)
     _keep_what_is_seen(trace)
     _tie_shared(trace)
@@ -66,7 +77,7 @@ def _traced(
 
 def _walk(trace: Trace, graph: onnx.GraphProto, rules: Mapping[str, Rule]) -> None:
     for node in graph.node:
-        rule = rules.get(node.op_type) if node.domain in STANDARD else None
+        rule = rules.get(operator(node))
         for _, body in subgraphs(node):
             with suppress(*_GIVES_UP):  # the rule meets the same, and says it
                 getattr(rule, "enter", _ignore)(trace, node, body)
@@ -81,7 +92,7 @@ def _ignore(trace: Trace, node: onnx.NodeProto, body: onnx.GraphProto) -> None:
 
 def _follow(trace: Trace, node: onnx.NodeProto, rules: Mapping[str, Rule]) -> None:
     where = f"{node.op_type} {node_key(node)!r}"
-    rule = rules.get(node.op_type) if node.domain in STANDARD else None
+    rule = rules.get(operator(node))
     given = trace.whole.given_by(trace.index)
     for name in given:
         if name in trace.counts:

@@ -97,6 +97,7 @@ class Trace:
         fixes: What has to be changed in nodes.
         reads: Where channels end.
         splits: By Reshape that splits channels in two axes, whether the outer one is cut.
+        outer: Whether it is where nothing else is said.
         taken: Every constant that a node was said to read, the node, and its axes of channels.
         counts: By tensor of whole numbers, the channels that each of them is the count of.
         understood: Those of them that the node at hand was said to know what to do with.
@@ -122,6 +123,7 @@ class Trace:
     claims: list[tuple[Any, Ids, int]] = field(default_factory=list)
     as_many: list[tuple[Ids, Ids]] = field(default_factory=list)
     index: int = 0
+    outer: bool = False
     _index_of: dict[int, int] = field(default_factory=dict)
 
     def mark(self) -> tuple[int, ...]:
@@ -171,6 +173,10 @@ class Trace:
     def is_told(self, name: str) -> bool:
         """Whether a tensor is constant, or computed from numbers of channels alone."""
         return self.is_constant(name) or name in self.frozen
+
+    def cuts_outer(self, out: str) -> bool:
+        """Whether of the axes that channels are split in the outer one is cut."""
+        return self.splits.setdefault(out, self.outer)
 
     def set(self, name: str, ids: Ids) -> None:
         """Note the ids of a tensor; axes of size 1 cannot be cut."""
