@@ -59,6 +59,7 @@ OUTSIDE = {
     "tract": {"deploy"},
     "MNN": {"deploy"},
     "cv2": {"deploy"},
+    "ncnn": {"deploy"},
     "onnx_graphsurgeon": {"graph"},
     "PIL": {"data"},
     "typer": {"cli", "commands"},

@@ -40,7 +40,7 @@ class VerifyOptions(PrepareOptions, SpeakOptions):
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="all (what is installed), openvino, tract, mnn, mnn-sparse, opencv, "
+            help="all (what is installed), openvino, tract, mnn, mnn-sparse, opencv, ncnn, "
             "onnxruntime-web (under Node) or chromium (the same in a page); repeatable.",
         ),
     ] = None

@@ -8,6 +8,10 @@ own choice.
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import re
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,12 +27,13 @@ from onnx_relief.runtime import load_onnxruntime
 Array = NDArray[Any]
 Run = Callable[[], Sequence[object]]
 
+_PNNX_REFUSES: Final = re.compile(r"^.*not supported.*$", re.MULTILINE)
 _TRACT_TYPES: Final = {"float": "f", "int": "i", "uint": "u"}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Task:
-    """What a runtime shall do.
+    """What a runtime shall do; whatever it writes goes into the current folder, the child's own.
 
     Attributes:
         model: Path of the ONNX file, with a harmless name.
@@ -149,13 +154,61 @@ def opencv(task: Task) -> Run:
     return run
 
 
+def ncnn(task: Task) -> Run:
+    """Return a run in ncnn, of what pnnx makes of the model for inputs of just these shapes."""
+    import ncnn
+
+    converted = _by_pnnx(task)
+    network = ncnn.Net()
+    network.opt.use_fp16_packed = network.opt.use_fp16_storage = False
+    network.opt.use_fp16_arithmetic = network.opt.use_bf16_storage = False
+    if task.threads:
+        network.opt.num_threads = task.threads
+    if network.load_param(f"{converted}.param") or network.load_model(f"{converted}.bin"):
+        raise ModelError("ncnn refuses what pnnx made of the model")
+    values = [ncnn.Mat(array, batch_index=0).clone() for array in task.feed.values()]
+    names = [f"out{place}" for place in range(len(task.outputs))]
+
+    def run() -> Sequence[object]:
+        extractor = network.create_extractor()
+        for place, value in enumerate(values):
+            extractor.input(f"in{place}", value)
+        found = [extractor.extract(name) for name in names]
+        if any(failed for failed, _ in found):
+            raise ModelError("ncnn cannot run what pnnx made of the model")
+        return [np.array(mat.numpy(batch_index=0)) for _, mat in found]
+
+    return run
+
+
+def _by_pnnx(task: Task) -> Path:
+    """Return what the names of ncnn's two files begin with."""
+    # Its Python module imports torch; the program inside needs nothing.
+    spec = importlib.util.find_spec("pnnx")
+    program = Path(((spec and spec.submodule_search_locations) or [""])[0], "pnnx")
+    shapes = [
+        f"[{','.join(map(str, array.shape))}]{array.dtype.kind}{8 * array.dtype.itemsize}"
+        for array in task.feed.values()
+    ]
+    # It reads no data files, and writes beside the model.
+    onnx.save_model(onnx.load(task.model), "whole.onnx")
+    line = [str(program), "whole.onnx", f"inputshape={','.join(shapes)}", "fp16=0"]
+    said = subprocess.run(line, capture_output=True, text=True, check=False, errors="replace")
+    made = Path("whole.ncnn").absolute()
+    refused = _PNNX_REFUSES.search(said.stdout + said.stderr)
+    if said.returncode or refused or not Path(f"{made}.bin").exists():
+        why = refused.group().strip() if refused else f"it ended with exit code {said.returncode}"
+        raise RuntimeError(f"pnnx cannot convert the model: {why}")
+    return made
+
+
 def _mnn(task: Task, flags: Sequence[str]) -> Run:
     # Never the script `mnnconvert` nor MNN.tools: they run `pip install` and send logs away.
     import _tools
     import MNN.expr
     import MNN.nn
 
-    converted = str(task.model.with_suffix(".mnn"))
+    converted = os.path.abspath("converted.mnn")
     line = ["mnnconvert", "-f", "ONNX", "--modelFile", str(task.model), "--MNNModel", converted]
     _tools.mnnconvert([*line, "--bizCode", "MNN", *flags])
     if not Path(converted).exists():

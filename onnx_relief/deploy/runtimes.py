@@ -34,6 +34,7 @@ class Runtime:
             script of this folder.
         on_demand: Whether it is left out unless it is named.
         remedy: How to get it.
+        converter: A second module that has to be installed.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Runtime:
     adapter: str
     on_demand: bool = False
     remedy: str = _PIP
+    converter: str | None = None
 
     @property
     def script(self) -> Path | None:
@@ -53,7 +55,8 @@ class Runtime:
         """Whether it is here; nothing is imported to find out."""
         if self.module is None:
             return _version_by_node(self.adapter) is not None
-        return importlib.util.find_spec(self.module) is not None
+        needed = [name for name in (self.module, self.converter) if name is not None]
+        return all(importlib.util.find_spec(name) is not None for name in needed)
 
     @property
     def version(self) -> str:
@@ -96,6 +99,14 @@ RUNTIMES: Final = (
         module="cv2",
         distribution="opencv-python-headless",
         adapter=f"{_ADAPTERS}:opencv",
+    ),
+    Runtime(
+        name="ncnn",
+        module="ncnn",
+        distribution="ncnn",
+        adapter=f"{_ADAPTERS}:ncnn",
+        converter="pnnx",
+        remedy="pip install ncnn, then pip install --no-deps pnnx, which asks for torch otherwise",
     ),
     Runtime(
         name="onnxruntime-web",

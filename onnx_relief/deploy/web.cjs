@@ -10,7 +10,7 @@ function filesOf(folder, request) {
   return {
     model: request.model,
     externalData: fs.readdirSync(home)
-      .filter((name) => !/\.(onnx|mnn)$/.test(name))
+      .filter((name) => !name.endsWith(".onnx"))
       .map((name) => ({ path: name, data: path.join(home, name) })),
     read: (file) => {
       const bytes = fs.readFileSync(path.join(folder, file));
