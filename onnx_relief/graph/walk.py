@@ -168,6 +168,12 @@ def node_key(node: onnx.NodeProto) -> str:
     return str(node.name or next((name for name in node.output if name), node.op_type))
 
 
+def operator(node: onnx.NodeProto) -> str:
+    """Return what a node does: the operator's name, after its domain if that is not the default."""
+    name = str(node.op_type)
+    return name if node.domain in STANDARD else f"{node.domain}.{name}"
+
+
 def attributes(node: onnx.NodeProto) -> dict[str, Any]:
     """Return a node's attributes as Python values, strings decoded."""
     found: dict[str, Any] = {}

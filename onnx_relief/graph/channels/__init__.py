@@ -1,6 +1,16 @@
 """Which channels of a model live or die together, and how they are cut out of it."""
 
-from onnx_relief.graph.channels import bodies, layers, mix, move, pick, recurrent
+from onnx_relief.graph.channels import (
+    bodies,
+    einsum,
+    fused,
+    heads,
+    layers,
+    mix,
+    move,
+    pick,
+    recurrent,
+)
 from onnx_relief.graph.channels.cut import cut, leave_one
 from onnx_relief.graph.channels.follow import trace_channels
 from onnx_relief.graph.channels.ids import Groups
@@ -13,7 +23,10 @@ RULES: dict[str, Rule] = {
     **layers.RULES,
     **recurrent.RULES,
     **bodies.RULES,
+    **einsum.RULES,
+    **heads.RULES,
+    **fused.RULES,
 }
-"""What operators do to channels, by operator of the standard domain."""
+"""What operators do to channels, by operator; those of other domains with the domain before."""
 
 __all__ = ["RULES", "Groups", "Observed", "Trace", "cut", "leave_one", "trace_channels"]

@@ -35,7 +35,7 @@ def conv(trace: Trace, node: onnx.NodeProto) -> None:
     if groups > 1 and per_group == 1:
         trace.pool.tie(made.reshape(groups, -1), read.reshape(groups, 1))
         axes = {0: made}
-        trace.fixes.append(Fix(trace.index, lambda n, left: _set_groups(n, left)))
+        trace.fixes.append(Fix(trace.index, _set_groups))
     else:
         made, read = _each_group(trace, made, groups), _each_group(trace, read, groups)
         axes = {0: made, 1: read.reshape(groups, per_group)[0]}
@@ -46,15 +46,21 @@ def conv(trace: Trace, node: onnx.NodeProto) -> None:
 
 @starts
 def conv_transpose(trace: Trace, node: onnx.NodeProto) -> None:
-    """ConvTranspose: channels end, new ones start; groups get narrower."""
+    """ConvTranspose: channels end, new ones start; groups get narrower, or go with their channel."""
     _need_constants(trace, node, 1)
     x, weight, out = node.input[0], node.input[1], node.output[0]
     groups = int(attributes(node).get("group", 1))
     read = trace.channel_axis(x, 1, "ConvTranspose")
     trace.reads.append(Read(x, read, trace.index))
     made = trace.pool.fresh(trace.shape(weight)[1] * groups)
-    made, read = _each_group(trace, made, groups), _each_group(trace, read, groups)
-    trace.constant(weight, {0: read, 1: made.reshape(groups, -1)[0]})
+    if groups > 1 and read.size == groups:
+        trace.pool.tie(made.reshape(groups, -1), read.reshape(groups, 1))
+        axes = {0: read}
+        trace.fixes.append(Fix(trace.index, _set_groups))
+    else:
+        made, read = _each_group(trace, made, groups), _each_group(trace, read, groups)
+        axes = {0: read, 1: made.reshape(groups, -1)[0]}
+    trace.constant(weight, axes)
     _bias(trace, node, made)
     trace.set(out, trace.along(len(trace.shape(out)), 1, made))
 
@@ -80,14 +86,15 @@ def matmul(trace: Trace, node: onnx.NodeProto) -> None:
     """MatMul: with a constant matrix as Gemm; of two tensors, what is summed over is tied."""
     first, second = node.input
     if trace.is_constant(second) and not trace.is_constant(first):
-        _linear(trace, node)
+        linear(trace, node)
     elif not trace.is_constant(first) and not trace.is_constant(second):
         _contract(trace, node)
     else:
         raise NotFollowedError("MatMul has its weight on the left")
 
 
-def _linear(trace: Trace, node: onnx.NodeProto) -> None:
+def linear(trace: Trace, node: onnx.NodeProto, *, transposed: bool = False) -> None:
+    """Follow a product with a constant matrix, (in, out) or transposed; other axes pass."""
     x, weight = node.input
     rank, shape = len(trace.shape(node.output[0])), trace.shape(weight)
     if len(shape) != 2:
@@ -100,8 +107,8 @@ def _linear(trace: Trace, node: onnx.NodeProto) -> None:
         return
     read = trace.channel_axis(x, -1, "MatMul")
     trace.reads.append(Read(x, read, trace.index))
-    made = trace.pool.fresh(shape[1])
-    trace.constant(weight, {0: read, 1: made})
+    made = trace.pool.fresh(shape[0 if transposed else 1])
+    trace.constant(weight, {int(transposed): read, 1 - int(transposed): made})
     trace.set(node.output[0], trace.along(rank, rank - 1, made))
 
 
