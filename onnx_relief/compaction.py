@@ -1,4 +1,4 @@
-"""Compaction on one screen: observe, follow channels, find what is dead, cut it, prove it equal."""
+"""Compaction: cut what is dead or unread out of a model, and prove that the rest is equal."""
 
 from __future__ import annotations
 
@@ -12,17 +12,10 @@ from numpy.typing import NDArray
 from onnx_relief.data import Dataset
 from onnx_relief.errors import DataError, ModelError, UnsupportedError
 from onnx_relief.evaluation import first_sample
-from onnx_relief.graph.channels import RULES, cut, trace_channels
-from onnx_relief.graph.channels.dead import removable
-from onnx_relief.graph.channels.ids import STAYS
 from onnx_relief.graph.document import Document, check, input_specs
-from onnx_relief.graph.inline import inlined
-from onnx_relief.graph.layers import find_layers
-from onnx_relief.graph.orphans import drop_orphans
-from onnx_relief.graph.unique_names import with_old_names, with_unique_names
-from onnx_relief.observe import observe
 from onnx_relief.positions import made_up_feed
 from onnx_relief.runtime import open_session
+from onnx_relief.shrinking import shrink
 
 Array = NDArray[Any]
 TOLERANCE = 1e-5
@@ -39,7 +32,7 @@ class Compacted:
         document: The smaller model.
         groups: Groups of channels that live or die together.
         removed: Those that were cut.
-        kept: Why groups stay that could not be followed, and how many channels each.
+        kept: Why groups stay, and how many.
         difference: The largest difference to the masked model on the inputs that were tried.
     """
 
@@ -56,6 +49,7 @@ def compact(
     *,
     more_feeds: Sequence[Mapping[str, Array]] = (),
     provider: str = "auto",
+    round_to: int | None = None,
 ) -> Compacted:
     """Return a model that computes the same without the channels that are dead or unread.
 
@@ -64,35 +58,32 @@ def compact(
         feed: Inputs of the right shapes, by name.
         more_feeds: Further inputs that both models are compared on, besides random ones.
         provider: Execution provider of ONNX Runtime.
+        round_to: Keep a multiple of so many channels, some of them as zeros; 1 removes all, None
+            decides by their number.
 
     Raises:
         UnsupportedError: The smaller model would differ; nothing is lost, since it is not returned.
         ModelError: The model cannot be run.
     """
-    document, names = with_unique_names(inlined(document))
-    survey = find_layers(document)
-    observed = observe(survey, feed)
-    trace, groups = trace_channels(survey.model, observed, RULES)
-    gone = removable(
-        trace, groups, lambda name: survey.constants.array(trace.whole.homes[name], name)
-    )
-    roots = {int(root) for member in trace.members for root in groups.of(member.ids)} - {STAYS}
-    smaller = drop_orphans(cut(document, trace, groups, gone), document)
-    smaller = with_old_names(smaller, names)
-    check(smaller)
-    kept: dict[str, int] = {}
-    for reason in groups.reasons.values():
-        kept[reason] = kept.get(reason, 0) + 1
+    found = shrink(document, feed, round_to=round_to)
+    check(found.document)
+    feeds = [feed, *more_feeds, *_made_from(feed)]
     return Compacted(
-        document=smaller,
-        groups=len(roots),
-        removed=sum(bool(gone[root]) for root in roots),
-        kept=kept,
-        difference=_checked(document, smaller, [feed, *more_feeds, *_made_from(feed)], provider),
+        document=found.document,
+        groups=found.groups,
+        removed=found.removed,
+        kept=found.kept,
+        difference=_checked(document, found.document, feeds, provider),
     )
 
 
-def compact_on(document: Document, data: Dataset | None, *, provider: str = "auto") -> Compacted:
+def compact_on(
+    document: Document,
+    data: Dataset | None,
+    *,
+    provider: str = "auto",
+    round_to: int | None = None,
+) -> Compacted:
     """Return what `compact` makes on a first sample of `data`, or on made-up inputs without data.
 
     Raises:
@@ -100,14 +91,14 @@ def compact_on(document: Document, data: Dataset | None, *, provider: str = "aut
         UnsupportedError, ModelError: As `compact`.
     """
     if data is not None:
-        return compact(document, first_sample(data).feed, provider=provider)
+        return compact(document, first_sample(data).feed, provider=provider, round_to=round_to)
     feed = made_up_feed(input_specs(document.proto), {})
     if feed is None:
         raise DataError(
             f"the inputs of {document.name} cannot be made up, so it cannot be compacted without "
             "data; give some with --eval-data"
         )
-    return compact(document, feed, provider=provider)
+    return compact(document, feed, provider=provider, round_to=round_to)
 
 
 def _checked(

@@ -10,10 +10,11 @@ import pytest
 from classifier import cnn, data_file, mlp, written
 from text_models import assert_outputs_agree, build, differences, random
 
-from onnx_relief import compaction
+from onnx_relief import shrinking
 from onnx_relief.cli import main
 from onnx_relief.compaction import compact
 from onnx_relief.errors import UnsupportedError
+from onnx_relief.graph.channels.dead import Removal
 from onnx_relief.graph.document import load
 
 
@@ -82,7 +83,7 @@ def test_a_layer_that_is_dead_altogether_keeps_one_unit():
 
 def test_a_cut_that_would_change_an_output_is_refused(monkeypatch):
     wrong = np.array([False, True] + [False] * 8)
-    monkeypatch.setattr(compaction, "removable", lambda *_: wrong)
+    monkeypatch.setattr(shrinking, "removable", lambda *_: Removal(wrong))
     with pytest.raises(UnsupportedError, match=r"output 'y' would differ by"):
         compact(load(mlp()), feed(), provider="cpu")
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.initializers import add_initializer
 from onnx_relief.graph.sites import Site
+from onnx_relief.graph.walk import subgraphs
 
 
 def with_bias(document: Document, site: Site, values: NDArray[np.float64]) -> Document:
@@ -28,13 +29,27 @@ def with_bias(document: Document, site: Site, values: NDArray[np.float64]) -> Do
 
 def add_bias(graph: onnx.GraphProto, node: onnx.NodeProto, values: NDArray[np.generic]) -> str:
     """Let a node of the graph read a new initializer as its third input, and return its name."""
-    taken = {name for other in graph.node for name in (*other.input, *other.output)}
-    taken |= {tensor.name for tensor in graph.initializer}
-    name = f"{node.output[0]}_bias"
-    while name in taken:
-        name += "_"
+    name = fresh_name(graph, f"{node.output[0]}_bias")
     add_initializer(graph, values, name)
     while len(node.input) < 3:
         node.input.append("")
     node.input[2] = name
     return name
+
+
+def fresh_name(graph: onnx.GraphProto, wanted: str) -> str:
+    """Return a name that nothing in the graph or in a body of it has yet."""
+    taken = _names(graph)
+    while wanted in taken:
+        wanted += "_"
+    return wanted
+
+
+def _names(graph: onnx.GraphProto) -> set[str]:
+    taken = {tensor.name for tensor in graph.initializer}
+    taken |= {value.name for value in graph.input}
+    for node in graph.node:
+        taken |= {*node.input, *node.output}
+        for _, body in subgraphs(node):
+            taken |= _names(body)
+    return taken

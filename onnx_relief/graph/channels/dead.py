@@ -1,80 +1,177 @@
 """Which groups of channels can go from a masked model without changing what it computes.
 
 A group can go if wherever its channels are read they are exactly zero, or what they are multiplied
-with is. Both are proven from the weights and the operators, never from data.
+with is, or they are a constant that the reader's bias can take over. All of this is proven from the
+weights and the operators, never from data.
 """
 
 from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnx_relief.graph.channels.cut import leave_one
-from onnx_relief.graph.channels.ids import STAYS, Groups
+from onnx_relief.graph.channels.ids import STAYS, Groups, Ids
+from onnx_relief.graph.channels.steady import Floats, Steady, steady_channels
 from onnx_relief.graph.channels.trace import Read, Trace
 from onnx_relief.graph.channels.weights import ArrayOf, Pairs, pairs_of
-from onnx_relief.graph.channels.zeros import Zeros, zero_channels
 
 Bools = NDArray[np.bool_]
 
 
-def removable(trace: Trace, groups: Groups, array: ArrayOf) -> Bools:
-    """Return which groups can go, by root.
+@dataclass(frozen=True, eq=False)
+class Removal:
+    """What can go, and what has to be made up for.
+
+    Attributes:
+        gone: Whether a group can go, by root.
+        constants: By tensor, the number that each of its channels is; 0 where that is not known.
+            Biases of layers that read it take over what goes.
+        stuck: Why constant channels stay that nothing but their number is needed of, and how many.
+    """
+
+    gone: Bools
+    constants: Mapping[str, Floats] = field(default_factory=dict)
+    stuck: Mapping[str, int] = field(default_factory=dict)
+
+
+def removable(
+    trace: Trace,
+    groups: Groups,
+    array: ArrayOf,
+    why_not: Mapping[int, str],
+    multiple: Callable[[int], int],
+) -> Removal:
+    """Return which groups can go.
 
     Args:
         trace: The ids of the masked model.
         groups: Which belong together.
         array: Returns a constant by the name that nodes see.
+        why_not: Why the node of a read cannot take over a constant, by index; the others can.
+        multiple: Of groups that live in the same axes a multiple of what this returns for their
+            number stays; 1 lets all of them go.
     """
-    zeros = zero_channels(trace, groups, array)
-    reads = [(read, *_live(zeros, read)) for read in trace.reads]
+    steady = steady_channels(trace, groups, array)
+    reads = [_reading(steady, read, why_not) for read in trace.reads]
     candidates = np.zeros(trace.pool.size, dtype=bool)
     for member in trace.members:
         candidates[groups.of(member.ids)] = True
     candidates[STAYS] = False
+    kinds = _kinds(trace, groups)
     while True:
         gone = _least(trace, groups, reads, candidates)
-        left = leave_one(trace, groups, gone)
+        left = _rounded(kinds, leave_one(trace, groups, gone), multiple)
         if np.array_equal(left, gone):
-            return gone
+            break
         candidates &= ~(gone & ~left)  # what must stay after all may need others
+    constants = {
+        one.read.tensor: np.nan_to_num(one.values)
+        for one in reads
+        if np.nan_to_num(one.values).any()
+    }
+    return Removal(gone, constants, _stuck(trace, groups, reads, gone, why_not))
 
 
-def _least(
-    trace: Trace,
-    groups: Groups,
-    reads: list[tuple[Read, Bools, Pairs | None]],
-    candidates: Bools,
-) -> Bools:
+@dataclass(frozen=True, eq=False)
+class _Reading:
+    """A read, and what is known of the channels there.
+
+    Attributes:
+        read: Where it is.
+        values: The number that each channel is; NaN where it is not known.
+        live: Whether the reader needs a channel.
+        pairs: The reader's connections, if it is a layer.
+    """
+
+    read: Read
+    values: Floats
+    live: Bools
+    pairs: Pairs | None
+
+
+def _reading(steady: Steady, read: Read, why_not: Mapping[int, str]) -> _Reading:
+    values = steady.at(read.tensor, read.ids.size)
+    if read.other is not None:
+        name, ids = read.other
+        live = ~((values == 0) | (steady.at(name, ids.size) == 0))
+        return _Reading(read, values, live, None)
+    pairs = pairs_of(steady.trace.whole.nodes[read.node], steady.array, read.tensor)
+    if pairs is not None and pairs.inputs != read.ids.size:
+        pairs = None
+    can_take = pairs is not None and read.node not in why_not
+    return _Reading(read, values, np.isnan(values) if can_take else ~(values == 0), pairs)
+
+
+def _least(trace: Trace, groups: Groups, reads: list[_Reading], candidates: Bools) -> Bools:
     """Return the candidates that nothing needs, with what is needed by these only."""
     gone = np.zeros(trace.pool.size, dtype=bool)
     while True:
         needed = np.zeros(trace.pool.size, dtype=bool)
-        for read, live, pairs in reads:
-            here = live if pairs is None else live & _wanted(trace, groups, gone, read, pairs)
-            needed[groups.of(read.ids[here])] = True
+        for one in reads:
+            needed[groups.of(one.read.ids[_needed(trace, groups, gone, one)])] = True
         now = candidates & ~needed
         if np.array_equal(now, gone):
             return gone
         gone = now
 
 
-def _live(zeros: Zeros, read: Read) -> tuple[Bools, Pairs | None]:
-    """Return which channels are not known to be zero where they are read, and the weights."""
-    live = ~zeros.at(read.tensor, read.ids.size)
-    if read.other is not None:
-        name, ids = read.other
-        return live & ~zeros.at(name, ids.size), None
-    pairs = pairs_of(zeros.trace.whole.nodes[read.node], zeros.array, read.tensor)
-    return live, pairs if pairs is not None and pairs.inputs == read.ids.size else None
-
-
-def _wanted(trace: Trace, groups: Groups, gone: Bools, read: Read, pairs: Pairs) -> Bools:
-    """Return which input channels of a layer meet a weight of an output that stays."""
-    outputs = trace.whole.nodes[read.node].output
+def _needed(trace: Trace, groups: Groups, gone: Bools, one: _Reading) -> Bools:
+    """Return which channels are needed where they are read."""
+    if one.pairs is None:
+        return one.live
+    outputs = trace.whole.nodes[one.read.node].output
     made = trace.ids.get(next(name for name in outputs if name))
-    found = pairs.pairs
+    found = one.pairs.pairs
     if made is not None and made.size == found.shape[0]:
         found = found & ~gone[groups.of(made.reshape(-1))][:, None]
-    by_group = found.reshape(pairs.groups, -1, found.shape[1])
-    return np.asarray(by_group.any(axis=1).reshape(-1))
+    by_group = found.reshape(one.pairs.groups, -1, found.shape[1])
+    return np.asarray(one.live & by_group.any(axis=1).reshape(-1))
+
+
+def _stuck(
+    trace: Trace,
+    groups: Groups,
+    reads: list[_Reading],
+    gone: Bools,
+    why_not: Mapping[int, str],
+) -> dict[str, int]:
+    """Return why channels stay although they are constants, and how many groups of them."""
+    moving = np.zeros(trace.pool.size, dtype=bool)
+    reasons: dict[int, str] = {}
+    for one in reads:
+        roots, needed = groups.of(one.read.ids), _needed(trace, groups, gone, one)
+        moving[roots[needed & np.isnan(one.values)]] = True
+        why = why_not.get(one.read.node, "what reads them cannot take over a constant")
+        for root in np.unique(roots[needed & ~np.isnan(one.values)]).tolist():
+            reasons.setdefault(root, f"they are constants other than 0, and {why}")
+    moving[STAYS] = True
+    return dict(Counter(why for root, why in reasons.items() if not moving[root]))
+
+
+def _kinds(trace: Trace, groups: Groups) -> list[NDArray[np.int64]]:
+    """Return the groups that live in the same axes of the same constants, each kind in order."""
+    seen = np.random.default_rng(0).integers(1 << 62, size=len(trace.members), dtype=np.uint64)
+    places: dict[tuple[str, int], tuple[np.uint64, list[Ids]]] = {}
+    for member, number in zip(trace.members, seen, strict=True):
+        places.setdefault((member.constant, member.axis), (number, []))[1].append(member.ids)
+    label = np.zeros(trace.pool.size, dtype=np.uint64)  # a sum of numbers stands for a set
+    for number, ids in places.values():
+        label[np.unique(groups.of(np.concatenate(ids)))] += number
+    label[STAYS] = 0
+    return [np.flatnonzero(label == kind) for kind in np.unique(label[label > 0])]
+
+
+def _rounded(kinds: list[NDArray[np.int64]], gone: Bools, multiple: Callable[[int], int]) -> Bools:
+    """Return what goes when of each kind a multiple stays; the first of those that could go do."""
+    gone = gone.copy()
+    for roots in kinds:
+        going = roots[gone[roots]]
+        staying = roots.size - going.size
+        rounded = -(-staying // multiple(roots.size)) * multiple(roots.size)
+        gone[going[: rounded - staying]] = False
+    return gone

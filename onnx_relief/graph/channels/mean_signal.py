@@ -9,16 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx import helper
 
-from onnx_relief.graph.bias import add_bias
+from onnx_relief.graph.bias import add_bias, fresh_name
 from onnx_relief.graph.channels.ids import Groups
 from onnx_relief.graph.channels.trace import Member, Trace
+from onnx_relief.graph.channels.weights import why_not_even
 from onnx_relief.graph.channels.whole import every_node
 from onnx_relief.graph.document import Document
+from onnx_relief.graph.initializers import add_initializer
 from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.rewrite import write_constants
 from onnx_relief.graph.sites import Site
@@ -49,6 +53,8 @@ def corrections(
     gone: NDArray[np.bool_],
     survey: Survey,
     means: Mapping[str, Floats],
+    *,
+    may_add: bool = False,
 ) -> list[Correction]:
     """Return what each layer that loses inputs has to get back.
 
@@ -58,6 +64,7 @@ def corrections(
         gone: Whether a group goes, by root.
         survey: The model's layers.
         means: Mean of each channel of the tensors that layers read.
+        may_add: Whether a MatMul without a bias can be followed by an Add (`add_after`).
     """
     by_output = {site.node.output[0]: site for site in survey.sites}
     found = []
@@ -68,7 +75,8 @@ def corrections(
         if site is None or mean is None or mean.size != lost.size or not lost.any():
             continue
         weight = site.layer.weights[0]
-        if len(site.layer.weights) != 1 or not _has_room(site):
+        has_room = _has_room(site) or (may_add and _can_add(site))
+        if len(site.layer.weights) != 1 or not has_room:
             continue
         rows = survey.rows(site.parts[0]).astype(np.float64).sum(axis=2) * weight.scale
         by_group = (mean * lost).reshape(weight.groups, 1, weight.inputs)
@@ -76,6 +84,36 @@ def corrections(
         if added.any():
             found.append(Correction(site, read.node, added))
     return found
+
+
+def why_not_exact(trace: Trace, survey: Survey) -> dict[int, str]:
+    """Return why the bias of what reads channels cannot take over a constant, by node.
+
+    A node that is not there can have its bias corrected exactly, by `corrections` and `give_back`.
+    """
+    by_output = {site.node.output[0]: site for site in survey.sites}
+    found: dict[int, str] = {}
+    for read in trace.reads:
+        node = trace.whole.nodes[read.node]
+        site = by_output.get(node.output[0])
+        if site is None or len(site.layer.weights) != 1 or read.other is not None:
+            found[read.node] = f"{node.op_type} has no bias of its own for them"
+            continue
+        scope = trace.whole.homes[node.output[0]]
+        uneven = why_not_even(node, partial(survey.constants.array, scope))
+        if uneven is not None:
+            found[read.node] = uneven
+        elif not _can_add(site) and not (_has_room(site) and _is_its_own(trace, site)):
+            found[read.node] = f"{node.op_type} has no bias of its own for them"
+    return found
+
+
+def _is_its_own(trace: Trace, site: Site) -> bool:
+    """Whether nothing but the layer reads its bias."""
+    if site.bias is None or site.layer.bias is None:
+        return True
+    reads = trace.whole.uses.get(site.bias.view.home.name, ())
+    return len(reads) == 1 and site.layer.bias.scale != 0
 
 
 def give_back(document: Document, trace: Trace, changes: Sequence[Correction]) -> Document:
@@ -89,13 +127,55 @@ def give_back(document: Document, trace: Trace, changes: Sequence[Correction]) -
     for change in changes:
         bias, layer_bias = change.site.bias, change.site.layer.bias
         if bias is None or layer_bias is None:
-            _add_bias(document.proto.graph, trace, change)
+            if not _can_add(change.site):
+                _add_bias(document.proto.graph, trace, change)
         elif bias.view.home not in values:  # a shared bias is corrected once
             old = np.asarray(constants.stored(bias.view.home), np.float64)
             added = (change.added / layer_bias.scale).reshape(bias.layout.rows)
             spread = bias.layout.from_rows(added, bias.view.shape)
             values[bias.view.home] = old + spread.reshape(old.shape)
     return write_constants(document, values)
+
+
+def add_after(
+    document: Document,
+    trace: Trace,
+    groups: Groups,
+    gone: NDArray[np.bool_],
+    changes: Sequence[Correction],
+) -> Document:
+    """Return a copy in which an Add gives products that have no bias what they lost.
+
+    Args:
+        document: The model after the cut.
+        trace: The ids before it.
+        groups: Which belong together.
+        gone: Whether a group went, by root.
+        changes: Corrections, of which those of products without a bias are made here.
+    """
+    changes = [change for change in changes if _can_add(change.site)]
+    if not changes:
+        return document
+    document = document.copy()
+    graph = document.proto.graph
+    for change in changes:
+        name = change.site.node.output[0]
+        at = next(at for at, node in enumerate(graph.node) if name in node.output)
+        units = ~gone[groups.of(trace.of(name).reshape(-1))]
+        added = change.added[units] if units.size == change.added.size else change.added
+        dtype = change.site.parts[0].view.dtype
+        product = fresh_name(graph, f"{name}_product")
+        bias = fresh_name(graph, f"{name}_bias")
+        add_initializer(graph, added.astype(dtype), bias)
+        graph.node[at].output[0] = product
+        called = f"{graph.node[at].name}_bias" if graph.node[at].name else ""
+        graph.node.insert(at + 1, helper.make_node("Add", [product, bias], [name], name=called))
+    return document
+
+
+def _can_add(site: Site) -> bool:
+    """Whether the layer is a product without a bias in the main graph."""
+    return site.layer.op == "MatMul" and site.bias is None and site.scope.parent is None
 
 
 def _has_room(site: Site) -> bool:

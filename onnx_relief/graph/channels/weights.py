@@ -70,6 +70,30 @@ def pairs_of(node: onnx.NodeProto, array: ArrayOf, tensor: str = "") -> Pairs | 
     return Pairs(some if settings.get("transB", 0) else some.T, 1)
 
 
+def units_from(
+    node: onnx.NodeProto, array: ArrayOf, inputs_of: Callable[[int], Floats]
+) -> Floats | None:
+    """Return what the units of a layer are before the bias, NaN where that is not known; or None.
+
+    Args:
+        node: The layer.
+        array: Returns a constant by the name that nodes see.
+        inputs_of: Returns the numbers of so many input channels, NaN where they are not known.
+    """
+    matrix = pairs_of(node, array)
+    if matrix is None:
+        return None
+    inputs = inputs_of(matrix.inputs)
+    if why_not_even(node, array) is not None:
+        inputs = np.where(inputs == 0, 0.0, np.nan)
+    unknown = np.isnan(inputs).reshape(matrix.groups, 1, -1)
+    known = ~(matrix.by_group() & unknown).any(axis=2).reshape(-1)
+    values = np.zeros(known.size)
+    if known.any() and np.nan_to_num(inputs).any():
+        values = sent(node, array, np.nan_to_num(inputs))
+    return np.where(known, values, np.nan)
+
+
 def sent(node: onnx.NodeProto, array: ArrayOf, inputs: Floats) -> Floats:
     """Return what the units of a layer get from inputs that are the same at every place.
 

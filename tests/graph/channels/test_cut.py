@@ -17,6 +17,7 @@ from traps import TRAPS
 from onnx_relief.compaction import _gap, compact
 from onnx_relief.errors import UnsupportedError
 from onnx_relief.graph.channels import RULES, cut, leave_one, trace_channels
+from onnx_relief.graph.channels.dead import Removal
 from onnx_relief.graph.channels.ids import STAYS
 from onnx_relief.graph.document import check, load
 from onnx_relief.graph.layers import find_layers, uniquely_named
@@ -45,11 +46,11 @@ def feed_for(model, rows=2, seed=0):
 class Traced:
     """A model, its ids, and what masking and cutting make of it."""
 
-    def __init__(self, model, splits=None, feed=None):
+    def __init__(self, model, outer=False, feed=None):
         survey, _ = uniquely_named(find_layers(load(model)))
         self.document, self.feed = survey.document, feed or feed_for(model)
         observed = observe(survey, self.feed)
-        self.trace, self.groups = trace_channels(survey.model, observed, RULES, splits)
+        self.trace, self.groups = trace_channels(survey.model, observed, RULES, outer=outer)
         members = [self.groups.of(member.ids) for member in self.trace.members]
         self.floats = [
             TensorHome("", tensor.name)
@@ -112,8 +113,7 @@ def test_any_single_group_can_go(structure):
 
 @pytest.mark.parametrize(("structure", "heads"), [(attention, 2), (grouped_queries, 2)])
 def test_whole_heads_can_go(structure, heads):
-    widths = traced(structure)
-    model = Traced(structure(), dict.fromkeys(widths.trace.splits, True))
+    model = Traced(structure(), outer=True)
     assert len(model.roots) == heads
     for root in model.roots:
         gone = model.gone([root])
@@ -130,13 +130,15 @@ def test_cutting_nothing_changes_nothing(structure):
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)
-def test_compaction_finds_what_was_masked_and_is_done_then(structure):
+def test_compaction_finds_what_was_masked_and_is_done_then(structure, monkeypatch):
+    # Of the smallest models some are longer without a channel: a size of its own has a name.
+    monkeypatch.setattr("onnx_relief.shrinking.bytes_of", lambda _: 0)
     model = traced(structure)
     gone = model.gone(model.roots[::2])
     masked = model.masked(gone)
-    found = compact(masked, model.feed, provider="cpu")
+    found = compact(masked, model.feed, provider="cpu", round_to=1)
     assert found.removed >= len({r for r in model.roots if gone[r]})
-    again = compact(found.document, model.feed, provider="cpu")
+    again = compact(found.document, model.feed, provider="cpu", round_to=1)
     assert again.removed == 0
     assert again.document.proto.SerializeToString() == found.document.proto.SerializeToString()
 
@@ -153,13 +155,16 @@ def test_what_is_proven_dead_is_dead(structure, seed):
         axis = int(rng.integers(array.ndim))
         gone = np.flatnonzero(rng.random(array.shape[axis]) < 0.4)
         array[(slice(None),) * axis + (gone,)] = 0
-    compact(write_constants(model.document, values), model.feed, provider="cpu")
+    masked = write_constants(model.document, values)
+    found = compact(masked, model.feed, provider="cpu", round_to=1)
+    again = compact(found.document, model.feed, provider="cpu", round_to=1)
+    assert again.document.proto.SerializeToString() == found.document.proto.SerializeToString()
 
 
 def test_what_is_wrongly_taken_for_dead_is_refused(monkeypatch):
     model = traced(STRUCTURES[0])
     gone = model.gone(model.roots[:1])
-    monkeypatch.setattr("onnx_relief.compaction.removable", lambda *_: gone)
+    monkeypatch.setattr("onnx_relief.shrinking.removable", lambda *_: Removal(gone))
     with pytest.raises(UnsupportedError, match="would differ"):
         compact(model.document, model.feed, provider="cpu")
 

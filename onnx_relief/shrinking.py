@@ -1,0 +1,126 @@
+"""Cut dead and unread channels out of a model, again and again, until there are none.
+
+Nothing here runs the result: `onnx_relief.compaction` proves it equal.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_relief.errors import SettingsError
+from onnx_relief.graph import external
+from onnx_relief.graph.channels import RULES, cut, trace_channels
+from onnx_relief.graph.channels.dead import removable
+from onnx_relief.graph.channels.ids import STAYS
+from onnx_relief.graph.channels.mean_signal import (
+    add_after,
+    corrections,
+    give_back,
+    why_not_exact,
+)
+from onnx_relief.graph.document import Document
+from onnx_relief.graph.inline import inlined
+from onnx_relief.graph.layers import find_layers
+from onnx_relief.graph.orphans import drop_orphans
+from onnx_relief.graph.unique_names import with_old_names, with_unique_names
+from onnx_relief.observe import observe
+
+Array = NDArray[Any]
+ROUND_TO = 8
+"""What `auto` rounds to, where there was a multiple of it before."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Shrunk:
+    """A model without dead and unread channels.
+
+    Attributes:
+        document: The smaller model; the one that was given if nothing could go.
+        groups: Groups of channels that live or die together.
+        removed: Those that were cut.
+        kept: Why groups stay, and how many.
+    """
+
+    document: Document
+    groups: int
+    removed: int
+    kept: Mapping[str, int]
+
+
+def multiple_of(round_to: int | None) -> Callable[[int], int]:
+    """Return what number of channels is kept in multiples of what; None decides by the number.
+
+    Raises:
+        SettingsError: It is less than 1.
+    """
+    if round_to is not None and round_to < 1:
+        raise SettingsError(f"--round-to must be at least 1, or auto, got {round_to}")
+    if round_to is not None:
+        return lambda _: round_to
+    return lambda count: ROUND_TO if count % ROUND_TO == 0 else 1
+
+
+def shrink(document: Document, feed: Mapping[str, Array], *, round_to: int | None = None) -> Shrunk:
+    """Return the model without the channels that are dead or unread.
+
+    Args:
+        document: A masked model; it is not changed.
+        feed: Inputs of the right shapes, by name.
+        round_to: Of channels that live in the same axes a multiple of so many stays, some of them
+            as zeros; 1 removes all, None decides by their number.
+
+    Raises:
+        SettingsError: `round_to` is less than 1.
+        ModelError: The model cannot be run.
+    """
+    multiple = multiple_of(round_to)
+    smaller, names = with_unique_names(inlined(document))
+    step = first = _once(smaller, feed, multiple)
+    removed = 0
+    while step.removed:
+        removed += step.removed
+        smaller = step.document
+        step = _once(smaller, feed, multiple)
+    if not removed or bytes_of(smaller) > bytes_of(document):  # a new bias has a name, too
+        return Shrunk(document=document, groups=first.groups, removed=0, kept=step.kept)
+    return Shrunk(
+        document=with_old_names(smaller, names),
+        groups=first.groups,
+        removed=removed,
+        kept=step.kept,
+    )
+
+
+def bytes_of(document: Document) -> int:
+    """Return the size of a model as a file, with the tensors that it keeps in others."""
+    outside = filter(external.is_external, external.tensors(document.proto))
+    return int(document.proto.ByteSize()) + sum(external.byte_count(document, t) for t in outside)
+
+
+def _once(document: Document, feed: Mapping[str, Array], multiple: Callable[[int], int]) -> Shrunk:
+    survey = find_layers(document)
+    trace, groups = trace_channels(survey.model, observe(survey, feed), RULES)
+    found = removable(
+        trace,
+        groups,
+        lambda name: survey.constants.array(trace.whole.homes[name], name),
+        why_not_exact(trace, survey),
+        multiple,
+    )
+    roots = np.unique(np.concatenate([[STAYS], *(groups.of(m.ids) for m in trace.members)]))
+    kept = Counter(groups.reasons.values()) + Counter(found.stuck)
+    removed = int(found.gone[roots].sum())
+    if removed:
+        changes = corrections(trace, groups, found.gone, survey, found.constants, may_add=True)
+        smaller = cut(give_back(document, trace, changes), trace, groups, found.gone)
+        smaller = add_after(smaller, trace, groups, found.gone, changes)
+        smaller = drop_orphans(smaller, document)
+    else:
+        smaller = document
+    return Shrunk(document=smaller, groups=len(roots) - 1, removed=removed, kept=kept)
