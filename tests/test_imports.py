@@ -42,6 +42,7 @@ MAY_IMPORT = {
     "scoring": {"errors", "geometry", "plan"},
     "selection": {"errors", "geometry", "plan"},
     "activity": {"errors", "geometry", "plan"},
+    "solving": {"errors", "geometry", "plan"},
     "graph": VALUES,
     "data": VALUES,
     "runtime": VALUES | {"graph"},
@@ -113,7 +114,7 @@ def test_part_imports_only_what_lies_below(name):
     assert not wrong
 
 
-@pytest.mark.parametrize("name", ["scoring", "selection", "activity"])
+@pytest.mark.parametrize("name", ["scoring", "selection", "activity", "solving"])
 def test_mathematics_knows_numpy_and_no_onnx(name):
     outside = {
         other.split(".")[0]

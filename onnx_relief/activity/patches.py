@@ -1,8 +1,11 @@
-"""Patch Gram matrices of one map, in float64: what `mean-map` needs after the last batch."""
+"""What every tap of a convolution sees of its input, and the Gram matrices of that, per channel."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from onnx_relief.activity.mean import FloatArray
 from onnx_relief.geometry import ConvGeometry
@@ -16,12 +19,16 @@ def patch_gram(maps: FloatArray, geometry: ConvGeometry) -> FloatArray:
         geometry: The convolution that reads them; ConvTranspose counts the taps that each input
             value is spread to, at the output positions that survive cropping.
     """
-    patches = _patches(maps, geometry)
-    return np.stack([channel @ channel.T for channel in patches])
+    return np.stack([channel @ channel.T for channel in patches(maps, geometry)])
 
 
-def _patches(maps: FloatArray, geometry: ConvGeometry) -> FloatArray:
-    """Return every tap's view of the input, shape (channels, taps, output positions)."""
+def patches(maps: NDArray[Any], geometry: ConvGeometry) -> NDArray[Any]:
+    """Return every tap's view of the input, shape (channels, taps, output positions).
+
+    Args:
+        maps: One map per channel, shape (channels, *spatial).
+        geometry: The convolution that reads them.
+    """
     size = maps.shape[1:]
     output = geometry.output_size(size)
     margins = geometry.resolved_pads(size)
@@ -40,7 +47,7 @@ def _patches(maps: FloatArray, geometry: ConvGeometry) -> FloatArray:
         )
         steps = (1,) * geometry.rank
     maps = _crop_or_pad(maps, margins)
-    taps = np.empty((len(maps), geometry.taps, int(np.prod(output))))
+    taps = np.empty((len(maps), geometry.taps, int(np.prod(output))), maps.dtype)
     for index, tap in enumerate(np.ndindex(*kernel)):
         start = [
             ((k - 1 - t) if geometry.transposed else t) * d
@@ -54,14 +61,14 @@ def _patches(maps: FloatArray, geometry: ConvGeometry) -> FloatArray:
     return taps
 
 
-def _spread(maps: FloatArray, strides: tuple[int, ...]) -> FloatArray:
+def _spread(maps: NDArray[Any], strides: tuple[int, ...]) -> NDArray[Any]:
     size = [(s - 1) * step + 1 for s, step in zip(maps.shape[1:], strides, strict=True)]
-    spread = np.zeros((len(maps), *size))
+    spread = np.zeros((len(maps), *size), maps.dtype)
     spread[(slice(None), *(slice(None, None, step) for step in strides))] = maps
     return spread
 
 
-def _crop_or_pad(maps: FloatArray, margins: tuple[tuple[int, int], ...]) -> FloatArray:
+def _crop_or_pad(maps: NDArray[Any], margins: tuple[tuple[int, int], ...]) -> NDArray[Any]:
     cropped = tuple(slice(max(0, -begin), None) for begin, _ in margins)
     padding = [(0, 0), *((max(0, begin), max(0, end)) for begin, end in margins)]
     return np.pad(maps[(slice(None), *cropped)], padding)

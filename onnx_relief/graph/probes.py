@@ -88,22 +88,26 @@ def probes_for(site: Site, estimator: Estimator, granularity: Granularity) -> tu
         return _recurrent_probes(site, path, wide)
     weight = layer.weights[0]
     matmul = layer.op == "MatMul"
-    weight_left = site.data_input == 1
-    transposed = bool(attributes(site.node).get("transB" if weight_left else "transA", 0))
-    # The features of x are its last axis in x @ W, and its last but one in W @ x.
-    features_first = weight_left != transposed
     return (
         Probe(
             kind=ProbeKind.FEATURES,
             path=path,
             tensor=site.data,
             channels=weight.inputs,
-            axis=-2 if features_first else -1,
+            axis=feature_axis(site),
             batch=site.parts[0].view.shape[:-2] if matmul and weight.groups > 1 else (),
             matrix=not matmul,
             wide=wide,
         ),
     )
+
+
+def feature_axis(site: Site) -> int:
+    """Return which axis of its input a Gemm or MatMul multiplies by the weight, -1 or -2."""
+    weight_left = site.data_input == 1
+    transposed = bool(attributes(site.node).get("transB" if weight_left else "transA", 0))
+    # The features of x are its last axis in x @ W, and its last but one in W @ x.
+    return -2 if weight_left != transposed else -1
 
 
 def _convolution_probe(

@@ -1,0 +1,181 @@
+"""Second moments of what a layer reads, and of what it answers: sums that can be added and merged.
+
+`columns` are the inputs as every position sees them: (samples, groups, entries, positions), where
+the entries of a position are a layer's inputs times its kernel's taps, in the order of the rows of
+its weight. Products are taken in the precision of the data and added up in float64.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import ceil, prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_relief.activity.mean import FloatArray
+from onnx_relief.activity.patches import patches
+from onnx_relief.geometry import ConvGeometry
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Gram:
+    """Sums over positions of x x', y x', x and y; `add` and `merge` return anew.
+
+    Attributes:
+        second: Sum of x x', (groups, entries, entries), or of x**2, (groups, entries).
+        first: Sum of x, (groups, entries).
+        cross: Sum of y x', (groups, units per group, entries); None without outputs.
+        answers: Sum of y, (groups, units per group); None without outputs.
+        count: Positions so far.
+    """
+
+    second: FloatArray
+    first: FloatArray
+    cross: FloatArray | None = None
+    answers: FloatArray | None = None
+    count: float = 0
+
+    def merge(self, other: Gram) -> Gram:
+        """Return the sums over the positions of both."""
+        return Gram(
+            second=self.second + other.second,
+            first=self.first + other.first,
+            cross=_sum(self.cross, other.cross),
+            answers=_sum(self.answers, other.answers),
+            count=self.count + other.count,
+        )
+
+    @property
+    def mean(self) -> FloatArray:
+        """Mean of x, (groups, entries)."""
+        return self.first / max(self.count, 1)
+
+    @property
+    def mean_answer(self) -> FloatArray:
+        """Mean of y, (groups, units per group)."""
+        assert self.answers is not None
+        return self.answers / max(self.count, 1)
+
+    @property
+    def mean_square(self) -> FloatArray:
+        """Mean of x**2, (groups, entries)."""
+        full = self.second.ndim == 3
+        squares = np.einsum("gii->gi", self.second) if full else self.second
+        return squares / max(self.count, 1)
+
+    def covariance(self, *, centred: bool = True) -> FloatArray:
+        """Return the mean of x x', less that of the means if `centred`, (groups, d, d)."""
+        moment = self.second / max(self.count, 1)
+        if centred:
+            moment = moment - self.mean[:, :, None] * self.mean[:, None, :]
+        return np.asarray(moment)
+
+    def cross_covariance(self, *, centred: bool = True) -> FloatArray:
+        """Return the mean of y x', less that of the means if `centred`, (groups, units, d)."""
+        assert self.cross is not None
+        moment = self.cross / max(self.count, 1)
+        if centred:
+            moment = moment - self.mean_answer[:, :, None] * self.mean[:, None, :]
+        return np.asarray(moment)
+
+
+def gram_of(
+    columns: NDArray[Any], answers: NDArray[Any] | None = None, *, diagonal: bool = False
+) -> Gram:
+    """Return the sums over some samples.
+
+    Args:
+        columns: (samples, groups, entries, positions).
+        answers: What the layer makes of them, (samples, groups, units per group, positions).
+        diagonal: Whether only squares are wanted.
+    """
+    samples, groups, entries, positions = columns.shape
+    cross = total = None
+    if diagonal:
+        second = np.einsum("ngdp,ngdp->gd", columns, columns, dtype=np.float64)
+    else:
+        second = np.zeros((groups, entries, entries))
+        for sample in columns:
+            second += np.matmul(sample, sample.transpose(0, 2, 1))
+    if answers is not None:
+        cross = np.zeros((groups, answers.shape[2], entries))
+        for sample, answer in zip(columns, answers, strict=True):
+            cross += np.matmul(answer, sample.transpose(0, 2, 1))
+        total = answers.sum(axis=(0, 3), dtype=np.float64)
+    return Gram(
+        second=second,
+        first=columns.sum(axis=(0, 3), dtype=np.float64),
+        cross=cross,
+        answers=total,
+        count=samples * positions,
+    )
+
+
+def patch_columns(
+    maps: NDArray[Any], geometry: ConvGeometry, groups: int, *, most: int | None = None
+) -> NDArray[Any]:
+    """Return what a convolution sees, (samples, groups, channels per group * taps, positions).
+
+    Args:
+        maps: (samples, channels, *spatial).
+        geometry: The convolution.
+        groups: Its groups.
+        most: Take a regular grid of about so many output positions per sample, where there are
+            more: neighbours see nearly the same. Convolutions only, not transposed ones.
+    """
+    samples, channels, *size = maps.shape
+    coarse = coarsened(geometry, tuple(size), most)
+    seen = patches(maps.reshape(samples * channels, *size), coarse)
+    return seen.reshape(samples, groups, -1, seen.shape[-1])
+
+
+def coarse_answers(
+    maps: NDArray[Any],
+    geometry: ConvGeometry,
+    size: tuple[int, ...],
+    groups: int,
+    *,
+    most: int | None = None,
+) -> NDArray[Any]:
+    """Return a convolution's output at the positions of `patch_columns`.
+
+    Args:
+        maps: (samples, units, *spatial).
+        geometry: The convolution.
+        size: Spatial size of its input.
+        groups: Its groups.
+        most: As for `patch_columns`.
+
+    Returns:
+        (samples, groups, units per group, positions).
+    """
+    coarse = coarsened(geometry, size, most)
+    steps = zip(coarse.strides, geometry.strides, strict=True)
+    window = (slice(None), slice(None), *(slice(None, None, wide // step) for wide, step in steps))
+    picked = maps[window]
+    samples, units = maps.shape[:2]
+    return picked.reshape(samples, groups, units // groups, -1)
+
+
+def coarsened(geometry: ConvGeometry, size: tuple[int, ...], most: int | None) -> ConvGeometry:
+    """Return the geometry with larger strides, so that about `most` output positions are left."""
+    if most is None or geometry.transposed:
+        return geometry
+    output = geometry.output_size(size)
+    step = max(1, ceil((prod(output) / most) ** (1 / geometry.rank)))
+    if step == 1:
+        return geometry
+    # Automatic padding depends on the stride: say what it is before the stride changes.
+    pads = geometry.resolved_pads(size)
+    return replace(
+        geometry,
+        strides=tuple(stride * step for stride in geometry.strides),
+        pads=(*(begin for begin, _ in pads), *(end for _, end in pads)),
+        auto_pad="NOTSET",
+    )
+
+
+def _sum(one: FloatArray | None, other: FloatArray | None) -> FloatArray | None:
+    return None if one is None or other is None else one + other

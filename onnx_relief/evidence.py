@@ -1,0 +1,221 @@
+"""Gram matrices of what layers read, over data: the second moments that criteria and repair need.
+
+Layers that read the same tensor in the same way share one. Where all of them together take more
+than the memory that was given, the data is read several times, for some layers at a time; a layer
+that is too wide by itself gets the diagonal blocks of its matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from onnx_relief.activity.gram import Gram, coarse_answers, gram_of, patch_columns
+from onnx_relief.data import Dataset
+from onnx_relief.errors import DataError
+from onnx_relief.evaluation import first_sample
+from onnx_relief.geometry import ConvGeometry
+from onnx_relief.graph.document import Document
+from onnx_relief.graph.probes import feature_axis
+from onnx_relief.graph.sites import Site
+from onnx_relief.measure import full_batches
+from onnx_relief.plan import LayerKind
+from onnx_relief.runtime import Session, open_session
+
+Array = NDArray[Any]
+Tick = Callable[[int], None]
+MEMORY = 2 << 30
+"""Bytes that Gram matrices and the tensors they are made of may take together, by default."""
+PLACES = 400
+"""About so many positions of a sample are looked at; those of one picture repeat each other."""
+_WIDEST = 5000
+"""Entries of the largest matrix: inverting one takes the cube of that."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How a layer reads a tensor; layers with equal readings share a Gram matrix.
+
+    Attributes:
+        tensor: What is read.
+        groups: Groups of the layer.
+        entries: Inputs of a unit times taps.
+        geometry: For convolutions.
+        axis: For the others: which axis holds the features.
+        blocks: Diagonal blocks that each group's matrix is cut into.
+    """
+
+    tensor: str
+    groups: int
+    entries: int
+    geometry: ConvGeometry | None = None
+    axis: int = -1
+    blocks: int = 1
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the Gram matrix."""
+        return 8 * self.groups * self.entries**2 // self.blocks
+
+    def columns(self, tensor: Array, places: int | None = PLACES) -> Array:
+        """Return what every position reads, (samples, groups * blocks, entries, positions)."""
+        if self.geometry is None:
+            rows = np.moveaxis(tensor, self.axis, -1).reshape(-1, self.entries)
+            columns = rows.T[None, None]
+        else:
+            columns = patch_columns(tensor, self.geometry, self.groups, most=places)
+        samples, groups, entries, positions = columns.shape
+        return columns.reshape(samples, groups * self.blocks, entries // self.blocks, positions)
+
+    def split(self, rows: Array) -> Array:
+        """Return weights (units, entries) as (groups * blocks, units per group, entries)."""
+        apart = rows.reshape(self.groups, -1, self.blocks, self.entries // self.blocks)
+        return apart.transpose(0, 2, 1, 3).reshape(self.groups * self.blocks, apart.shape[1], -1)
+
+    def join(self, split: Array) -> Array:
+        """Undo `split`."""
+        apart = split.reshape(self.groups, self.blocks, split.shape[1], split.shape[2])
+        return apart.transpose(0, 2, 1, 3).reshape(-1, self.entries)
+
+
+def reading_of(site: Site, *, memory: int = MEMORY) -> Reading | str:
+    """Return how a layer reads its input, or why that cannot be seen, in words."""
+    layer = site.layer
+    if site.scope.parent is not None:
+        return "its inputs are inside a body, where Gram matrices are not taken"
+    if layer.kind is LayerKind.RECURRENT:
+        return "its inputs are inside a recurrent node, where Gram matrices are not taken"
+    weight = layer.weights[0]
+    if layer.geometry is None and weight.groups > 1:
+        return "its weight is batched, for which Gram matrices are not taken"
+    entries = weight.inputs * layer.taps
+    reading = Reading(
+        tensor=site.data,
+        groups=weight.groups,
+        entries=entries,
+        geometry=layer.geometry,
+        axis=-1 if layer.geometry else feature_axis(site),
+    )
+    blocks = (n for n in range(1, entries + 1) if entries % n == 0)
+    for number in blocks:
+        cut = replace(reading, blocks=number)
+        if entries // number <= _WIDEST and 2 * cut.bytes <= memory:
+            return cut
+    return replace(reading, blocks=entries)
+
+
+def answers_of(site: Site, reading: Reading, read: Array, made: Array) -> Array:
+    """Return a layer's outputs at the positions of `reading.columns(read)`.
+
+    Args:
+        site: The layer.
+        reading: How it reads.
+        read: Its input.
+        made: The output of its node.
+
+    Returns:
+        (samples, groups, units per group, positions).
+    """
+    if reading.geometry is None:
+        rows = np.moveaxis(made, -1 if site.data_input == 0 else -2, -1)
+        return rows.reshape(-1, rows.shape[-1]).T[None, None]
+    size = read.shape[2:]
+    return coarse_answers(made, reading.geometry, size, reading.groups, most=PLACES)
+
+
+def gram_matrices(
+    document: Document,
+    readings: Sequence[Reading],
+    data: Dataset,
+    *,
+    batch_size: int,
+    provider: str,
+    diagonal: bool = False,
+    memory: int = MEMORY,
+    tick: Tick | None = None,
+) -> dict[Reading, Gram]:
+    """Return the Gram matrix of every reading over the data.
+
+    Args:
+        document: The model.
+        readings: What is read, of the main graph.
+        data: Samples.
+        batch_size: Samples per run, at most.
+        provider: Execution provider of ONNX Runtime.
+        diagonal: Whether only the squares are wanted.
+        memory: Bytes that may be taken, about.
+        tick: Told of every sample of the first pass.
+
+    Raises:
+        DataError: There is no data, or a layer reads NaN or infinity.
+        ModelError: The model cannot be run.
+    """
+    wanted = list(dict.fromkeys(readings))
+    found: dict[Reading, Gram] = {}
+    for some in _passes(wanted, memory // 2, diagonal):
+        names = list(dict.fromkeys(reading.tensor for reading in some))
+        session = open_at(document, names, provider=provider)
+        few = _batch_size(session, names, data, batch_size, memory // 4)
+        for batch in full_batches(data, few):
+            tensors = session.run(batch.feed, names)
+            for reading in some:
+                columns = reading.columns(as_floats(tensors[reading.tensor]))
+                part = gram_of(columns, diagonal=diagonal)
+                found[reading] = found[reading].merge(part) if reading in found else part
+            if tick is not None:
+                tick(batch.count)
+        tick = None
+    for reading, gram in found.items():
+        if not np.isfinite(gram.second).all():
+            raise DataError(
+                f"tensor {reading.tensor!r} is NaN or infinite on this data; "
+                "look for them in the data and in the weights before it"
+            )
+    return found
+
+
+def open_at(document: Document, tensors: Sequence[str], *, provider: str) -> Session:
+    """Return a session that gives some tensors of the main graph, and computes no more than these.
+
+    Raises:
+        ModelError: The model cannot be run.
+    """
+    proto = onnx.ModelProto()
+    proto.CopyFrom(document.proto)
+    del proto.graph.output[:]
+    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors)
+    return open_session(replace(document, proto=proto), provider=provider)
+
+
+def as_floats(tensor: Array) -> Array:
+    """Return a tensor in float32, or float64 if it is that."""
+    return tensor if tensor.dtype == np.float64 else tensor.astype(np.float32, copy=False)
+
+
+def _passes(wanted: Sequence[Reading], budget: int, diagonal: bool) -> Iterator[list[Reading]]:
+    some: list[Reading] = []
+    size = 0
+    for reading in wanted:
+        more = 0 if diagonal else reading.bytes
+        if some and size + more > budget:
+            yield some
+            some, size = [], 0
+        some.append(reading)
+        size += more
+    if some:
+        yield some
+
+
+def _batch_size(
+    session: Session, names: Sequence[str], data: Dataset, most: int, budget: int
+) -> int:
+    """Return how many samples' tensors fit into `budget` bytes, 1 to `most`."""
+    batch = first_sample(data)
+    tensors: Mapping[str, Array] = session.run(batch.feed, list(names))
+    size = sum(tensor.nbytes for tensor in tensors.values()) / max(batch.count, 1)
+    return int(max(1, min(most, budget // max(size, 1))))
