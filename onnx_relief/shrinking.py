@@ -6,7 +6,7 @@ Nothing here runs the result: `onnx_relief.compaction` proves it equal.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,15 +25,17 @@ from onnx_relief.graph.channels.mean_signal import (
     why_not_exact,
 )
 from onnx_relief.graph.document import Document
+from onnx_relief.graph.folded import with_whole_weights
 from onnx_relief.graph.inline import inlined
 from onnx_relief.graph.layers import find_layers
 from onnx_relief.graph.orphans import drop_orphans
 from onnx_relief.graph.unique_names import with_old_names, with_unique_names
 from onnx_relief.observe import observe
+from onnx_relief.selection.rounding import Rounding
 
 Array = NDArray[Any]
-ROUND_TO = 8
-"""What `auto` rounds to, where there was a multiple of it before."""
+_BLOCK = 16
+"""ONNX Runtime's convolutions work on blocks of so many channels, or half as many."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -53,17 +55,29 @@ class Shrunk:
     kept: Mapping[str, int]
 
 
-def multiple_of(round_to: int | None) -> Callable[[int], int]:
-    """Return what number of channels is kept in multiples of what; None decides by the number.
+def how_many_stay(round_to: int | None) -> Callable[[int, Sequence[int]], int]:
+    """Return how many groups of channels stay, by the number that is needed and their entries.
+
+    For None the number fits itself: it is a multiple of 16, 8 or 4 if it is four times as much at
+    least. So what was rounded once needs no more rounding.
 
     Raises:
-        SettingsError: It is less than 1.
+        SettingsError: `round_to` is less than 1.
+
+    >>> [how_many_stay(None)(count, [1]) for count in (3, 17, 20, 33, 70)]
+    [3, 20, 20, 40, 80]
     """
     if round_to is not None and round_to < 1:
         raise SettingsError(f"--round-to must be at least 1, or auto, got {round_to}")
-    if round_to is not None:
-        return lambda _: round_to
-    return lambda count: ROUND_TO if count % ROUND_TO == 0 else 1
+    rounding = Rounding(multiple=round_to or _BLOCK, fits=round_to is None)
+
+    def staying(needed: int, entries: Sequence[int]) -> int:
+        count = needed
+        while count % rounding.step(count, entries):
+            count += 1
+        return count
+
+    return staying
 
 
 def shrink(document: Document, feed: Mapping[str, Array], *, round_to: int | None = None) -> Shrunk:
@@ -79,14 +93,14 @@ def shrink(document: Document, feed: Mapping[str, Array], *, round_to: int | Non
         SettingsError: `round_to` is less than 1.
         ModelError: The model cannot be run.
     """
-    multiple = multiple_of(round_to)
-    smaller, names = with_unique_names(inlined(document))
-    step = first = _once(smaller, feed, multiple)
+    staying = how_many_stay(round_to)
+    smaller, names = with_unique_names(with_whole_weights(inlined(document)))
+    step = first = _once(smaller, feed, staying)
     removed = 0
     while step.removed:
         removed += step.removed
         smaller = step.document
-        step = _once(smaller, feed, multiple)
+        step = _once(smaller, feed, staying)
     if not removed or bytes_of(smaller) > bytes_of(document):  # a new bias has a name, too
         return Shrunk(document=document, groups=first.groups, removed=0, kept=step.kept)
     return Shrunk(
@@ -103,7 +117,11 @@ def bytes_of(document: Document) -> int:
     return int(document.proto.ByteSize()) + sum(external.byte_count(document, t) for t in outside)
 
 
-def _once(document: Document, feed: Mapping[str, Array], multiple: Callable[[int], int]) -> Shrunk:
+def _once(
+    document: Document,
+    feed: Mapping[str, Array],
+    staying: Callable[[int, Sequence[int]], int],
+) -> Shrunk:
     survey = find_layers(document)
     trace, groups = trace_channels(survey.model, observe(survey, feed), RULES)
     found = removable(
@@ -111,7 +129,7 @@ def _once(document: Document, feed: Mapping[str, Array], multiple: Callable[[int
         groups,
         lambda name: survey.constants.array(trace.whole.homes[name], name),
         why_not_exact(trace, survey),
-        multiple,
+        staying,
     )
     roots = np.unique(np.concatenate([[STAYS], *(groups.of(m.ids) for m in trace.members)]))
     kept = Counter(groups.reasons.values()) + Counter(found.stuck)

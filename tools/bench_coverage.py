@@ -29,6 +29,7 @@ from onnx_relief.graph.channels.coupled import coupled, stays
 from onnx_relief.graph.cost import count_parameters, layer_costs
 from onnx_relief.graph.document import Document, check
 from onnx_relief.graph.document import load as load_model
+from onnx_relief.graph.folded import with_whole_weights
 from onnx_relief.graph.inline import inlined
 from onnx_relief.graph.layers import Survey, find_layers
 from onnx_relief.graph.orphans import drop_orphans
@@ -92,7 +93,7 @@ def examine(entry: Entry, ratio: float) -> dict[str, Any]:
     """Return everything that the page says of one model."""
     row: dict[str, Any] = {"name": entry.name, "origin": entry.origin}
     try:
-        document = inlined(load_model(entry.find()))
+        document = with_whole_weights(inlined(load_model(entry.find())))
         case = entry.build(entry.find(), QUICK) if entry.build is not None else None
     except MissingError as error:
         return row | {"state": "skipped", "why": str(error)}
@@ -138,16 +139,16 @@ class Cut:
         return _difference(masked(document, self.trace, self.groups, self.gone), self.smaller, feed)
 
 
-def _cut(
-    document: Document, feed: Feed, ratio: float, *, heads: bool = False
-) -> Cut:
+def _cut(document: Document, feed: Feed, ratio: float, *, heads: bool = False) -> Cut:
     """Cut a share of the groups; with `heads` of these only, which Reshape splits off."""
     survey = find_layers(document)
     observed = observe(survey, feed)
     trace, groups = trace_channels(survey.model, observed, RULES, outer=heads)
     kinds = coupled(trace, groups)
     gone = np.zeros(trace.pool.size, dtype=bool)
-    split_off = [groups.of(trace.of(name)).reshape(-1) for name in trace.splits if trace.splits[name]]
+    split_off = [
+        groups.of(trace.of(name)).reshape(-1) for name in trace.splits if trace.splits[name]
+    ]
     allowed = np.unique(np.concatenate([np.zeros(0, np.int64), *split_off]))
     for kind in kinds:
         count = min(int(len(kind.roots) * ratio + 0.5), len(kind.roots) - 1)

@@ -73,14 +73,16 @@ def _state(trace: Trace, at: int, name: str, made: Ids) -> None:
 
 
 def is_zero(trace: Trace, name: str) -> bool:
-    """Whether a tensor is made of zeros by ConstantOfShape, and only moved and repeated since."""
-    maker = trace.whole.producers.get(name)
-    while maker is not None and maker.op_type in _MOVES and maker.domain in STANDARD:
-        maker = trace.whole.producers.get(maker.input[0])
-    if maker is None or maker.op_type != "ConstantOfShape" or maker.domain not in STANDARD:
-        return False
-    value = attributes(maker).get("value")
-    return value is None or not numpy_helper.to_array(value).any()
+    """Whether a tensor is zeros by ConstantOfShape, or one that is only moved and repeated."""
+    while (maker := trace.whole.producers.get(name)) is not None and maker.domain in STANDARD:
+        if maker.op_type == "ConstantOfShape":
+            value = attributes(maker).get("value")
+            return value is None or not numpy_helper.to_array(value).any()
+        if maker.op_type not in _MOVES:
+            break
+        name = maker.input[0]
+    value = trace.values(name) if trace.is_constant(name) else None
+    return value is not None and value.size == 1 and not value.any()
 
 
 _MOVES = ("Slice", "Expand", "Identity", "Cast", "Unsqueeze", "Squeeze", "Reshape", "Transpose")

@@ -30,11 +30,13 @@ def counts_of(trace: Trace, node: onnx.NodeProto) -> Counts | None:
         return _counted(trace, node)
     if node.op_type == "Concat":
         return [entry for name in node.input for entry in _entries(trace, name)]
+    if node.op_type in _COMPUTED:
+        return _COMPUTED[node.op_type](trace, node)
     data = _entries(trace, node.input[0])
     if any(name in trace.counts for name in node.input[1:]):
         return None
     if node.op_type not in ("Gather", "Slice"):
-        return data
+        return data if len(trace.shape(node.output[0])) < 2 else None
     if int(attributes(node).get("axis", 0)) != 0 or trace.opset < 10:
         return None
     given = [trace.values(name) if trace.is_constant(name) else None for name in node.input[1:]]
@@ -48,7 +50,46 @@ def counts_of(trace: Trace, node: onnx.NodeProto) -> Counts | None:
     return [data[at] for at in places[int(numbers[0][0]) : int(numbers[1][0]) : step].tolist()]
 
 
-_KNOWN = ("Shape", "Concat", "Gather", "Slice", "Cast", "Identity", "Unsqueeze", "Squeeze")
+def _times(trace: Trace, node: onnx.NodeProto) -> Counts | None:
+    """Return for sizes that are multiplied: so many times the channels of the one that counts."""
+    first, second = (_entries(trace, name) for name in node.input)
+    sizes = [trace.values(name) for name in node.input]
+    if len(first) != len(second) or any(values is None for values in sizes):
+        return None
+    found: Counts = []
+    numbers = (np.asarray(values).reshape(-1).tolist() for values in sizes)
+    for one, other, left, right in zip(first, second, *numbers, strict=True):
+        if one is not None and other is not None:
+            return None
+        ids, times = (one, right) if one is not None else (other, left)
+        found.append(None if ids is None else np.tile(ids, times))
+    return found
+
+
+def _compared(trace: Trace, node: onnx.NodeProto) -> Counts | None:
+    """Return no counts: a number of channels is never one of those below zero."""
+    for name, other in (node.input, reversed(node.input)):
+        values = trace.values(other)
+        if other not in trace.counts and values is not None and (values < 0).all():
+            return [None] * len(_entries(trace, name))
+    return None
+
+
+def _unless(trace: Trace, node: onnx.NodeProto) -> Counts | None:
+    """Return the counts of what stays where it is not -1, as exporters write a target's sizes."""
+    maker = trace.whole.producers.get(node.input[0])
+    if maker is None or maker.op_type != "Equal" or node.input[2] not in maker.input:
+        return None
+    if node.input[1] in trace.counts or _compared(trace, maker) is None:
+        return None
+    return _entries(trace, node.input[2])
+
+
+_COMPUTED = {"Mul": _times, "Equal": _compared, "Where": _unless}
+_KNOWN = (
+    *("Shape", "Concat", "Gather", "Slice", "Cast", "Identity", "Unsqueeze", "Squeeze", "Reshape"),
+    *_COMPUTED,
+)
 
 
 def _counted(trace: Trace, node: onnx.NodeProto) -> Counts:

@@ -1,0 +1,115 @@
+"""Weights that a graph puts together from constants, as one constant each.
+
+The newer exporter of PyTorch cuts the gates of an LSTM out of its weights and joins them in another
+order. A channel then runs through all these parts; once they are joined it is a row again.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from onnx_relief.graph.document import Document
+from onnx_relief.graph.initializers import add_initializer
+from onnx_relief.graph.orphans import drop_orphans
+from onnx_relief.graph.views import FLOATS, Constants
+from onnx_relief.graph.walk import STANDARD, Scope, understand
+
+Array = NDArray[np.generic]
+_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN")
+_JOINS = (
+    *("Concat", "Split", "Slice", "Gather", "Transpose", "Reshape", "Flatten", "Unsqueeze"),
+    *("Squeeze", "Identity", "Constant", "Neg", "Mul", "Add", "Sub", "Div", "Sqrt", "Pow"),
+    *("ReduceSum", "ReduceL2"),
+)
+
+
+def with_whole_weights(document: Document) -> Document:
+    """Return the document with constants where layers of its main graph read joined parts.
+
+    What can be read as it is stays as it is, and so does what would be larger than its parts. If
+    there is nothing to do it is the same document.
+    """
+    model = understand(document.proto)
+    scope, constants = model.scopes[0], Constants(document)
+    found: dict[str, Array] = {}
+    for node in scope.graph.node:
+        if node.op_type in _LAYERS and node.domain in STANDARD:
+            for name in node.input:
+                if name in scope.producers and not scope.changes(name):
+                    value = None if name in found else _joined(scope, constants, name, model.opset)
+                    if value is not None:
+                        found[name] = value
+    if not found:
+        return document
+    folded = document.copy()
+    graph = folded.proto.graph
+    for name, value in found.items():
+        maker = next(node for node in graph.node if name in node.output)
+        maker.output[list(maker.output).index(name)] = _unread(scope, name)
+        add_initializer(graph, value, name)
+    return drop_orphans(_without_unread(folded, document), document)
+
+
+def _joined(scope: Scope, constants: Constants, name: str, opset: int) -> Array | None:
+    """Return the value of a constant that is put together, None if it is to stay."""
+    if not isinstance(constants.resolve(scope, name), str):
+        return None
+    nodes, leaves = _ancestors(scope, name)
+    values = {leaf: constants.array(scope, leaf) for leaf in leaves}
+    known = {leaf: value for leaf, value in values.items() if value is not None}
+    if len(known) < len(values) or any(not _may_join(node) for node in nodes):
+        return None
+    made = _run(nodes, known, name, opset)
+    stored = sum(value.size for value in known.values() if value.dtype.name in FLOATS)
+    return made if made.dtype.name in FLOATS and made.size <= stored else None
+
+
+def _may_join(node: onnx.NodeProto) -> bool:
+    return node.domain in STANDARD and node.op_type in _JOINS
+
+
+def _ancestors(scope: Scope, name: str) -> tuple[list[onnx.NodeProto], set[str]]:
+    """Return the nodes that make a constant, in the graph's order, and what they start from."""
+    wanted, leaves, used = {name}, set[str](), list[onnx.NodeProto]()
+    for node in reversed(scope.graph.node):
+        if wanted.intersection(node.output) and node.op_type != "Constant":
+            used.append(node)
+            wanted.update(filter(None, node.input))
+    made = {out for node in used for out in node.output}
+    leaves.update(wanted - made)
+    return used[::-1], leaves
+
+
+def _run(nodes: list[onnx.NodeProto], values: dict[str, Array], name: str, opset: int) -> Array:
+    graph = helper.make_graph(
+        nodes,
+        "joined",
+        [],
+        [helper.make_tensor_value_info(name, onnx.TensorProto.UNDEFINED, None)],
+        [numpy_helper.from_array(np.asarray(value), leaf) for leaf, value in values.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+    (made,) = ReferenceEvaluator(model).run(None, {})
+    return np.asarray(made)
+
+
+def _unread(scope: Scope, name: str) -> str:
+    """Return a name for an output that nothing reads any more."""
+    taken = {*scope.producers, *scope.initializers, *scope.inputs}
+    number = 1
+    while f"{name}_parts{number}" in taken:
+        number += 1
+    return f"{name}_parts{number}"
+
+
+def _without_unread(folded: Document, before: Document) -> Document:
+    """Drop the nodes whose outputs got names that are new."""
+    graph = folded.proto.graph
+    old = {out for node in before.proto.graph.node for out in node.output}
+    for node in [node for node in graph.node if not old.intersection(node.output)]:
+        graph.node.remove(node)
+    return folded
