@@ -122,10 +122,13 @@ def cut(document: Document, trace: Trace, groups: Groups, gone: NDArray[np.bool_
 
 
 def set_attribute(node: onnx.NodeProto, name: str, value: object) -> None:
-    """Give an attribute another value."""
-    for attribute in [a for a in node.attribute if a.name == name]:
-        node.attribute.remove(attribute)
-    node.attribute.append(helper.make_attribute(name, value))
+    """Give an attribute another value; where it has that value already, nothing changes."""
+    wanted = helper.make_attribute(name, value)
+    held = next((a for a in node.attribute if a.name == name), None)
+    if held is None:
+        node.attribute.append(wanted)
+    elif helper.get_attribute_value(held) != value:
+        held.CopyFrom(wanted)
 
 
 def _store(holder: Any, name: str, array: Array) -> None:  # noqa: ANN401 - a tensor or a node

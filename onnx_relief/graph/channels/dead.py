@@ -8,7 +8,7 @@ weights and the operators, never from data.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from onnx_relief.graph.channels.cut import leave_one
 from onnx_relief.graph.channels.ids import STAYS, Groups, Ids
-from onnx_relief.graph.channels.steady import Floats, Steady, steady_channels
+from onnx_relief.graph.channels.known import Floats, Steady
+from onnx_relief.graph.channels.steady import steady_channels
 from onnx_relief.graph.channels.trace import Read, Trace
 from onnx_relief.graph.channels.weights import ArrayOf, Pairs, pairs_of
 
@@ -44,7 +45,7 @@ def removable(
     groups: Groups,
     array: ArrayOf,
     why_not: Mapping[int, str],
-    multiple: Callable[[int], int],
+    staying: Callable[[int, Sequence[int]], int],
 ) -> Removal:
     """Return which groups can go.
 
@@ -53,8 +54,8 @@ def removable(
         groups: Which belong together.
         array: Returns a constant by the name that nodes see.
         why_not: Why the node of a read cannot take over a constant, by index; the others can.
-        multiple: Of groups that live in the same axes a multiple of what this returns for their
-            number stays; 1 lets all of them go.
+        staying: Of groups that live in the same axes at least so many stay as this returns for
+            the number that is needed, and how many entries of each axis one of them takes.
     """
     steady = steady_channels(trace, groups, array)
     reads = [_reading(steady, read, why_not) for read in trace.reads]
@@ -65,7 +66,7 @@ def removable(
     kinds = _kinds(trace, groups)
     while True:
         gone = _least(trace, groups, reads, candidates)
-        left = _rounded(kinds, leave_one(trace, groups, gone), multiple)
+        left = _rounded(kinds, leave_one(trace, groups, gone), staying)
         if np.array_equal(left, gone):
             break
         candidates &= ~(gone & ~left)  # what must stay after all may need others
@@ -153,25 +154,36 @@ def _stuck(
     return dict(Counter(why for root, why in reasons.items() if not moving[root]))
 
 
-def _kinds(trace: Trace, groups: Groups) -> list[NDArray[np.int64]]:
-    """Return the groups that live in the same axes of the same constants, each kind in order."""
-    seen = np.random.default_rng(0).integers(1 << 62, size=len(trace.members), dtype=np.uint64)
-    places: dict[tuple[str, int], tuple[np.uint64, list[Ids]]] = {}
-    for member, number in zip(trace.members, seen, strict=True):
-        places.setdefault((member.constant, member.axis), (number, []))[1].append(member.ids)
+def _kinds(trace: Trace, groups: Groups) -> list[tuple[Ids, list[int]]]:
+    """Return the groups that live in the same axes of the same constants, each kind in order.
+
+    With how many entries of each of these axes the first of them takes.
+    """
+    places: dict[tuple[str, int], list[Ids]] = {}
+    for member in trace.members:
+        places.setdefault((member.constant, member.axis), []).append(groups.of(member.ids))
+    numbers = np.random.default_rng(0).integers(1 << 62, size=len(places), dtype=np.uint64)
     label = np.zeros(trace.pool.size, dtype=np.uint64)  # a sum of numbers stands for a set
-    for number, ids in places.values():
-        label[np.unique(groups.of(np.concatenate(ids)))] += number
+    for number, found in zip(numbers, places.values(), strict=True):
+        label[np.unique(np.concatenate(found))] += number
     label[STAYS] = 0
-    return [np.flatnonzero(label == kind) for kind in np.unique(label[label > 0])]
+    entries: dict[int, list[int]] = {}
+    for found in places.values():
+        for root, count in zip(*np.unique(found[0], return_counts=True), strict=True):
+            entries.setdefault(int(root), []).append(int(count))
+    kinds = [np.flatnonzero(label == kind) for kind in np.unique(label[label > 0])]
+    return [(roots, entries.get(int(roots[0]), [])) for roots in kinds]
 
 
-def _rounded(kinds: list[NDArray[np.int64]], gone: Bools, multiple: Callable[[int], int]) -> Bools:
-    """Return what goes when of each kind a multiple stays; the first of those that could go do."""
+def _rounded(
+    kinds: list[tuple[Ids, list[int]]],
+    gone: Bools,
+    staying: Callable[[int, Sequence[int]], int],
+) -> Bools:
+    """Return what goes when enough of each kind stay; the first of those that could go do."""
     gone = gone.copy()
-    for roots in kinds:
+    for roots, entries in kinds:
         going = roots[gone[roots]]
-        staying = roots.size - going.size
-        rounded = -(-staying // multiple(roots.size)) * multiple(roots.size)
-        gone[going[: rounded - staying]] = False
+        needed = roots.size - going.size
+        gone[going[: max(0, staying(needed, entries) - needed)]] = False
     return gone

@@ -32,7 +32,7 @@ class _Operand:
 @starts
 def einsum(trace: Trace, node: onnx.NodeProto) -> None:
     """Einsum: as MatMul; what is summed over or lies over each other lives or dies together."""
-    *letters, out = _equation(trace, node)
+    *letters, out = letters_of(trace, node)
     operands = [_operand(trace, name, axes) for name, axes in zip(node.input, letters, strict=True)]
     moving = [one for one in operands if not trace.is_constant(one.name)]
     weights = [one for one in operands if trace.is_constant(one.name)]
@@ -60,8 +60,12 @@ def einsum(trace: Trace, node: onnx.NodeProto) -> None:
         trace.set(node.output[0], trace.along(len(out), out.index(letter), ids))
 
 
-def _equation(trace: Trace, node: onnx.NodeProto) -> list[str]:
-    """Return the letters of every operand, and of the output."""
+def letters_of(trace: Trace, node: onnx.NodeProto) -> list[str]:
+    """Return the letters of every operand of an Einsum, and of the output.
+
+    Raises:
+        NotFollowedError: A letter stands twice in one of them.
+    """
     equation = str(attributes(node)["equation"]).replace(" ", "")
     left, arrow, out = equation.partition("->")
     told = left.split(",")
@@ -113,7 +117,7 @@ def _chosen(trace: Trace, node: onnx.NodeProto, fresh: list[str]) -> str:
     """Return the axis of new channels: of heads and their widths the finer one by default."""
     if len(fresh) == 1:
         return fresh[0]
-    return fresh[0] if trace.cuts_outer(node.output[0]) else fresh[-1]
+    return fresh[trace.split(node.output[0], len(fresh))]
 
 
 RULES: dict[str, Rule] = {"Einsum": einsum}

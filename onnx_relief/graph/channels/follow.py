@@ -30,16 +30,20 @@ def trace_channels(
         observed: Shapes and integers of one run.
         rules: What operators do to ids.
         outer: Of the axes that Reshape splits channels in, whether the outer one is cut (heads) or
-            the inner one (their width); where the one stays, it is the other.
+            the inner one (their width); where the one stays, it is another.
     """
     found = _traced(model, observed, rules, {}, outer=outer)
-    while True:
-        turned = dict(found[0].splits)
-        turned.update({out: not turned[out] for out in _stuck(*found)})
+    step = 1
+    while step < max(found[0].ways.values(), default=0):
+        turned, stuck = dict(found[0].splits), _stuck(*found)
+        if not stuck:
+            break
+        for out in stuck:
+            turned[out] = (turned[out] + step) % found[0].ways[out]
         other = _traced(model, observed, rules, turned, outer=outer)
-        if _live(*other) <= _live(*found):
-            return found
-        found = other
+        better = _live(*other) > _live(*found)
+        found, step = (other, 1) if better else (found, step + 1)
+    return found
 
 
 def _stuck(trace: Trace, groups: Groups) -> list[str]:
@@ -64,7 +68,7 @@ def _traced(
     model: Model,
     observed: Observed,
     rules: Mapping[str, Rule],
-    splits: Mapping[str, bool],
+    splits: Mapping[str, int],
     *,
     outer: bool,
 ) -> tuple[Trace, Groups]:

@@ -21,7 +21,7 @@ def with_bias(trace: Trace, node: onnx.NodeProto) -> None:
 
 
 def skip_normalised(trace: Trace, node: onnx.NodeProto) -> None:
-    """Statistics over the last axis: channels along it must stay."""
+    """Normalisation of a sum: channels must stay, since statistics run over them."""
     last = [
         name
         for name in node.input

@@ -95,6 +95,14 @@ def packed_attention(trace: Trace, node: onnx.NodeProto) -> None:
     _set(trace, node, _attend(trace, node, parts, by_head), by_head)
     _fix_heads(trace, parts, by_head, ("num_heads",) * 3)
     _fix_scale(trace, node, width // heads)
+    trace.fixes.append(Fix(trace.index, partial(_set_widths, parts=made.reshape(3, -1))))
+
+
+def _set_widths(node: onnx.NodeProto, left: Left, *, parts: Ids) -> None:
+    """Where values become narrower than queries and keys, or wider, that has to be said."""
+    widths = left.stays(parts).sum(axis=1).tolist()
+    if len(set(widths)) > 1:
+        set_attribute(node, "qkv_hidden_sizes", widths)
 
 
 def _refuse(trace: Trace, node: onnx.NodeProto, start: int, why: str, *, outputs: int) -> None:
@@ -111,7 +119,7 @@ def _by_head(trace: Trace, node: onnx.NodeProto, widths: list[int], counts: list
     if len(trace.shape(node.input[0])) != 4:
         if any(width % count for width, count in zip(widths, counts, strict=True)):
             raise NotFollowedError(f"{node.op_type} has heads of several widths")
-        return trace.cuts_outer(node.output[0])
+        return trace.split(node.output[0], 2) == -2
     axes = {
         axis for name in node.input[:3] if trace.carries(name) for axis in varying(trace.of(name))
     }

@@ -46,7 +46,7 @@ def conv(trace: Trace, node: onnx.NodeProto) -> None:
 
 @starts
 def conv_transpose(trace: Trace, node: onnx.NodeProto) -> None:
-    """ConvTranspose: channels end, new ones start; groups get narrower, or go with their channel."""
+    """ConvTranspose: channels end, new ones start; groups get narrower, depthwise ones go."""
     _need_constants(trace, node, 1)
     x, weight, out = node.input[0], node.input[1], node.output[0]
     groups = int(attributes(node).get("group", 1))

@@ -27,8 +27,7 @@ def reshape(trace: Trace, node: onnx.NodeProto) -> None:
     axes = varying(ids)
     if len(axes) > 1:
         # Heads or their widths, groups or places in them: by default the finer of the two is cut.
-        # Of three (queries, keys and values; heads; widths) the first is never an axis of its own.
-        chosen = axes[-2] if trace.cuts_outer(out) else axes[-1]
+        chosen = axes[trace.split(out, len(axes))]
         for axis in axes:
             if axis != chosen:
                 ids = trace.pool.tie_along(ids, axis)

@@ -8,20 +8,27 @@ is taken for zero: infinity and NaN do not appear in a network that works.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from onnx_relief.graph.channels.apply import apply
-from onnx_relief.graph.channels.ids import STAYS, Groups, Ids, varying
+from onnx_relief.graph.channels.einsum import letters_of
+from onnx_relief.graph.channels.ids import Groups, Ids, varying
+from onnx_relief.graph.channels.known import (
+    Floats,
+    Steady,
+    along,
+    looked_up,
+    nothing,
+    only_zero,
+    uniform,
+)
 from onnx_relief.graph.channels.recurrent import is_zero
 from onnx_relief.graph.channels.trace import Trace
 from onnx_relief.graph.channels.weights import ArrayOf, units_from
-from onnx_relief.graph.walk import STANDARD, attributes
-
-Floats = NDArray[np.float64]
+from onnx_relief.graph.walk import STANDARD, attributes, operator
 
 # A constant goes through unchanged: moves, and means and maxima of equal numbers.
 _HOLDS = (
@@ -42,36 +49,7 @@ _FUNCTIONS = (
     *("Sigmoid", "HardSigmoid", "Exp", "Log", "Reciprocal", "Pow"),
     *("Add", "Sub", "Sum", "Max", "Min", "Mean"),
 )
-
-
-@dataclass(frozen=True, eq=False)
-class Steady:
-    """What is known so far.
-
-    Attributes:
-        trace: The ids.
-        groups: Which belong together.
-        array: Returns a constant by the name that nodes see.
-        found: By tensor, the number that each of its channels is; NaN where it is not known.
-    """
-
-    trace: Trace
-    groups: Groups
-    array: ArrayOf
-    found: dict[str, Floats] = field(default_factory=dict)
-
-    def at(self, tensor: str, count: int) -> Floats:
-        """Return the numbers of the `count` channels of a tensor."""
-        found = self.found.get(tensor)
-        return np.full(count, np.nan) if found is None or found.size != count else found
-
-    def shaped(self, tensor: str, like: Ids) -> Floats:
-        """Return them in the shape of other ids, if they lie along the same axis."""
-        ids = self.trace.ids.get(tensor)
-        if ids is None or ids.shape != like.shape[like.ndim - ids.ndim :] or ids.size != like.size:
-            return np.full(like.shape, np.nan)
-        return self.at(tensor, ids.size).reshape(like.shape)
-
+_GELUS = tuple(f"com.microsoft.{name}" for name in ("Gelu", "FastGelu", "BiasGelu", "QuickGelu"))
 
 Prove = Callable[[Steady, onnx.NodeProto, str], Floats]
 
@@ -80,7 +58,7 @@ def steady_channels(trace: Trace, groups: Groups, array: ArrayOf) -> Steady:
     """Return for tensors that carry channels which numbers these are whatever the data."""
     steady = Steady(trace, groups, array)
     for node in trace.whole.nodes:
-        prove = _PROOFS.get(node.op_type) if node.domain in STANDARD else None
+        prove = _PROOFS.get(operator(node))
         for name in node.output if prove is not None else ():
             ids = trace.ids.get(name)
             if ids is not None and len(varying(ids)) == 1:
@@ -91,37 +69,13 @@ def steady_channels(trace: Trace, groups: Groups, array: ArrayOf) -> Steady:
     return steady
 
 
-def _nothing(steady: Steady, out: str) -> Floats:
-    return np.full(steady.trace.ids[out].size, np.nan)
-
-
-def _only_zero(values: Floats) -> Floats:
-    return np.where(values == 0, 0.0, np.nan)
-
-
 def _held(steady: Steady, node: onnx.NodeProto, out: str) -> Floats:
     """The first input, moved: a channel is known if all of its group are, in that input."""
-    return _looked_up(steady, node.input[0], steady.trace.ids[out].reshape(-1))
+    return looked_up(steady, node.input[0], steady.trace.ids[out].reshape(-1))
 
 
 def _zero_held(steady: Steady, node: onnx.NodeProto, out: str) -> Floats:
-    return _only_zero(_held(steady, node, out))
-
-
-def _looked_up(steady: Steady, name: str, ids: Ids) -> Floats:
-    before, found = steady.trace.ids.get(name), steady.found.get(name)
-    if before is None or found is None:
-        return np.full(ids.size, np.nan)
-    if np.array_equal(before.reshape(-1), ids):
-        return found
-    roots = steady.groups.of(before.reshape(-1))
-    low = np.full(steady.trace.pool.size, np.inf)
-    high = np.full(steady.trace.pool.size, -np.inf)
-    np.minimum.at(low, roots, np.where(np.isnan(found), -np.inf, found))
-    np.maximum.at(high, roots, np.where(np.isnan(found), np.inf, found))
-    known = np.where(low == high, low, np.nan)
-    known[STAYS] = np.nan
-    return known[steady.groups.of(ids)]
+    return only_zero(_held(steady, node, out))
 
 
 def _pooled(steady: Steady, node: onnx.NodeProto, out: str) -> Floats:
@@ -140,27 +94,9 @@ def _cast(steady: Steady, node: onnx.NodeProto, out: str) -> Floats:
 def _resized(steady: Steady, node: onnx.NodeProto, out: str) -> Floats:
     settings = attributes(node)
     if settings.get("coordinate_transformation_mode") == "tf_crop_and_resize":
-        return _nothing(steady, out)
+        return nothing(steady, out)
     smooth = settings.get("mode", "nearest") in ("nearest", "linear")
     return (_held if smooth else _zero_held)(steady, node, out)
-
-
-def _along(steady: Steady, name: str, axis: int, size: int) -> Floats:
-    """Return the numbers of a tensor along an axis, which is counted from the last."""
-    if not steady.trace.is_constant(name):
-        return steady.at(name, size)
-    values = steady.array(name)
-    if values is None:
-        return np.full(size, np.nan)
-    wide = values.reshape((1,) * (-axis - values.ndim) + values.shape)
-    return np.broadcast_to(_uniform(wide, axis % wide.ndim), (size,))
-
-
-def _uniform(values: NDArray[np.generic], axis: int) -> Floats:
-    """Return what stands at every place of an axis, NaN where it is not the same throughout."""
-    rows = np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
-    same = (rows == rows[:, :1]).all(axis=1)
-    return np.where(same, rows[:, 0].astype(np.float64), np.nan)
 
 
 def _function(steady: Steady, node: onnx.NodeProto, out: str) -> Floats:
@@ -179,16 +115,16 @@ def _function(steady: Steady, node: onnx.NodeProto, out: str) -> Floats:
             known &= ~np.isnan(values)
             operands.append(np.where(np.isnan(values), 1.0, values))
     if not known.any():
-        return _nothing(steady, out)
+        return nothing(steady, out)
     made = apply(node, steady.trace.opset, operands)
     made = np.broadcast_to(made, np.broadcast_shapes(made.shape, ids.shape))
-    found = _uniform(made, made.ndim - ids.ndim + varying(ids)[0])
+    found = uniform(made, made.ndim - ids.ndim + varying(ids)[0])
     return np.where(known.reshape(-1), found, np.nan)
 
 
 def _operand(steady: Steady, name: str, out: str) -> Floats:
     ids = steady.trace.ids[out]
-    return _along(steady, name, varying(ids)[0] - ids.ndim, ids.size)
+    return along(steady, name, varying(ids)[0] - ids.ndim, ids.size)
 
 
 def _product(steady: Steady, node: onnx.NodeProto, out: str) -> Floats:
@@ -199,7 +135,7 @@ def _product(steady: Steady, node: onnx.NodeProto, out: str) -> Floats:
 def _divided(steady: Steady, node: onnx.NodeProto, out: str) -> Floats:
     divisor = steady.array(node.input[1]) if steady.trace.is_constant(node.input[1]) else None
     if divisor is None or not np.all(divisor != 0):
-        return _nothing(steady, out)
+        return nothing(steady, out)
     first, second = (_operand(steady, name, out) for name in node.input)
     return np.where(first == 0, 0.0, first / second)
 
@@ -227,7 +163,7 @@ def _concatenated(steady: Steady, node: onnx.NodeProto, out: str) -> Floats:
         return np.where((parts == parts[0]).all(axis=0), parts[0], np.nan)
     widths = [steady.trace.shape(name)[axis] for name in node.input]
     both = zip(node.input, widths, strict=True)
-    return np.concatenate([_along(steady, name, axis - ids.ndim, width) for name, width in both])
+    return np.concatenate([along(steady, name, axis - ids.ndim, width) for name, width in both])
 
 
 def _padded(steady: Steady, node: onnx.NodeProto, out: str) -> Floats:
@@ -237,7 +173,7 @@ def _padded(steady: Steady, node: onnx.NodeProto, out: str) -> Floats:
         given = steady.array(node.input[2])
         value = 1.0 if given is None else float(given.reshape(()))
     if value != 0:
-        return _nothing(steady, out)
+        return nothing(steady, out)
     ids, before = trace.ids[out].reshape(-1), trace.ids[node.input[0]].reshape(-1)
     return np.where(np.isin(ids, before), _zero_held(steady, node, out), 0.0)
 
@@ -246,7 +182,7 @@ def _gathered(steady: Steady, node: onnx.NodeProto, out: str) -> Floats:
     if not steady.trace.is_constant(node.input[0]):
         return _held(steady, node, out)
     table = steady.array(node.input[0])
-    return _nothing(steady, out) if table is None else _uniform(table, 1)
+    return nothing(steady, out) if table is None else uniform(table, 1)
 
 
 def _normalised(steady: Steady, node: onnx.NodeProto, out: str) -> Floats:
@@ -254,7 +190,7 @@ def _normalised(steady: Steady, node: onnx.NodeProto, out: str) -> Floats:
     parts = [steady.array(name) for name in node.input[1:]]
     settings = attributes(node)
     if any(part is None for part in parts) or settings.get("training_mode", 0):
-        return _nothing(steady, out)
+        return nothing(steady, out)
     scale, bias, *statistics = (np.asarray(part, np.float64).reshape(-1) for part in parts)
     before = steady.at(node.input[0], steady.trace.ids[out].size)
     if not statistics:  # InstanceNormalization: the mean of a constant is not exactly it
@@ -274,11 +210,34 @@ def _layer(steady: Steady, node: onnx.NodeProto, out: str) -> Floats:
         return np.where(zero, 0.0, np.nan)
     values = units_from(node, steady.array, lambda count: _read(steady, node, count))
     if values is None or values.size != ids.size:
-        return _nothing(steady, out)
+        return nothing(steady, out)
     if len(node.input) > 2 and node.input[2]:
         scale = float(attributes(node).get("beta", 1.0)) if node.op_type == "Gemm" else 1.0
-        values = values + scale * _along(steady, node.input[2], -1, ids.size)
+        values = values + scale * along(steady, node.input[2], -1, ids.size)
     return values
+
+
+def _contracted(steady: Steady, node: onnx.NodeProto, out: str) -> Floats:
+    """Einsum: zero where an operand is, along the axis of channels."""
+    ids = steady.trace.ids[out].reshape(-1)
+    *operands, letters = letters_of(steady.trace, node)
+    letter = letters[varying(steady.trace.ids[out])[0]]
+    zero = np.zeros(ids.size, dtype=bool)
+    for name, one in zip(node.input, operands, strict=True):
+        if letter in one:
+            zero |= along(steady, name, one.index(letter) - len(one), ids.size) == 0
+    return np.where(zero, 0.0, np.nan)
+
+
+def _fused_gelu(steady: Steady, node: onnx.NodeProto, out: str) -> Floats:
+    """Gelu of a sum: zero where all of it is."""
+    parts = [_operand(steady, name, out) for name in node.input if name]
+    return np.where(np.all([part == 0 for part in parts], axis=0), 0.0, np.nan)
+
+
+def _attended(steady: Steady, node: onnx.NodeProto, out: str) -> Floats:
+    """Attention: zero where the values are."""
+    return only_zero(looked_up(steady, node.input[2], steady.trace.ids[out].reshape(-1)))
 
 
 def _quantised(steady: Steady, node: onnx.NodeProto, out: str) -> Floats:
@@ -288,10 +247,10 @@ def _quantised(steady: Steady, node: onnx.NodeProto, out: str) -> Floats:
         same = list(maker.input[1:]) == list(node.input[1:])
         ids = steady.trace.ids[out].reshape(-1)
         if node.op_type == "DequantizeLinear" and same:
-            return _only_zero(_looked_up(steady, maker.input[0], ids))
+            return only_zero(looked_up(steady, maker.input[0], ids))
     point = steady.array(node.input[2]) if len(node.input) > 2 and node.input[2] else np.zeros(())
     some = point is None or point.any()
-    return _nothing(steady, out) if some else _zero_held(steady, node, out)
+    return nothing(steady, out) if some else _zero_held(steady, node, out)
 
 
 def _hidden(steady: Steady, node: onnx.NodeProto, out: str) -> Floats:
@@ -301,7 +260,7 @@ def _hidden(steady: Steady, node: onnx.NodeProto, out: str) -> Floats:
     has_bias = len(node.input) > 3 and bool(node.input[3])
     bias = steady.array(node.input[3]) if has_bias else np.zeros((1, 1))
     if any(one is None for one in (*arrays, bias)) or attributes(node).get("activations"):
-        return _nothing(steady, out)  # a candidate may be made by a function with f(0) != 0
+        return nothing(steady, out)  # a candidate may be made by a function with f(0) != 0
     silent = np.ones(units, dtype=bool)
     for weight in arrays:
         assert weight is not None
@@ -311,7 +270,7 @@ def _hidden(steady: Steady, node: onnx.NodeProto, out: str) -> Floats:
         silent &= ~(parts != 0).any(axis=(0, 1))
     for name in node.input[5:7]:
         if name and not is_zero(steady.trace, name):
-            silent &= _along(steady, name, -1, units) == 0
+            silent &= along(steady, name, -1, units) == 0
     return np.where(silent, 0.0, np.nan)
 
 
@@ -347,4 +306,7 @@ _PROOFS: dict[str, Prove] = {
     "Pad": _padded,
     "Gather": _gathered,
     "If": _in_all_branches,
+    "Einsum": _contracted,
+    **dict.fromkeys(_GELUS, _fused_gelu),
+    **dict.fromkeys(("Attention", "com.microsoft.MultiHeadAttention"), _attended),
 }

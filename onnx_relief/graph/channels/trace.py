@@ -96,8 +96,10 @@ class Trace:
         members: Axes of constants that belong to channels.
         fixes: What has to be changed in nodes.
         reads: Where channels end.
-        splits: By Reshape that splits channels in two axes, whether the outer one is cut.
-        outer: Whether it is where nothing else is said.
+        splits: By Reshape that splits channels in several axes, which of them is cut, counted from
+            the innermost, 0.
+        ways: In how many axes it splits them.
+        outer: Whether the second one is cut where nothing else is said.
         taken: Every constant that a node was said to read, the node, and its axes of channels.
         counts: By tensor of whole numbers, the channels that each of them is the count of.
         understood: Those of them that the node at hand was said to know what to do with.
@@ -115,7 +117,8 @@ class Trace:
     members: list[Member] = field(default_factory=list)
     fixes: list[Fix] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
-    splits: dict[str, bool] = field(default_factory=dict)
+    splits: dict[str, int] = field(default_factory=dict)
+    ways: dict[str, int] = field(default_factory=dict)
     taken: list[tuple[str, int, Mapping[int, Ids]]] = field(default_factory=list)
     counts: dict[str, list[Ids | None]] = field(default_factory=dict)
     understood: set[str] = field(default_factory=set)
@@ -174,9 +177,10 @@ class Trace:
         """Whether a tensor is constant, or computed from numbers of channels alone."""
         return self.is_constant(name) or name in self.frozen
 
-    def cuts_outer(self, out: str) -> bool:
-        """Whether of the axes that channels are split in the outer one is cut."""
-        return self.splits.setdefault(out, self.outer)
+    def split(self, out: str, ways: int) -> int:
+        """Return which of the axes that channels are split in is cut; the innermost is -1."""
+        self.ways[out] = ways
+        return -1 - self.splits.setdefault(out, int(self.outer))
 
     def set(self, name: str, ids: Ids) -> None:
         """Note the ids of a tensor; axes of size 1 cannot be cut."""

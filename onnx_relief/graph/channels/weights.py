@@ -10,10 +10,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnx_relief.graph.walk import attributes
+from onnx_relief.graph.walk import STANDARD, attributes
 
 ArrayOf = Callable[[str], NDArray[Any] | None]
 Floats = NDArray[np.float64]
+_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +54,7 @@ def pairs_of(node: onnx.NodeProto, array: ArrayOf, tensor: str = "") -> Pairs | 
             return None
         by_gate = (weight != 0).reshape(weight.shape[0], -1, units, weight.shape[2])
         return Pairs(by_gate.any(axis=(0, 1)), 1)
-    weight = array(node.input[1])
+    weight = array(node.input[1]) if node.op_type in _LAYERS and node.domain in STANDARD else None
     if weight is None:
         return None
     settings = attributes(node)

@@ -180,7 +180,61 @@ def attention_operator():
     )
 
 
+def fused_convolutions():
+    """What ONNX Runtime makes of a residual block."""
+    return build(
+        """(float[N,3,6,6] x) => (float[N,5] y) {
+            a = com.microsoft.FusedConv <activation = "Relu", pads = [1, 1, 1, 1]> (x, k0, b0)
+            b = com.microsoft.FusedConv <activation = "Relu", pads = [1, 1, 1, 1]> (a, k1, b1)
+            c = com.microsoft.FusedConv <activation = "Relu", pads = [1, 1, 1, 1]> (b, k2, b2, a)
+            g = GlobalAveragePool (c)  f = Flatten (g)
+            h = com.microsoft.FusedGemm <transB = 1, activation = "Relu"> (f, w0, c0)
+            y = com.microsoft.FusedMatMul <transB = 1, alpha = 0.5> (h, w1)
+        }""",
+        k0=kernels(6, 3),
+        b0=random(6),
+        k1=kernels(8, 6, seed=1),
+        b1=random(8, seed=1),
+        k2=kernels(6, 8, seed=2),
+        b2=random(6, seed=2),
+        w0=random(7, 6),
+        c0=random(7, seed=3),
+        w1=random(5, 7, seed=1),
+    )
+
+
+def fused_encoder():
+    """A layer of BERT as ONNX Runtime's optimiser for transformers writes it."""
+    return build(
+        """(float[N,T,8] x) => (float[N,T,8] y) {
+            a = com.microsoft.Attention <num_heads = 2> (x, wqkv, bqkv)  p = MatMul (a, wo)
+            n = com.microsoft.SkipLayerNormalization <epsilon = 1e-5> (p, x, s, o, bo)
+            h = MatMul (n, w1)  g = com.microsoft.BiasGelu (h, b1)  u = MatMul (g, w2)
+            v = com.microsoft.FastGelu (u, b2)  q = MatMul (v, wq)  k = MatMul (v, wk)
+            v2 = MatMul (v, wv)  r = com.microsoft.QuickGelu (q)
+            m = com.microsoft.MultiHeadAttention <num_heads = 2> (r, k, v2, b3)
+            y = MatMul (m, we)
+        }""",
+        wqkv=random(8, 24) / 3,
+        bqkv=random(24, seed=1),
+        wo=random(8, 8, seed=2),
+        s=random(8, seed=3),
+        o=random(8, seed=4),
+        bo=random(8, seed=5),
+        w1=random(8, 9, seed=6),
+        b1=random(9, seed=7),
+        w2=random(9, 7, seed=8),
+        b2=random(7, seed=9),
+        wq=random(7, 6, seed=10) / 3,
+        wk=random(7, 6, seed=11) / 3,
+        wv=random(7, 6, seed=12),
+        b3=random(18, seed=13),
+        we=random(6, 8, seed=14),
+    )
+
+
 BLOCKS = (
     *(convnext, glu, packed_heads, pixel_shuffle_written_out, gru_with_states, tied_embedding),
     *(transposed_convolutions, einsums, attention_operator),
 )
+FUSED = (fused_convolutions, fused_encoder)
