@@ -7,17 +7,25 @@ from collections.abc import Mapping
 
 import onnx
 
-from onnx_relief.data import Preprocess, open_data
-from onnx_relief.graph.cost import cost_of, total_bytes
-from onnx_relief.graph.document import input_specs, load, opset, output_specs
+from onnx_relief.data import Dataset, Preprocess, open_data
+from onnx_relief.errors import ReliefError
+from onnx_relief.evaluation import first_sample
+from onnx_relief.graph.cost import cost_of, count_parameters, layer_costs, total_bytes
+from onnx_relief.graph.document import Document, input_specs, load, opset, output_specs
 from onnx_relief.graph.follow import follow_units
 from onnx_relief.graph.layers import Survey, find_layers
 from onnx_relief.plan import Layer
-from onnx_relief.positions import positions_on_data, positions_on_shapes
+from onnx_relief.positions import (
+    Positions,
+    made_up_feed,
+    positions_on_data,
+    positions_on_shapes,
+)
 from onnx_relief.progress import ticker
 from onnx_relief.report.build import refusal_rows
-from onnx_relief.report.inspected import InspectedLayer, Inspection
+from onnx_relief.report.inspected import AfterCompaction, InspectedLayer, Inspection
 from onnx_relief.results import ModelCost, Progress
+from onnx_relief.shrinking import shrink
 
 Model = str | os.PathLike[str] | onnx.ModelProto
 
@@ -48,11 +56,10 @@ def inspect(
     document = load(model)
     survey = find_layers(document)
     inputs = input_specs(document.proto)
+    opened = None
     if data is not None:
         opened = open_data(data, inputs, preprocess=preprocess or Preprocess())
-        positions = positions_on_data(survey, opened, provider)
-    else:
-        positions = positions_on_shapes(survey, inputs, shapes or {}, provider)
+    positions = _positions(survey, opened, shapes or {}, provider)
     tick = ticker(progress, "reading the model", total_bytes(document))
     cost = cost_of(survey, positions.by_layer, tick=tick)
     return Inspection(
@@ -64,6 +71,45 @@ def inspect(
         layers=_layers(survey, cost),
         refusals=refusal_rows(survey),
         unknown_work=positions.reason if cost.unmeasured else None,
+        after=_after_compaction(document, cost, opened, shapes or {}, provider),
+    )
+
+
+def _positions(
+    survey: Survey,
+    data: Dataset | None,
+    shapes: Mapping[str, tuple[int, ...]],
+    provider: str,
+) -> Positions:
+    if data is not None:
+        return positions_on_data(survey, data, provider)
+    return positions_on_shapes(survey, input_specs(survey.document.proto), shapes, provider)
+
+
+def _after_compaction(
+    document: Document,
+    cost: ModelCost,
+    data: Dataset | None,
+    shapes: Mapping[str, tuple[int, ...]],
+    provider: str,
+) -> AfterCompaction | None:
+    """Return what `compact` would leave of a model that has connections of zeros, else None."""
+    if all(layer.kept == layer.connections for layer in cost.layers):
+        return None
+    try:
+        feed = made_up_feed(input_specs(document.proto), shapes)
+        if data is not None:
+            feed = dict(first_sample(data).feed)
+        if feed is None:
+            return AfterCompaction(unknown="an input has a free size; give --shape, or --data")
+        smaller = find_layers(shrink(document, feed).document)
+    except ReliefError as error:
+        return AfterCompaction(unknown=str(error))
+    layers = layer_costs(smaller, _positions(smaller, data, shapes, provider).by_layer)
+    macs = [layer.macs for layer in layers]
+    return AfterCompaction(
+        parameters=count_parameters(smaller)[0],
+        macs=None if any(one is None for one in macs) else sum(one or 0.0 for one in macs),
     )
 
 

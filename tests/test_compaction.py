@@ -8,6 +8,8 @@ import numpy as np
 import onnx
 import pytest
 from classifier import cnn, data_file, mlp, written
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from text_models import assert_outputs_agree, build, differences, random
 
 from onnx_relief import shrinking
@@ -16,6 +18,7 @@ from onnx_relief.compaction import compact
 from onnx_relief.errors import UnsupportedError
 from onnx_relief.graph.channels.dead import Removal
 from onnx_relief.graph.document import load
+from onnx_relief.shrinking import shrink
 
 
 def dead_units(model, weight, units):
@@ -109,3 +112,92 @@ def test_retrained_and_iterated_models_can_be_compacted_at_once(tmp_path, monkey
     best = onnx.load("model.iterate/best.compact.onnx").graph.initializer[0]
     assert list(small.dims) == [6, 3]
     assert list(best.dims)[1] <= 3
+
+
+def wide(units, dead, seed=0):
+    """Return a chain of layers with so many units, of which some are dead."""
+    rng = np.random.default_rng(seed)
+    first, second = random(6, units), random(units, units, seed=1)
+    first[:, rng.choice(units, dead, replace=False)] = 0
+    second[:, rng.choice(units, dead, replace=False)] = 0
+    text = """(float[N,6] x) => (float[N,3] y) {
+        a = MatMul (x, w1)  r = Relu (a)  b = MatMul (r, w2)  s = Relu (b)  y = MatMul (s, w3)
+    }"""
+    return build(text, w1=first, w2=second, w3=random(units, 3, seed=2))
+
+
+def widths(document):
+    return [tensor.dims[1] for tensor in document.proto.graph.initializer]
+
+
+@pytest.mark.parametrize(
+    ("round_to", "left"), [(1, 29), (4, 32), (5, 30), (8, 32), (64, 64), (None, 32)]
+)
+def test_some_dead_units_stay_so_that_widths_are_multiples(round_to, left):
+    found = compact(load(wide(64, 35)), feed(), provider="cpu", round_to=round_to)
+    assert widths(found.document) == [left, left, 3]
+    again = compact(found.document, feed(), provider="cpu", round_to=round_to)
+    assert again.document.proto.SerializeToString() == found.document.proto.SerializeToString()
+
+
+@given(units=st.integers(1, 70), share=st.floats(0, 1))
+@settings(max_examples=30, deadline=None)
+def test_auto_rounds_by_a_quarter_at_most_and_only_once(units, share):
+    model = wide(units, min(units - 1, int(share * units)))
+    exact = widths(shrink(load(model), feed(), round_to=1).document)
+    auto = shrink(load(model), feed()).document
+    for needed, left in zip(exact[:2], widths(auto)[:2], strict=True):
+        assert needed <= left <= max(needed * 1.25, 1)
+    assert widths(shrink(auto, feed()).document) == widths(auto)
+
+
+@given(seed=st.integers(0, 1 << 16))
+@settings(max_examples=15, deadline=None)
+def test_nine_tenths_of_zeros_and_compacted_is_no_bigger_file(seed):
+    rng = np.random.default_rng(seed)
+
+    def mostly_zero(*shape):
+        some = rng.random(shape) < 0.1
+        some &= (rng.random(shape[0]) < rng.random()).reshape(-1, *[1] * (len(shape) - 1))
+        return np.where(some, random(*shape, seed=seed), 0).astype(np.float32)
+
+    model = build(
+        """(float[N,2,6,6] x) => (float[N,3] y) {
+            a = Conv (x, k0, b0)  r = Relu (a)  c = Conv <group = 2> (r, k1)  s = Sigmoid (c)
+            f = Flatten (s)  h = MatMul (f, w1)  g = Tanh (h)  y = Gemm (g, w2)
+        }""",
+        k0=mostly_zero(4, 2, 3, 3),
+        b0=random(4),
+        k1=mostly_zero(6, 2, 3, 3),
+        w1=np.ascontiguousarray(mostly_zero(5, 24).T),
+        w2=mostly_zero(5, 3),
+    )
+    found = compact(load(model), feed((2, 2, 6, 6)), provider="cpu")
+    assert found.document.proto.ByteSize() <= model.ByteSize()
+
+
+def test_inspect_predicts_what_compact_leaves(tmp_path, capsys):
+    model, out = written(tmp_path, wide(64, 35)), tmp_path / "small.onnx"
+    assert main(f"inspect {model} --json".split()) == 0
+    predicted = json.loads(capsys.readouterr().out)["after_compaction"]
+    assert main(f"inspect {model}".split()) == 0
+    line = f"after compaction: {predicted['parameters']:,} parameters, 1,312 MACs"
+    assert line in capsys.readouterr().out
+    assert main(f"compact {model} -o {out} -q".split()) == 0
+    assert main(f"inspect {out} --json".split()) == 0
+    after = json.loads(capsys.readouterr().out)
+    assert (after["cost"]["parameters"], after["macs"]) == (
+        predicted["parameters"],
+        predicted["macs"],
+    )
+    assert predicted["unknown"] is None
+
+
+def test_inspect_says_why_it_cannot_predict_and_nothing_of_dense_models(tmp_path, capsys):
+    graph = "(float[N,T] x) => (float[N,3] y) { y = MatMul (x, w) }"
+    masked = random(6, 3)
+    masked[2] = 0
+    assert main(f"inspect {written(tmp_path, build(graph, w=masked))}".split()) == 0
+    assert "after compaction: not known, an input has a free size" in capsys.readouterr().out
+    assert main(f"inspect {written(tmp_path, mlp())} --json".split()) == 0
+    assert json.loads(capsys.readouterr().out)["after_compaction"] is None

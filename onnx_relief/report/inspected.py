@@ -46,6 +46,21 @@ class InspectedLayer:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AfterCompaction:
+    """What `compact` would leave of a masked model.
+
+    Attributes:
+        parameters: How many parameters.
+        macs: Multiply-accumulates per sample, where they are known for all layers.
+        unknown: Why it cannot be told.
+    """
+
+    parameters: int | None = None
+    macs: float | None = None
+    unknown: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Inspection:
     """What `inspect` found.
 
@@ -60,6 +75,7 @@ class Inspection:
         unknown_work: Why multiply-accumulates are not known for all layers, or None.
         groups: Channels that live or die together, where that was asked for.
         stays: Those that stay, and why, where that was asked for.
+        after: What `compact` would leave, if there are connections of zeros.
     """
 
     inputs: Mapping[str, str]
@@ -72,11 +88,13 @@ class Inspection:
     unknown_work: str | None
     groups: tuple[CoupledRow, ...] | None = None
     stays: tuple[StaysRow, ...] = ()
+    after: AfterCompaction | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain data."""
         plain = as_plain(self)
         del plain["cost"]["layers"]
+        plain["after_compaction"] = plain.pop("after")
         if self.groups is None:
             del plain["groups"], plain["stays"]
         return {
@@ -134,13 +152,20 @@ def _totals(found: Inspection) -> list[RenderableType]:
     if found.unknown_work is not None:
         work += f" ({len(cost.unmeasured)} layers not counted: {found.unknown_work})"
     zipped = f"{bytes_text(cost.plain)}, zipped {bytes_text(cost.zipped)}"
-    lines = (
+    lines = [
         f"layers: {len(found.layers)}",
         f"parameters: {cost.parameters:,}, not zero {cost.nonzero:,}",
         f"MACs per sample: {work}",
         f"file: {zipped}",
-    )
+        *([] if found.after is None else [_after(found.after)]),
+    ]
     return [Text(plain(line)) for line in lines]
+
+
+def _after(after: AfterCompaction) -> str:
+    if after.parameters is None:
+        return f"after compaction: not known, {after.unknown}"
+    return f"after compaction: {after.parameters:,} parameters, {count_text(after.macs)} MACs"
 
 
 def _zeros(cost: LayerCost) -> str:
