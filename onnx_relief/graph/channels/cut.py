@@ -144,13 +144,14 @@ def _store(holder: Any, name: str, array: Array) -> None:  # noqa: ANN401 - a te
 
 
 def leave_one(trace: Trace, groups: Groups, gone: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return what goes without the first group of every tensor that would lose all channels.
+    """Return what goes without the first group of everything that would lose all channels.
 
     An axis of size 0 is no model. Arguments as `cut`.
     """
     gone = gone.copy()
     gone[STAYS] = False
-    for ids in (*trace.ids.values(), *(member.ids for member in trace.members)):
+    parts = [part.ids for part in (*trace.members, *trace.reads)]
+    for ids in (*trace.ids.values(), *parts):
         roots = groups.of(ids.reshape(-1))
         if roots.size and gone[roots].all():
             gone[roots[0]] = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from blocks import BLOCKS, FUSED, einsums, fused_encoder, packed_heads
 from harder_structures import HARDER, grouped_queries
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,6 +27,7 @@ from onnx_relief.graph.views import Constants
 from onnx_relief.graph.walk import TensorHome
 from onnx_relief.observe import observe
 
+HEADS = [(attention, 2), (grouped_queries, 2), (packed_heads, 2), (einsums, 9), (fused_encoder, 20)]
 LEAST = {"gated": 9, "embedding": 13, "shared_weights": 9, "mixer": 15, "packed_attention": 12}
 
 
@@ -78,8 +80,8 @@ class Traced:
         return write_constants(self.document, values)
 
 
-STRUCTURES = (*FIRST, *HARDER, *INNER)
-ALL = (*STRUCTURES, *TRAPS)
+STRUCTURES = (*FIRST, *HARDER, *INNER, *BLOCKS)
+ALL = (*STRUCTURES, *FUSED, *TRAPS)
 TRACED = {}
 
 
@@ -111,7 +113,7 @@ def test_any_single_group_can_go(structure):
     assert len(model.roots) >= LEAST.get(structure.__name__, 4)
 
 
-@pytest.mark.parametrize(("structure", "heads"), [(attention, 2), (grouped_queries, 2)])
+@pytest.mark.parametrize(("structure", "heads"), HEADS)
 def test_whole_heads_can_go(structure, heads):
     model = Traced(structure(), outer=True)
     assert len(model.roots) == heads
