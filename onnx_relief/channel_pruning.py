@@ -14,15 +14,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_relief.channel_budget import Choice, Decision, Stopwatch, decide
+from onnx_relief.channel_settings import ChannelSettings
 from onnx_relief.data import Dataset
 from onnx_relief.decide import score
-from onnx_relief.errors import SettingsError, TargetError, UnsupportedError
+from onnx_relief.errors import UnsupportedError
 from onnx_relief.evaluation import first_sample
-from onnx_relief.graph.channels import RULES, Groups, Trace, cut, leave_one, trace_channels
+from onnx_relief.graph.channels import RULES, Groups, Trace, cut, trace_channels
 from onnx_relief.graph.channels.ids import STAYS, varying
 from onnx_relief.graph.channels.mean_signal import Correction, corrections, give_back
-from onnx_relief.graph.cost import layer_costs
 from onnx_relief.graph.document import Document, check
+from onnx_relief.graph.folded import with_whole_weights
 from onnx_relief.graph.inline import inlined
 from onnx_relief.graph.layers import Survey, find_layers, uniquely_named
 from onnx_relief.graph.orphans import drop_orphans
@@ -34,57 +36,7 @@ from onnx_relief.plan import Weight
 from onnx_relief.progress import ticker
 from onnx_relief.repair import match_moments
 from onnx_relief.results import Progress
-from onnx_relief.selection.groups import drop_by_layer, drop_globally
 from onnx_relief.settings import Settings
-
-REPAIRS = ("none", "mean", "bias")
-_FINE = 1e-3
-"""How finely a ratio is searched for a target."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChannelSettings:
-    """How many channels go.
-
-    Attributes:
-        ratio: Share of the groups that goes.
-        scope: ``layer``, the same share everywhere, or ``global``, wherever scores are lowest.
-        round_to: Keep a multiple of so many channels; None decides by their number.
-        least: Keep at least so many channels of every kind.
-        repair: ``none``, ``mean`` (biases give back the mean signal that is lost, in closed form),
-            or ``bias`` (then every unit gets its dense mean and variance back, layer by layer).
-        target_params: Instead of `ratio`: the share of the layers' weights that may stay.
-        target_macs: Instead of `ratio`: the share of the multiply-accumulates that may stay.
-    """
-
-    ratio: float = 0.3
-    scope: str = "layer"
-    round_to: int | None = None
-    least: int = 1
-    repair: str = "bias"
-    target_params: float | None = None
-    target_macs: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.target_params is not None and self.target_macs is not None:
-            raise SettingsError("give --target-params or --target-macs, not both")
-        for flag, share in (
-            ("--target-params", self.target_params),
-            ("--target-macs", self.target_macs),
-        ):
-            if share is not None and not 0 < share < 1:
-                raise SettingsError(f"{flag} is a share between 0 and 1, got {share}")
-        if not 0 < self.ratio < 1:
-            raise SettingsError(f"--ratio must lie between 0 and 1, got {self.ratio}")
-        if self.repair not in REPAIRS:
-            names = ", ".join(REPAIRS)
-            raise SettingsError(f"--repair {self.repair!r} does not exist; choose one of {names}")
-        if self.scope not in ("layer", "global"):
-            raise SettingsError(f"--scope {self.scope!r} does not exist; choose layer or global")
-        if self.round_to is not None and self.round_to < 1:
-            raise SettingsError(f"--round-to must be at least 1, or auto, got {self.round_to}")
-        if self.least < 1:
-            raise SettingsError(f"--min-units must be at least 1, got {self.least}")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -97,6 +49,7 @@ class ChannelsPruned:
         removed: Those that went.
         corrected: Layers whose bias makes up for the mean signal that they lost.
         kept: Why channels stay that could not be followed, and how many.
+        decision: How much of them was to go, in which multiples, and how that was found.
     """
 
     document: Document
@@ -104,6 +57,7 @@ class ChannelsPruned:
     removed: int
     corrected: int
     kept: Mapping[str, int]
+    decision: Decision
 
 
 def prune_channels(
@@ -127,19 +81,31 @@ def prune_channels(
         UnsupportedError: No channel can be followed from where it is made to where it is read.
         DataError, ModelError, SettingsError: As `prune`.
     """
-    survey, names = uniquely_named(find_layers(inlined(document)))
+    survey, names = uniquely_named(find_layers(with_whole_weights(inlined(document))))
     document = survey.document
     settings.check_patterns(survey.layers)
     feed = first_sample(calibration).feed
-    trace, groups = trace_channels(survey.model, observe(survey, feed), RULES)
+    observed = observe(survey, feed)
+    trace, groups = trace_channels(survey.model, observed, RULES, outer=channels.heads)
     measured = _measured(survey, calibration, settings, progress)
     kinds = _kinds(survey, trace, groups, settings)
     if not kinds:
         why = next(iter(groups.reasons.values()), "nothing in it makes channels")
         raise UnsupportedError(f"{document.name} has no channels that could go ({why})")
     scores = _group_scores(survey, trace, groups, measured)
-    chosen = _Choice(survey, trace, groups, kinds, scores, channels)
-    gone = leave_one(trace, groups, chosen.gone(_ratio(chosen, measured)))
+    decision = decide(
+        Choice(
+            survey=survey, trace=trace, groups=groups, kinds=kinds, scores=scores, settings=channels
+        ),
+        {name: found.positions for name, found in measured.activities.items()},
+        Stopwatch(
+            batch=next(iter(calibration.batches(channels.latency_batch))),
+            provider=settings.provider,
+            threads=channels.latency_threads,
+            progress=progress,
+        ),
+    )
+    gone = decision.gone
     changes: list[Correction] = []
     if channels.repair != "none":
         means = _mean_inputs(document, trace, calibration, settings)
@@ -163,67 +129,8 @@ def prune_channels(
         removed=int(gone.sum()),
         corrected=len(changes),
         kept=Counter(groups.reasons.values()),
+        decision=decision,
     )
-
-
-@dataclass(frozen=True, eq=False)
-class _Choice:
-    """Everything that decides which groups go but the ratio."""
-
-    survey: Survey
-    trace: Trace
-    groups: Groups
-    kinds: Mapping[object, NDArray[np.int64]]
-    scores: NDArray[np.float64]
-    settings: ChannelSettings
-
-    def gone(self, ratio: float) -> NDArray[np.bool_]:
-        """Return which groups go, by root."""
-        drop = drop_by_layer if self.settings.scope == "layer" else drop_globally
-        dropped = drop(
-            {kind: self.scores[roots] for kind, roots in self.kinds.items()},
-            ratio,
-            round_to=self.settings.round_to,
-            least=self.settings.least,
-        )
-        found = np.zeros(self.trace.pool.size, dtype=bool)
-        for kind, roots in self.kinds.items():
-            found[roots[dropped[kind]]] = True
-        return found
-
-    def size(self, ratio: float, positions: Mapping[str, float] | None) -> float:
-        """Return how many weights of layers are left, or how many multiply-accumulates."""
-        smaller = cut(self.survey.document, self.trace, self.groups, self.gone(ratio))
-        costs = layer_costs(find_layers(smaller), positions or {})
-        return sum((cost.macs or 0.0) if positions else cost.weights for cost in costs)
-
-
-def _ratio(choice: _Choice, measured: Measurement) -> float:
-    """Return the smallest ratio that reaches the target, to a thousandth.
-
-    Raises:
-        TargetError: Not even the largest does.
-    """
-    settings = choice.settings
-    share = settings.target_params or settings.target_macs
-    if share is None:
-        return settings.ratio
-    positions = None
-    if settings.target_macs is not None:
-        positions = {name: found.positions for name, found in measured.activities.items()}
-    whole = choice.size(0.0, positions)
-    low, high = 0.0, 0.999
-    least = choice.size(high, positions) / whole
-    if least > share:
-        raise TargetError(
-            f"{choice.survey.document.name} can be cut to {least:.1%} at most, not to {share:.1%}; "
-            "ask for more, or for a lower --min-units or --round-to"
-        )
-    while high - low > _FINE:
-        middle = (low + high) / 2
-        small = choice.size(middle, positions) / whole <= share
-        low, high = (low, middle) if small else (middle, high)
-    return high
 
 
 def _mean_inputs(

@@ -25,6 +25,7 @@ def measure_latency(
     *,
     samples: int = 1,
     provider: str = "auto",
+    threads: int | None = None,
     seconds: float = 1.5,
     tick: Callable[[int], None] | None = None,
 ) -> Latency:
@@ -35,6 +36,7 @@ def measure_latency(
         feed: What every run gets.
         samples: How many samples the feed holds, for the report.
         provider: Execution provider, as `open_session` takes it.
+        threads: Threads within an operator; ONNX Runtime's choice by default, and for 0.
         seconds: About how long all timed runs together may take. A model whose single run takes
             longer than its share of that gets one timed run in each of two sessions.
         tick: Called with 1 after every session.
@@ -52,7 +54,7 @@ def measure_latency(
         if turn >= fewest and perf_counter() - started > seconds:
             break
         for index, document in enumerate(documents):
-            times, provider_name = _times(document, feed, provider, share)
+            times, provider_name = _times(document, feed, provider, threads, share)
             medians[index].append(median(times) * 1000)
             counts[index] += len(times)
             if tick is not None:
@@ -65,10 +67,10 @@ def measure_latency(
 
 
 def _times(
-    document: Document, feed: Feed, provider: str, seconds: float
+    document: Document, feed: Feed, provider: str, threads: int | None, seconds: float
 ) -> tuple[list[float], str]:
     """Return the seconds that each run took in one fresh session, and who ran it."""
-    session = open_session(document, provider=provider)
+    session = open_session(document, provider=provider, threads=threads)
     fewest, most = _RUNS
     warm_up = _timed(session.run, feed)
     times = [_timed(session.run, feed)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import onnx
@@ -11,10 +12,11 @@ from classifier import data_file, samples, written
 from classifier import weights as weights_of
 from text_models import build, random, run
 
-from onnx_relief.channel_pruning import ChannelSettings, prune_channels
+from onnx_relief.channel_pruning import prune_channels
+from onnx_relief.channel_settings import ChannelSettings
 from onnx_relief.cli import main
 from onnx_relief.data import open_data
-from onnx_relief.errors import SettingsError, TargetError, UnsupportedError
+from onnx_relief.errors import SettingsError, UnsupportedError
 from onnx_relief.graph.document import input_specs, load
 from onnx_relief.graph.layers import find_layers
 from onnx_relief.settings import Settings
@@ -108,9 +110,74 @@ def test_channels_that_are_always_zero_go_first():
     np.testing.assert_array_equal(left, np.delete(kernels, [2, 5, 11], axis=0))
 
 
-def test_auto_keeps_multiples_of_eight():
-    shapes = weights(cut(cnn(16, 50), shape=(3, 8, 8), ratio=0.5).document)
-    assert [shape[0] for shape in shapes[:2]] == [8, 32]
+def test_auto_takes_a_multiple_that_it_has_timed():
+    found = cut(cnn(16, 70), shape=(3, 8, 8), ratio=0.5)
+    expected = {16: [8, 48], 8: [8, 40], 1: [8, 35]}
+    assert [one.multiple for one in found.decision.tried] == [16, 8, 1]
+    widths = [shape[0] for shape in weights(found.document)[:2]]
+    assert widths == expected[found.decision.multiple]
+
+
+def test_auto_times_nothing_where_there_is_nothing_to_choose():
+    assert cut(cnn(16, 64), shape=(3, 8, 8), ratio=0.5).decision.tried == ()
+
+
+def test_of_two_ways_that_are_as_fast_the_finer_one_is_taken(monkeypatch):
+    times = {8: 1.0, 48: 1.02, 40: 1.0, 35: 1.02}
+
+    def measured(_watch, documents, _stage):
+        return [times[weights(document)[1][0]] for document in documents]
+
+    monkeypatch.setattr("onnx_relief.channel_budget.Stopwatch.milliseconds", measured)
+    assert cut(cnn(16, 70), shape=(3, 8, 8), ratio=0.5).decision.multiple == 1
+    times[35] = 1.04
+    assert cut(cnn(16, 70), shape=(3, 8, 8), ratio=0.5).decision.multiple == 8
+    times[48] = 0.9
+    assert cut(cnn(16, 70), shape=(3, 8, 8), ratio=0.5).decision.multiple == 16
+
+
+def test_a_multiple_holds_in_every_group_of_a_convolution():
+    graph = """(float[N,3,8,8] x) => (float[N,4] y) {
+        a = Conv (x, k1)  r = Relu (a)  c = Conv <group = 2> (r, k2)  s = Relu (c)
+        g = GlobalAveragePool (s)  f = Flatten (g)  y = Gemm (f, w)
+    }"""
+    model = build(graph, k1=random(48, 3, 3, 3), k2=random(48, 24, 3, 3), w=random(48, 4), opset=17)
+    found = weights(cut(model, shape=(3, 8, 8), ratio=0.5, round_to=8).document)
+    assert found == [(32, 3, 3, 3), (32, 16, 3, 3), (32, 4)]
+
+
+def by_weights(monkeypatch, floor=0.0):
+    """Let a run take as long as the model has weights, and at least a share of all."""
+
+    def measured(_watch, documents, _stage):
+        sizes = [sum(np.prod(s) for s in weights(document)) for document in documents]
+        return [max(size, floor * max(sizes)) for size in sizes]
+
+    monkeypatch.setattr("onnx_relief.channel_budget.Stopwatch.milliseconds", measured)
+
+
+@pytest.mark.parametrize("target", [0.2, 0.5, 0.8])
+@pytest.mark.parametrize("round_to", [1, 8])
+def test_a_target_in_time_is_reached_and_hardly_more(monkeypatch, target, round_to):
+    by_weights(monkeypatch)
+    found = cut(cnn(64, 96), shape=(3, 8, 8), round_to=round_to, target_latency=target)
+    assert found.decision.missed is None
+    assert target - 0.2 < found.decision.latency <= target
+    dense, left = ([np.prod(s) for s in weights(d)] for d in (load(cnn(64, 96)), found.document))
+    assert sum(left) / sum(dense) == pytest.approx(found.decision.latency)
+
+
+def test_a_target_in_time_that_no_cut_reaches_gives_the_fastest(monkeypatch):
+    by_weights(monkeypatch, floor=0.4)
+    found = cut(cnn(), shape=(3, 8, 8), round_to=1, target_latency=0.3)
+    assert "40.0% of its latency" in found.decision.missed
+    assert weights(found.document)[0][0] == 1
+
+
+def test_a_target_in_time_on_this_machine():
+    found = cut(cnn(64, 96), shape=(3, 8, 8), target_latency=0.7)
+    assert found.decision.missed or found.decision.latency <= 0.7
+    assert found.removed > 0
 
 
 @pytest.mark.parametrize("target", ["target_params", "target_macs"])
@@ -121,9 +188,10 @@ def test_a_target_is_reached_and_hardly_more(target):
     assert 0.25 < share < 0.5
 
 
-def test_a_target_that_no_cut_reaches():
-    with pytest.raises(TargetError, match=r"can be cut to .* at most, not to 0\.1%"):
-        cut(cnn(), shape=(3, 8, 8), target_params=0.001, least=8)
+def test_a_target_that_no_cut_reaches_gives_the_smallest():
+    found = cut(cnn(), shape=(3, 8, 8), target_params=0.001, least=8)
+    assert re.search(r"can be cut to .* at most, not to 0\.1%", found.decision.missed)
+    assert weights(found.document) == [(8, 3, 3, 3), (8, 8, 3, 3), (8, 4)]
 
 
 def test_a_model_without_channels():
@@ -134,13 +202,16 @@ def test_a_model_without_channels():
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"ratio": 1.0}, "--ratio must lie between"),
+        ({"ratio": 1.0}, "--ratio is a share between"),
         ({"scope": "all"}, "--scope 'all' does not exist"),
         ({"repair": "all"}, "--repair 'all' does not exist"),
         ({"round_to": 0}, "--round-to must be"),
         ({"least": 0}, "--min-units must be"),
         ({"target_macs": 2.0}, "--target-macs is a share"),
-        ({"target_macs": 0.5, "target_params": 0.5}, "not both"),
+        ({"target_macs": 0.5, "target_params": 0.5}, "--target-params and --target-macs say how"),
+        ({"ratio": 0.5, "target_latency": 0.5}, "--ratio and --target-latency say how"),
+        ({"target_latency": 0.0}, "--target-latency is a share"),
+        ({"latency_batch": 0}, "--latency-batch must be"),
     ],
 )
 def test_settings_that_make_no_sense(wrong, said):
@@ -162,11 +233,13 @@ def test_the_command_writes_a_smaller_model(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flags", "code", "said"),
     [
-        ("--ratio 2", 2, "--ratio must lie between 0 and 1"),
+        ("--ratio 2", 2, "--ratio is a share between 0 and 1"),
         ("--ratio .5 --target-macs .5", 2, "not both"),
         ("--round-to some", 2, "--round-to 'some' is no number"),
         ("--save-plan plan.json", 2, "--save-plan does not go with --granularity channel"),
-        ("--target-params .001 --min-units 8", 6, "at most"),
+        ("--target-latency .5 --target-macs .5", 2, "give one of them, not both"),
+        ("--target-latency fast", 2, "--target-latency 'fast' is no share"),
+        ("--target-latency 150%", 2, "--target-latency is a share between 0 and 1, got 1.5"),
         ("--skip nothing", 2, "matches no layer"),
     ],
 )
@@ -177,3 +250,15 @@ def test_wrong_arguments(tmp_path, capsys, flags, code, said):
     assert main(words.split()) == code
     assert said in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_the_best_is_written_where_a_target_is_not_reached(tmp_path, capsys):
+    model, data = written(tmp_path, cnn()), data_file(tmp_path, shape=(3, 8, 8))
+    out = tmp_path / "small.onnx"
+    flags = "--target-params .001 --min-units 8 --round-to 1"
+    words = f"prune {model} --data {data} --granularity channel -o {out} {flags}"
+    assert main(words.split()) == 6
+    found = capsys.readouterr()
+    assert "at most, not to 0.1%" in found.err
+    assert "the ratio is 0.999" in found.out
+    assert weights(load(out)) == [(8, 3, 3, 3), (8, 8, 3, 3), (8, 4)]

@@ -16,7 +16,8 @@ from typing import Final
 
 from _bench import MissingError, from_models, from_shared, provenance, table, write_aside
 
-from onnx_relief.channel_pruning import REPAIRS, ChannelSettings, prune_channels
+from onnx_relief.channel_pruning import prune_channels
+from onnx_relief.channel_settings import REPAIRS, ChannelSettings
 from onnx_relief.data import Dataset, Preprocess, open_data
 from onnx_relief.evaluation import evaluate_model
 from onnx_relief.graph.cost import layer_costs

@@ -23,7 +23,8 @@ from corpus_data import Entry, chosen, opened
 from samples import QUICK, Case
 
 from onnx_relief import prune
-from onnx_relief.channel_pruning import ChannelSettings, prune_channels
+from onnx_relief.channel_pruning import prune_channels
+from onnx_relief.channel_settings import ChannelSettings
 from onnx_relief.compaction import compact
 from onnx_relief.data import Dataset
 from onnx_relief.deploy.runtimes import REFERENCE, RUNTIMES, choose

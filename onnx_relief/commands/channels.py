@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -12,10 +12,12 @@ from rich.console import Group
 from rich.text import Text
 
 from onnx_relief.api import compare
-from onnx_relief.channel_pruning import ChannelSettings, ChannelsPruned, prune_channels
+from onnx_relief.channel_budget import Decision
+from onnx_relief.channel_pruning import ChannelsPruned, prune_channels
+from onnx_relief.channel_settings import ChannelSettings
 from onnx_relief.commands.console import Speaker
 from onnx_relief.data import Dataset, Preprocess, open_data
-from onnx_relief.errors import DataError, SettingsError
+from onnx_relief.errors import DataError, SettingsError, TargetError
 from onnx_relief.evaluation import try_out
 from onnx_relief.graph.document import Document, input_specs, load
 from onnx_relief.graph.origin import note_dense
@@ -23,7 +25,7 @@ from onnx_relief.graph.save import save
 from onnx_relief.report.build import as_plain, to_json
 from onnx_relief.report.compared import Comparison
 from onnx_relief.report.table import evaluation_table, sentences, totals_table
-from onnx_relief.report.text import plain
+from onnx_relief.report.text import plain, time_text
 from onnx_relief.settings import Settings
 
 _CHANNELS = "Whole channels (--granularity channel)"
@@ -50,8 +52,8 @@ class ChannelOptions:
     round_to: Annotated[
         str,
         typer.Option(
-            help="Keep a multiple of so many channels; auto: 8 where there are 32 or more, since "
-            "runtimes work in blocks.",
+            help="Keep a multiple of so many channels along every axis, since runtimes work in "
+            "blocks; auto times 16, 8 and 1 and takes the finest that is not slower.",
             rich_help_panel=_CHANNELS,
         ),
     ] = "auto"
@@ -73,6 +75,35 @@ class ChannelOptions:
             rich_help_panel=_CHANNELS,
         ),
     ] = None
+    target_latency: Annotated[
+        str | None,
+        typer.Option(
+            metavar="0.6x|60%",
+            help="Share of the latency that may stay, measured on this machine, instead of "
+            "--ratio.",
+            rich_help_panel=_CHANNELS,
+        ),
+    ] = None
+    latency_batch: Annotated[
+        int,
+        typer.Option(help="Samples per run where latency decides.", rich_help_panel=_CHANNELS),
+    ] = 1
+    latency_threads: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Threads where latency decides; 0 for ONNX Runtime's own choice.",
+            rich_help_panel=_CHANNELS,
+        ),
+    ] = 1
+    heads: Annotated[
+        bool,
+        typer.Option(
+            "--heads",
+            help="Cut whole heads of attention, instead of a part of each.",
+            rich_help_panel=_CHANNELS,
+        ),
+    ] = False
     repair: Annotated[
         str,
         typer.Option(
@@ -88,20 +119,38 @@ class ChannelOptions:
         Raises:
             SettingsError: One of them makes no sense.
         """
-        targets = (self.target_params, self.target_macs)
-        if self.ratio is not None and any(target is not None for target in targets):
-            raise SettingsError("give --ratio or a target, not both")
         if not (self.round_to == "auto" or self.round_to.isdigit()):
             raise SettingsError(f"--round-to {self.round_to!r} is no number; give 8, 1, or auto")
         return ChannelSettings(
-            ratio=0.3 if self.ratio is None else self.ratio,
+            ratio=self.ratio,
             scope=self.scope,
             round_to=None if self.round_to == "auto" else int(self.round_to),
             least=self.min_units,
             repair=self.repair,
             target_params=self.target_params,
             target_macs=self.target_macs,
+            target_latency=_share_of(self.target_latency),
+            heads=self.heads,
+            latency_batch=self.latency_batch,
+            latency_threads=self.latency_threads,
         )
+
+
+def _share_of(text: str | None) -> float | None:
+    """Return a share that is written as 0.6, 0.6x or 60%.
+
+    >>> _share_of("0.6x"), _share_of("60 %"), _share_of(None)
+    (0.6, 0.6, None)
+    """
+    if text is None:
+        return None
+    number, percent = text.strip().removesuffix("x"), text.strip().endswith("%")
+    try:
+        return float(number.removesuffix("%")) / (100 if percent else 1)
+    except ValueError:
+        raise SettingsError(
+            f"--target-latency {text!r} is no share; give for example 0.6x or 60%"
+        ) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +188,7 @@ def cut_channels(job: ChannelJob, speaker: Speaker) -> None:
     """Cut channels out of a model, compare both, and tell.
 
     Raises:
+        TargetError: A target is not reached; the model is written all the same.
         ReliefError: As `prune_channels`.
     """
     if job.data is None:
@@ -162,6 +212,8 @@ def cut_channels(job: ChannelJob, speaker: Speaker) -> None:
             progress=progress,
         )
     speaker.result(_table(job, found, comparison), _json(job, found, comparison))
+    if found.decision.missed is not None:
+        raise TargetError(f"{found.decision.missed}; the model that comes closest is written")
 
 
 def _written(smaller: Document, job: ChannelJob) -> Path:
@@ -179,16 +231,45 @@ def _table(job: ChannelJob, found: ChannelsPruned, comparison: Comparison) -> Gr
     parts = [totals_table(comparison.first, comparison.second, comparison.latency)]
     if comparison.evaluation is not None:
         parts.append(evaluation_table(comparison.evaluation))  # type: ignore[arg-type]
-    return Group(*parts, *sentences(_told(found)), Text(f"pruned model: {plain(str(job.target))}"))
+    return Group(
+        *parts, *sentences(_told(job, found)), Text(f"pruned model: {plain(str(job.target))}")
+    )
 
 
-def _told(found: ChannelsPruned) -> list[str]:
+def _told(job: ChannelJob, found: ChannelsPruned) -> list[str]:
     lines = [
+        *_decided(job.channels, found.decision),
         f"{found.removed:,} of {found.groups:,} groups of channels are cut",
         f"{found.corrected:,} biases give back the mean signal that was lost",
         "`onnx-relief retrain` brings back what accuracy this cost",
     ]
     return lines + [f"{count:,} channels stay: {why}" for why, count in _most(found.kept)]
+
+
+def _decided(channels: ChannelSettings, decision: Decision) -> Iterator[str]:
+    """Yield what was found by measuring."""
+    threads = {0: "ONNX Runtime's own number of threads", 1: "one thread"}
+    how = (
+        f"batch {channels.latency_batch}, "
+        f"{threads.get(channels.latency_threads, f'{channels.latency_threads} threads')}"
+    )
+    if decision.tried:
+        times = ", ".join(
+            f"{one.multiple}: {time_text(one.milliseconds)}"
+            for one in decision.tried
+            if one.milliseconds is not None
+        )
+        yield (
+            f"multiples of {decision.multiple} channels stay, the finest that is not slower ("
+            f"{times}; {how})"
+        )
+    if decision.latency is not None:
+        yield (
+            f"a ratio of {decision.ratio:.3g} leaves {decision.latency:.1%} of the latency "
+            f"({how}), when measured last"
+        )
+    elif decision.ratio != channels.ratio:
+        yield f"the ratio is {decision.ratio:.3g}"
 
 
 def _most(kept: Mapping[str, int]) -> list[tuple[str, int]]:
@@ -203,6 +284,11 @@ def _json(job: ChannelJob, found: ChannelsPruned, comparison: Comparison) -> str
             "removed": found.removed,
             "corrected": found.corrected,
             "kept": dict(found.kept),
+            "ratio": found.decision.ratio,
+            "round_to": found.decision.multiple,
+            "tried": [as_plain(one) for one in found.decision.tried],
+            "latency": found.decision.latency,
+            "missed": found.decision.missed,
             "comparison": as_plain(comparison),
             "written": str(job.target),
         }

@@ -7,28 +7,24 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-ROUNDED_FROM = 32
-"""Axes with fewer channels are not rounded by `auto`: too much of them would stay."""
-
 
 def keep_counts(
-    sizes: Sequence[int], wanted: Sequence[int], *, round_to: int | None, least: int
+    sizes: Sequence[int], wanted: Sequence[int], steps: Sequence[int], least: int
 ) -> list[int]:
     """Return how many groups of each kind stay.
 
     Args:
         sizes: How many there are of each kind.
         wanted: How many are to stay.
-        round_to: Keep a multiple of so many; None for 8, on axes of at least `ROUNDED_FROM`.
+        steps: By kind, keep a multiple of so many, or all.
         least: Keep at least so many of each kind.
 
-    >>> keep_counts([64, 20], [30, 9], round_to=None, least=1)
+    >>> keep_counts([64, 20], [30, 9], [8, 1], least=1)
     [32, 9]
     """
     counts = []
-    for size, number in zip(sizes, wanted, strict=True):
-        multiple = round_to or (8 if size >= ROUNDED_FROM else 1)
-        rounded = -(-max(number, least, 1) // multiple) * multiple
+    for size, number, step in zip(sizes, wanted, steps, strict=True):
+        rounded = -(-max(number, least, 1) // step) * step
         counts.append(min(size, rounded))
     return counts
 
@@ -37,7 +33,7 @@ def drop_by_layer(
     kinds: Mapping[object, NDArray[np.float64]],
     ratio: float,
     *,
-    round_to: int | None = None,
+    steps: Mapping[object, int] | None = None,
     least: int = 1,
 ) -> dict[object, NDArray[np.bool_]]:
     """Drop the share `ratio` of the groups of every kind, those with the lowest scores.
@@ -47,15 +43,15 @@ def drop_by_layer(
     Args:
         kinds: Scores of the groups of each kind.
         ratio: Share that goes, in [0, 1).
-        round_to: See `keep_counts`.
-        least: See `keep_counts`.
+        steps: By kind, keep a multiple of so many, or all; 1 where nothing is said.
+        least: Keep at least so many of each kind.
 
     Returns:
         Which groups go, by kind.
     """
     sizes = [len(scores) for scores in kinds.values()]
     wanted = [size - int(ratio * size + 1e-9) for size in sizes]
-    counts = keep_counts(sizes, wanted, round_to=round_to, least=least)
+    counts = keep_counts(sizes, wanted, _listed(kinds, steps), least)
     return {
         kind: _all_but_best(scores, count)
         for (kind, scores), count in zip(kinds.items(), counts, strict=True)
@@ -66,7 +62,7 @@ def drop_globally(
     kinds: Mapping[object, NDArray[np.float64]],
     ratio: float,
     *,
-    round_to: int | None = None,
+    steps: Mapping[object, int] | None = None,
     least: int = 1,
 ) -> dict[object, NDArray[np.bool_]]:
     """Drop the share `ratio` of all groups, wherever scores are lowest; arguments as above.
@@ -81,11 +77,15 @@ def drop_globally(
     parts = np.split(low, ends) if kinds else []
     sizes = [len(scores) for scores in kinds.values()]
     wanted = [int((~part).sum()) for part in parts]
-    counts = keep_counts(sizes, wanted, round_to=round_to, least=least)
+    counts = keep_counts(sizes, wanted, _listed(kinds, steps), least)
     return {
         kind: _all_but_best(scores, count)
         for (kind, scores), count in zip(kinds.items(), counts, strict=True)
     }
+
+
+def _listed(kinds: Mapping[object, object], steps: Mapping[object, int] | None) -> list[int]:
+    return [(steps or {}).get(kind, 1) for kind in kinds]
 
 
 def _all_but_best(scores: NDArray[np.float64], count: int) -> NDArray[np.bool_]:
