@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from onnx_relief.data import Dataset, Preprocess, open_data
@@ -20,6 +21,7 @@ from onnx_relief.graph.cost import cost_of, total_bytes
 from onnx_relief.graph.document import Document, input_specs, load
 from onnx_relief.graph.layers import find_layers
 from onnx_relief.graph.save import write_to
+from onnx_relief.graph.sparse_store import is_sparse, store_sparse
 from onnx_relief.inspection import Model
 from onnx_relief.job import Job, Sources, account, choose_member, compared, open_job, read_plan, run
 from onnx_relief.pipeline import Pruned
@@ -55,6 +57,7 @@ def prune(
     strict: bool = False,
     plan: PrunePlan | PathLike | None = None,
     dump_activations: PathLike | None = None,
+    store: str = "dense",
     progress: Progress | None = None,
 ) -> Result:
     """Return a copy of a model whose connections that carry little signal are zero.
@@ -81,11 +84,14 @@ def prune(
         strict: Whether a broken picture is an error instead of being skipped and counted.
         plan: A plan, or the path of one, to replay instead of measuring.
         dump_activations: Folder for the raw inputs of every layer.
+        store: ``dense``, or ``sparse`` for very sparse weights as sparse tensors where the file
+            gets smaller by it; only ONNX Runtime reads those.
         progress: Called with (stage, done, total or None).
 
     Raises:
         ReliefError: One sentence that says what, where, and what to do.
     """
+    sparse = is_sparse(store)
     settings = Settings(
         alpha=alpha,
         alpha_conv=alpha_conv,
@@ -110,7 +116,10 @@ def prune(
         output=output,
     )
     dump = None if dump_activations is None else Path(dump_activations)
-    return _finished(job, run(job, progress=progress, dump=dump), progress)
+    pruned = run(job, progress=progress, dump=dump)
+    if sparse:
+        pruned = replace(pruned, document=store_sparse(pruned.document)[0])
+    return _finished(job, pruned, progress)
 
 
 def evaluate(

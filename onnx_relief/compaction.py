@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from onnx_relief.data import Dataset
 from onnx_relief.errors import DataError, ModelError, UnsupportedError
 from onnx_relief.evaluation import first_sample
 from onnx_relief.graph.document import Document, check, input_specs
+from onnx_relief.graph.save import save
+from onnx_relief.graph.sparse_store import store_sparse
 from onnx_relief.positions import made_up_feed
 from onnx_relief.runtime import open_session
 from onnx_relief.shrinking import shrink
@@ -34,6 +38,7 @@ class Compacted:
         removed: Those that were cut.
         kept: Why groups stay, and how many.
         difference: The largest difference to the masked model on the inputs that were tried.
+        sparse: How many weights are stored in sparse form.
     """
 
     document: Document
@@ -41,6 +46,20 @@ class Compacted:
     removed: int
     kept: Mapping[str, int]
     difference: float
+    sparse: int = 0
+
+    @property
+    def model(self) -> onnx.ModelProto | Document:
+        """The smaller model; a document if it has data in other files, which only `save` writes."""
+        return self.document if self.document.has_external_data else self.document.proto
+
+    def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
+        """Write the smaller model, completely or not at all.
+
+        Raises:
+            OutputError: It cannot be written there, or is there already and `force` is not set.
+        """
+        save(self.document, path, force=force)
 
 
 def compact(
@@ -50,6 +69,7 @@ def compact(
     more_feeds: Sequence[Mapping[str, Array]] = (),
     provider: str = "auto",
     round_to: int | None = None,
+    sparse: bool = False,
 ) -> Compacted:
     """Return a model that computes the same without the channels that are dead or unread.
 
@@ -60,20 +80,23 @@ def compact(
         provider: Execution provider of ONNX Runtime.
         round_to: Keep a multiple of so many channels, some of them as zeros; 1 removes all, None
             decides by their number.
+        sparse: Whether weights are stored in sparse form where that makes the file smaller.
 
     Raises:
         UnsupportedError: The smaller model would differ; nothing is lost, since it is not returned.
         ModelError: The model cannot be run.
     """
     found = shrink(document, feed, round_to=round_to)
-    check(found.document)
+    smaller, stored = store_sparse(found.document) if sparse else (found.document, 0)
+    check(smaller)
     feeds = [feed, *more_feeds, *_made_from(feed)]
     return Compacted(
-        document=found.document,
+        document=smaller,
         groups=found.groups,
         removed=found.removed,
         kept=found.kept,
-        difference=_checked(document, found.document, feeds, provider),
+        difference=_checked(document, smaller, feeds, provider),
+        sparse=stored,
     )
 
 

@@ -21,11 +21,13 @@ from onnx_relief.commands.options import (
     SpeakOptions,
     parse_shapes,
 )
+from onnx_relief.commands.storing import RoundTo, Store, parse_round_to
 from onnx_relief.compaction import Compacted
 from onnx_relief.compaction import compact as make_smaller
 from onnx_relief.files import check_distinct, check_output
 from onnx_relief.graph.document import input_specs, load
 from onnx_relief.graph.save import save
+from onnx_relief.graph.sparse_store import is_sparse
 from onnx_relief.report.build import as_plain, to_json
 from onnx_relief.report.table import sentences, totals_table
 from onnx_relief.report.text import plain
@@ -49,6 +51,8 @@ class CompactOptions(PrepareOptions, SpeakOptions):
         typer.Option(help="Sample data, as `prune` takes it: both models are compared on it, too."),
     ] = None
     shape: Shape = None
+    round_to: RoundTo = "auto"
+    store: Store = "dense"
     provider: Annotated[
         str, typer.Option(help="cpu, cuda or any that ONNX Runtime names; auto takes the best.")
     ] = "auto"
@@ -73,7 +77,13 @@ def compact(options: CompactOptions) -> None:
     document = load(options.model)
     inputs, shapes = input_specs(document.proto), parse_shapes(options.shape)
     feed = one_feed(inputs, options.data, shapes, options)
-    found = make_smaller(document, feed, provider=options.provider)
+    found = make_smaller(
+        document,
+        feed,
+        provider=options.provider,
+        round_to=parse_round_to(options.round_to),
+        sparse=is_sparse(options.store),
+    )
     save(found.document, options.target, force=options.force)
     sizes = compare(options.model, options.target, shapes=parse_shapes(options.shape))
     table = Group(
@@ -87,6 +97,7 @@ def compact(options: CompactOptions) -> None:
         "removed": found.removed,
         "kept": found.kept,
         "difference": found.difference,
+        "sparse": found.sparse,
         "before": as_plain(sizes.first),
         "after": as_plain(sizes.second),
         "written": str(options.target),
@@ -99,6 +110,10 @@ def _told(found: Compacted) -> list[str]:
         f"{found.removed:,} of {found.groups:,} groups of channels were dead or unread and are cut",
         f"outputs differ by {found.difference:.1e} of their size at most",
     ]
+    if found.sparse:
+        lines.append(
+            f"{found.sparse:,} weights are stored in sparse form: only ONNX Runtime reads that"
+        )
     return lines + [f"{count:,} channels stay: {why}" for why, count in _most(found.kept)]
 
 

@@ -13,6 +13,7 @@ from onnx_relief.commands.console import Speaker
 from onnx_relief.commands.options import preprocess_of
 from onnx_relief.commands.prune_options import PruneOptions
 from onnx_relief.commands.signals import check_stopped, undisturbed
+from onnx_relief.commands.storing import parse_round_to
 from onnx_relief.compaction import compact_on
 from onnx_relief.errors import SettingsError
 from onnx_relief.files import (
@@ -25,6 +26,7 @@ from onnx_relief.files import (
 )
 from onnx_relief.graph.document import load
 from onnx_relief.graph.save import staged
+from onnx_relief.graph.sparse_store import is_sparse, store_sparse
 from onnx_relief.job import Job, Sources, account, open_job, read_plan, run
 from onnx_relief.pipeline import Pruned
 from onnx_relief.plan import PrunePlan
@@ -69,6 +71,7 @@ def _refuse_for_channels(options: PruneOptions) -> None:
         ("--save-scores", options.save_scores),
         ("--report", options.report),
         ("--dump-activations", options.dump_activations),
+        ("--store sparse", True if options.store == "sparse" else None),
     ):
         if value is not None:
             raise SettingsError(f"{flag} does not go with --granularity channel; leave it out")
@@ -93,6 +96,7 @@ def _channel_job(options: PruneOptions) -> ChannelJob:
 
 def _prune(options: PruneOptions, speaker: Speaker) -> Report:
     settings = options.settings
+    is_sparse(options.store), parse_round_to(options.round_to)  # before anything is done
     _check_outputs(options)
     plan = None if options.plan is None else read_plan(options.plan)
     with speaker.progress() as progress, staged_files(force=options.force) as files:
@@ -101,8 +105,15 @@ def _prune(options: PruneOptions, speaker: Speaker) -> Report:
         dump = options.dump_activations
         pruned = run(job, progress=progress, dump=dump, keep_scores=scored)
         if options.compact:
-            smaller = compact_on(pruned.document, job.evaluation, provider=settings.provider)
+            smaller = compact_on(
+                pruned.document,
+                job.evaluation,
+                provider=settings.provider,
+                round_to=parse_round_to(options.round_to),
+            )
             pruned = replace(pruned, document=smaller.document)
+        if is_sparse(options.store):
+            pruned = replace(pruned, document=store_sparse(pruned.document)[0])
         with staged(pruned.document, options.target, force=options.force) as model:
             name = str(options.target)
             report = account(job, pruned, model.path, name=name, progress=progress)

@@ -129,6 +129,15 @@ class PruneOptions(ChooseOptions, ChannelOptions, PrepareOptions, RunOptions, Sp
             rich_help_panel=_WRITING,
         ),
     ] = False
+    store: Annotated[
+        str,
+        typer.Option(
+            help="dense, or sparse: weights with very few numbers as sparse tensors, where the "
+            "file gets smaller by it. Only ONNX Runtime reads those, and once zipped nothing is "
+            "won.",
+            rich_help_panel=_WRITING,
+        ),
+    ] = "dense"
     force: Annotated[
         bool,
         typer.Option("--force", help="Replace files that exist.", rich_help_panel=_WRITING),
