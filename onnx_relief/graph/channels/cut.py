@@ -150,8 +150,8 @@ def leave_one(trace: Trace, groups: Groups, gone: NDArray[np.bool_]) -> NDArray[
     """
     gone = gone.copy()
     gone[STAYS] = False
-    parts = [part.ids for part in (*trace.members, *trace.reads)]
-    for ids in (*trace.ids.values(), *parts):
+    members, reads = ([one.ids for one in trace.members], [one.ids for one in trace.reads])
+    for ids in (*trace.ids.values(), *members, *reads):
         roots = groups.of(ids.reshape(-1))
         if roots.size and gone[roots].all():
             gone[roots[0]] = False

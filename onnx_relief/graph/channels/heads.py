@@ -8,7 +8,7 @@ Source: ONNX, Attention (opset 23); ONNX Runtime, com.microsoft Attention and Mu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -23,7 +23,10 @@ from onnx_relief.graph.walk import attributes
 
 @dataclass(frozen=True, eq=False)
 class _Heads:
-    """Channels of queries, keys or values, by (head, width); None where they stay."""
+    """Channels of queries, keys or values, by (head, width); None where they stay.
+
+    What has no name is made inside the operator.
+    """
 
     name: str
     ids: Ids | None
@@ -69,6 +72,8 @@ def multi_head_attention(trace: Trace, node: onnx.NodeProto) -> None:
             raise NotFollowedError("MultiHeadAttention has one bias for what stays and what not")
         flat = [part.ids.reshape(-1) for part in parts if part.ids is not None]
         trace.constant(node.input[3], {0: np.concatenate(flat)})
+        # What is multiplied is not what comes in: it is not zero where that is.
+        parts = [replace(part, name="") for part in parts]
     _set(trace, node, _attend(trace, node, parts, by_head), by_head)
     _fix_heads(trace, parts, by_head, ("num_heads",) * 3)
     _fix_scale(trace, node, shapes[0][-1] // heads)

@@ -236,8 +236,15 @@ def _fused_gelu(steady: Steady, node: onnx.NodeProto, out: str) -> Floats:
 
 
 def _attended(steady: Steady, node: onnx.NodeProto, out: str) -> Floats:
-    """Attention: zero where the values are."""
-    return only_zero(looked_up(steady, node.input[2], steady.trace.ids[out].reshape(-1)))
+    """Attention: zero where the values are, and what is added to them first."""
+    ids = steady.trace.ids[out].reshape(-1)
+    values = only_zero(looked_up(steady, node.input[2], ids))
+    if operator(node) == "Attention" or len(node.input) < 4 or not node.input[3]:
+        return values
+    bias = steady.array(node.input[3])  # of queries, keys and values
+    return (
+        nothing(steady, out) if bias is None else np.where(bias[-ids.size :] == 0, values, np.nan)
+    )
 
 
 def _quantised(steady: Steady, node: onnx.NodeProto, out: str) -> Floats:
