@@ -20,7 +20,7 @@ from onnx_relief.selection.units import Link, Outlook
 
 def agree_on_shared_weights(survey: Survey, plans: Mapping[str, LayerPlan]) -> dict[str, LayerPlan]:
     """Return the plans with every shared weight kept where any of its layers keeps it."""
-    shared = _shared_homes(survey)
+    shared = shared_homes(survey)
     kept: dict[TensorHome, NDArray[np.bool_]] = {}
     for site in survey.sites:
         plan = plans.get(site.layer.name)
@@ -48,7 +48,7 @@ def outlooks(
 
     A layer that shares a weight has none: its units are not its own to remove.
     """
-    shared = _shared_homes(survey)
+    shared = shared_homes(survey)
     sites = {site.layer.name: site for site in survey.sites}
     found: dict[str, Outlook] = {}
     for name, flow in flows.items():
@@ -85,7 +85,8 @@ def _active(weight: Weight, activity: LayerActivity | None) -> BoolArray:
     return activity.signals[0].reads > 0
 
 
-def _shared_homes(survey: Survey) -> set[TensorHome]:
+def shared_homes(survey: Survey) -> set[TensorHome]:
+    """Return the constants that several layers read."""
     uses = Counter(part.view.home for site in survey.sites for part in site.tensors)
     return {home for home, count in uses.items() if count > 1}
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 from fnmatch import fnmatchcase
+from typing import Final
 
+from onnx_relief.budget import Budget
 from onnx_relief.errors import SettingsError
 from onnx_relief.plan import Layer, LayerKind
+from onnx_relief.structures import KERNEL, WEIGHT, Pattern, Structure
 
 DEFAULT_ALPHA = 0.95
+NO_BUDGET: Final = Budget()
 
 
 class Estimator(Enum):
@@ -26,6 +30,13 @@ class Granularity(Enum):
     WEIGHT = "weight"
 
 
+class Scope(Enum):
+    """Whether every layer keeps the same share, or what the whole model needs most."""
+
+    LAYER = "layer"
+    GLOBAL = "global"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """The choices of `prune`.
@@ -37,6 +48,12 @@ class Settings:
         alpha_layers: (pattern, alpha) by name of layer or weight; the last match counts.
         estimator: How the signal of kernels is estimated.
         granularity: Whether convolutions lose kernels or single weights.
+        blocks: What goes as one, where that is neither kernels nor single weights.
+        criterion: What scores connections.
+        budget: How much goes, where that is not said by alpha.
+        scope: How a budget is spread over the layers.
+        memory: Bytes that statistics may take, about.
+        seed: For what is drawn.
         only: Patterns; layers that match none of them are left alone.
         skip: Patterns; layers that match one of them are left alone.
         samples: At most so many samples of the calibration data, evenly spread; None for all.
@@ -50,6 +67,12 @@ class Settings:
     alpha_layers: tuple[tuple[str, float], ...] = ()
     estimator: Estimator = Estimator.PAPER
     granularity: Granularity = Granularity.KERNEL
+    blocks: Structure | None = None
+    criterion: str = "relief"
+    budget: Budget = NO_BUDGET
+    scope: Scope = Scope.GLOBAL
+    memory: int = 2 << 30
+    seed: int = 0
     only: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
     samples: int | None = 1000
@@ -64,8 +87,26 @@ class Settings:
                 raise SettingsError(f"{flag} must lie in (0, 1], got {value}")
         if self.samples is not None and self.samples < 1:
             raise SettingsError(f"--samples must be at least 1, got {self.samples}")
+        if self.memory < 1 << 20:
+            raise SettingsError(f"--memory must be at least 1MB, got {self.memory} bytes")
         if self.batch_size < 1:
             raise SettingsError(f"--batch-size must be at least 1, got {self.batch_size}")
+
+    @property
+    def structure(self) -> Structure:
+        """What goes or stays as one."""
+        return self.blocks or (KERNEL if self.granularity is Granularity.KERNEL else WEIGHT)
+
+    @property
+    def covers(self) -> bool:
+        """Whether this is the paper's method: per unit, the share alpha of its signal."""
+        plain = self.blocks is None and self.criterion == "relief"
+        return plain and self.budget.name is None
+
+    @property
+    def has_exact_share(self) -> bool:
+        """Whether the structure itself says how much stays."""
+        return self.structure.pattern is Pattern.N_OF_M
 
     @property
     def alphas(self) -> tuple[float, float]:

@@ -93,20 +93,20 @@ def gram_of(
     """
     samples, groups, entries, positions = columns.shape
     cross = total = None
+    # All positions of all samples side by side: one large product instead of many small ones.
+    wide = columns.transpose(1, 2, 0, 3).reshape(groups, entries, samples * positions)
     if diagonal:
-        second = np.einsum("ngdp,ngdp->gd", columns, columns, dtype=np.float64)
+        second = np.einsum("gdp,gdp->gd", wide, wide, dtype=np.float64)
     else:
-        second = np.zeros((groups, entries, entries))
-        for sample in columns:
-            second += np.matmul(sample, sample.transpose(0, 2, 1))
+        second = np.matmul(wide, wide.transpose(0, 2, 1)).astype(np.float64)
     if answers is not None:
-        cross = np.zeros((groups, answers.shape[2], entries))
-        for sample, answer in zip(columns, answers, strict=True):
-            cross += np.matmul(answer, sample.transpose(0, 2, 1))
-        total = answers.sum(axis=(0, 3), dtype=np.float64)
+        units = answers.shape[2]
+        beside = answers.transpose(1, 2, 0, 3).reshape(groups, units, samples * positions)
+        cross = np.matmul(beside, wide.transpose(0, 2, 1)).astype(np.float64)
+        total = beside.sum(axis=2, dtype=np.float64)
     return Gram(
         second=second,
-        first=columns.sum(axis=(0, 3), dtype=np.float64),
+        first=wide.sum(axis=2, dtype=np.float64),
         cross=cross,
         answers=total,
         count=samples * positions,

@@ -75,6 +75,17 @@ def total_bytes(document: Document) -> int:
     return document.path.stat().st_size + sum(file.stat().st_size for file in files)
 
 
+def zipped_bytes(document: Document) -> int:
+    """Return the size of the model's file after deflate at level 6, as zip does it.
+
+    Data files are not counted, nor what has not been written yet.
+
+    Raises:
+        ModelError: The model is larger than 2 GB.
+    """
+    return len(zlib.compress(serialise(document.proto, document.name), 6))
+
+
 def count_parameters(survey: Survey) -> tuple[int, int]:
     """Return how many parameters the model has, and how many of them are not zero.
 

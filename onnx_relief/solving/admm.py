@@ -11,7 +11,7 @@ of the time; SparseGPT's cost .070.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,18 +32,20 @@ class Step:
     Attributes:
         share: Share of the weights that are kept.
         keep: Which, (groups, units, d).
-        error: Mean square change of the outputs, (groups, units), relative to nothing.
+        weights: Weights on `keep` that are about the best, of the same shape.
+        error: Mean square change of the outputs, (groups, units).
     """
 
     share: float
     keep: NDArray[np.bool_]
+    weights: Floats
     error: Floats
 
 
 def descend(
     moment: Floats, weights: Floats, shares: Sequence[float], project: Project, *, rest: int = 2
-) -> list[Step]:
-    """Return what survives at every share, larger shares first.
+) -> Iterator[Step]:
+    """Yield what survives at every share, larger shares first.
 
     Args:
         moment: E[x x'], positive definite, (groups, d, d).
@@ -59,7 +61,6 @@ def descend(
     target = np.matmul(wished, norm).astype(np.float32)
     free = wished.astype(np.float32)
     debt = np.zeros_like(free)
-    steps = []
     for share in shares:
         for _ in range(rest):
             wish = free + debt
@@ -68,8 +69,7 @@ def descend(
             debt = wish - sparse
             free = np.matmul(target + _PULL * (sparse - debt), inverse)
         best = np.where(keep, free, 0) / scale
-        steps.append(Step(share, keep, output_error(moment, best - weights)))
-    return steps
+        yield Step(share, keep, best, output_error(moment, best - weights))
 
 
 def survivors(
@@ -78,4 +78,5 @@ def survivors(
     """Return which weights survive at one share, (groups, units, d); arguments as `descend`."""
     fall = ((np.arange(rounds) + 1) / rounds) ** (1 / 3)
     shares = 1 - (1 - share) * fall
-    return descend(moment, weights, shares.tolist(), project, rest=1)[-1].keep
+    *_, last = descend(moment, weights, shares.tolist(), project, rest=1)
+    return last.keep

@@ -1,0 +1,294 @@
+"""Pruning to a budget on one screen: measure, find what each layer's loss costs, allocate, choose.
+
+Every layer gets a ladder: what it loses when it keeps less (`onnx_relief.fields`). What a loss is
+worth differs from layer to layer: each layer is pruned alone once, and the distance of the model's
+outputs to the dense ones, divided by the layer's own loss, is its exchange rate. Then one price for
+what the budget counts decides how much every layer keeps (`onnx_relief.selection.allocate`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_relief.agreement import shared_homes
+from onnx_relief.data import Dataset
+from onnx_relief.divergence import Divergence
+from onnx_relief.errors import UnsupportedError
+from onnx_relief.evidence import gram_matrices, reading_of
+from onnx_relief.fields import Choice, Field, Rung
+from onnx_relief.graph.document import Document
+from onnx_relief.graph.follow import UnitFlow
+from onnx_relief.graph.layers import Survey
+from onnx_relief.graph.mask import mask
+from onnx_relief.graph.rows import why_not_updated, write_rows
+from onnx_relief.graph.sites import Site
+from onnx_relief.measure import Measurement
+from onnx_relief.plan import LayerPlan, PrunePlan
+from onnx_relief.progress import ticker
+from onnx_relief.results import Progress
+from onnx_relief.scoring.table import Need, criterion_named
+from onnx_relief.selection.allocate import Ladder, allocate, uniform
+from onnx_relief.selection.coverage import keep_covering_set
+from onnx_relief.settings import Scope, Settings
+from onnx_relief.structures import Pattern
+
+PROBED = 32
+"""Samples on which every layer is tried alone."""
+_TRIED_AT = 0.03
+"""About the loss at which a layer is tried: larger than rounding, small enough to add up."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Fields:
+    """The layers that share a budget.
+
+    Attributes:
+        survey: The dense model.
+        flows: Where the units of every layer go.
+        fields: One per weight that several layers do not share otherwise.
+        left_alone: Layers whose weights stay, and why.
+        positions: By layer, how often its weights are applied per sample.
+    """
+
+    survey: Survey
+    flows: Mapping[str, UnitFlow]
+    fields: tuple[Field, ...]
+    left_alone: Mapping[str, str]
+    positions: Mapping[str, float]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Priced:
+    """Fields with what their losses are worth.
+
+    Attributes:
+        fields: The layers.
+        ladders: By field; prices are those of single weights.
+    """
+
+    fields: Fields
+    ladders: tuple[Ladder, ...]
+
+    @property
+    def whole(self) -> float:
+        """Weights that may go."""
+        return sum(ladder.blocks * ladder.price for ladder in self.ladders)
+
+
+def survey_fields(
+    survey: Survey,
+    flows: Mapping[str, UnitFlow],
+    sites: Sequence[Site],
+    measured: Measurement,
+    calibration: Dataset,
+    settings: Settings,
+    *,
+    gradients: Mapping[str, NDArray[np.float64]] | None = None,
+    progress: Progress | None = None,
+) -> Fields:
+    """Return what is known of the weights of `sites` for the criterion that the settings name.
+
+    Raises:
+        UnsupportedError: No layer divides into the blocks that are asked for.
+        DataError, ModelError: The model cannot be run on the data.
+    """
+    criterion = criterion_named(settings.criterion)
+    shared = shared_homes(survey)
+    samples = calibration.take(settings.samples)
+    readings = {site.layer.name: reading_of(site, memory=settings.memory) for site in sites}
+    grams = {}
+    if criterion.need in (Need.SQUARES, Need.MATRIX):
+        grams = gram_matrices(
+            survey.document,
+            [reading for reading in readings.values() if not isinstance(reading, str)],
+            samples,
+            batch_size=settings.batch_size,
+            provider=settings.provider,
+            diagonal=criterion.need is Need.SQUARES,
+            memory=settings.memory,
+            tick=ticker(progress, "measuring second moments", samples.size),
+        )
+    found: list[Field] = []
+    left: dict[str, str] = {}
+    chosen = {site.layer.name for site in sites}
+    taken = {
+        part.view.home
+        for site in survey.sites
+        if site.layer.name not in chosen
+        for part in site.parts
+    }
+    for site in sites:
+        for part in range(len(site.parts)):
+            home = site.parts[part].view.home
+            reading = readings[site.layer.name] if part == 0 else ""
+            field = Field(
+                survey=survey,
+                site=site,
+                part=part,
+                criterion=criterion,
+                structure=settings.structure,
+                activity=measured.activities[site.layer.name],
+                reading=None if isinstance(reading, str) else reading,
+                gram=None if isinstance(reading, str) else grams.get(reading),
+                gradient=(gradients or {}).get(site.layer.name) if part == 0 else None,
+                updates=criterion.updates and why_not_updated(survey, site, shared) is None,
+                seed=settings.seed,
+            )
+            odd = settings.structure.why_not(field.shape)
+            if odd:
+                left[site.layer.name] = odd
+            elif home not in taken:
+                taken.add(home)
+                found.append(field)
+    if not found:
+        reason = next(iter(left.values()), "it has no layers")
+        raise UnsupportedError(
+            f"{survey.document.name} has no layer that divides into {settings.structure} "
+            f"({reason}); choose another --granularity"
+        )
+    positions = {name: activity.positions for name, activity in measured.activities.items()}
+    return Fields(
+        survey=survey, flows=flows, fields=tuple(found), left_alone=left, positions=positions
+    )
+
+
+def priced(
+    fields: Fields, calibration: Dataset, settings: Settings, *, progress: Progress | None = None
+) -> Priced:
+    """Return the ladders of all fields, in the model's own loss where the scope is global."""
+    probe = None
+    if settings.scope is Scope.GLOBAL and settings.structure.pattern is not Pattern.N_OF_M:
+        try:
+            probe = Divergence(
+                fields.survey.document,
+                calibration.take(PROBED),
+                batch_size=settings.batch_size,
+                provider=settings.provider,
+            )
+        except UnsupportedError:
+            probe = None  # it has no floats to compare: all layers count the same
+    tick = ticker(progress, "trying every layer alone", len(fields.fields))
+    ladders = []
+    for field in fields.fields:
+        rungs, rate = [], 1.0
+        tried: Rung | None = None
+        for rung in field.ladder():
+            rungs.append((rung.share, rung.loss))
+            if rung.loss > 0 and (tried is None or _farness(rung) < _farness(tried)):
+                tried = rung
+        if probe is not None and tried is not None and tried.choice is not None:
+            alone = written(fields, {field: tried.choice})
+            rate = max(probe.of(alone) / tried.loss, 1e-9)
+        shares, losses = np.array(rungs).T
+        ladders.append(
+            Ladder(
+                shares=shares,
+                losses=np.maximum.accumulate(losses) * rate,
+                blocks=field.blocks,
+                price=field.weights_per_block,
+                least=field.least,
+            )
+        )
+        tick(1)
+    return Priced(fields=fields, ladders=tuple(ladders))
+
+
+def choose(
+    prices: Priced,
+    budget: float,
+    settings: Settings,
+    *,
+    weigh: Callable[[Field], float] | None = None,
+    progress: Progress | None = None,
+) -> dict[Field, Choice]:
+    """Return what every field keeps, so that what is kept costs `budget` at most.
+
+    Args:
+        prices: The fields and their ladders.
+        budget: What all kept weights may cost together.
+        settings: Whether one share serves all layers.
+        weigh: What one weight of a field costs; 1 by default.
+        progress: Told how far the work has come.
+    """
+    fields = prices.fields.fields
+    ladders = [
+        replace(ladder, price=ladder.price * (weigh(field) if weigh else 1.0))
+        for ladder, field in zip(prices.ladders, fields, strict=True)
+    ]
+    spread = uniform if settings.scope is Scope.LAYER else allocate
+    counts = spread(ladders, budget)
+    tick = ticker(progress, "choosing connections", len(fields))
+    choices = {}
+    for field, count in zip(fields, counts, strict=True):
+        choices[field] = field.choose(count)
+        tick(1)
+    return choices
+
+
+def cover(fields: Fields, settings: Settings) -> dict[Field, Choice]:
+    """Return what every field keeps to hold the share alpha of each band of units."""
+    choices = {}
+    for field in fields.fields:
+        scores = field.scores()
+        structure, shape = field.structure, (*scores.shape[:2], scores.shape[2])
+        if structure.pattern is Pattern.N_OF_M:
+            choices[field] = field.choose(0)
+            continue
+        pooled = structure.pooled(scores)
+        rows = pooled.T if structure.pattern is Pattern.ROW else pooled
+        kept = keep_covering_set(rows, settings.alpha_for(field.site.layer))
+        kept = np.asarray(kept.T if structure.pattern is Pattern.ROW else kept)
+        choices[field] = field.choose_covering(structure.spread(kept, shape))
+    return choices
+
+
+def plan_of(fields: Fields, choices: Mapping[Field, Choice]) -> PrunePlan:
+    """Return the choices as a plan; a layer that shares a weight keeps what was chosen for it."""
+    stored = {}
+    for field, choice in choices.items():
+        part = field.site.parts[field.part]
+        rows = np.broadcast_to(choice.keep, part.layout.rows)
+        stored[part.view.home] = part.view.as_stored(part.layout.from_rows(rows, part.view.shape))
+    whole = {
+        field.site.parts[field.part].view.home: c.keep.shape[2] for field, c in choices.items()
+    }
+    plans = []
+    for site in fields.survey.sites:
+        if not any(part.view.home in stored for part in site.parts):
+            continue
+        keeps = []
+        for part in site.parts:
+            kept = np.ones(part.layout.rows, dtype=bool)
+            if part.view.home in stored:
+                kept = part.layout.to_rows(part.view.as_seen(stored[part.view.home]))
+                if whole[part.view.home] == 1:
+                    kept = np.asarray(kept.any(axis=2, keepdims=True))
+            keeps.append(kept)
+        share = sum(int(k.sum()) for k in keeps) / sum(k.size for k in keeps)
+        layer = site.layer
+        plans.append(
+            LayerPlan(
+                layer=layer.name,
+                alpha=max(share, 1e-9),
+                keep=tuple(keeps),
+                keep_bias=np.ones((layer.units, layer.bias.count if layer.bias else 0), dtype=bool),
+                removed=np.zeros(layer.units, dtype=bool),
+            )
+        )
+    return PrunePlan(layers=tuple(plans))
+
+
+def written(fields: Fields, choices: Mapping[Field, Choice]) -> Document:
+    """Return the model with the choices applied: zeros, and new weights where there are some."""
+    document = mask(fields.survey, plan_of(fields, choices), fields.flows)
+    weights = {f.site.layer.name: c.weights for f, c in choices.items() if c.weights is not None}
+    shifts = {f.site.layer.name: c.shift for f, c in choices.items() if c.shift is not None}
+    return write_rows(document, fields.survey, weights, shifts) if weights else document
+
+
+def _farness(rung: Rung) -> float:
+    return abs(float(np.log(rung.loss / _TRIED_AT)))

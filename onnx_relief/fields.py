@@ -1,0 +1,232 @@
+"""One layer as pruning to a budget sees it: what its blocks are worth, and what losing them costs.
+
+The loss of a layer is the share of its units' outputs that goes: with `obs` the mean square change
+of the outputs relative to their mean square, when the surviving weights make up for the others;
+with the other criteria the mean share of a unit's score. Both do not depend on the scale of the
+layer, so that folding BatchNormalization into it changes nothing about the shares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_relief.activity.gram import Gram
+from onnx_relief.digest import LayerActivity
+from onnx_relief.evidence import Reading
+from onnx_relief.graph.layers import Survey
+from onnx_relief.graph.sites import Site
+from onnx_relief.scoring.relief import relief_scores
+from onnx_relief.scoring.table import Clues, Criterion
+from onnx_relief.selection.allocate import RUNGS
+from onnx_relief.solving.admm import descend, survivors
+from onnx_relief.solving.support import damped, fit_on_support, output_error
+from onnx_relief.structures import Pattern, Structure
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+RIDGE = 1e-2
+"""Added to Hessians, relative to the mean of their diagonal, as SparseGPT does."""
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """What a layer keeps.
+
+    Attributes:
+        keep: (units, inputs, taps or 1).
+        weights: New weights (units, inputs, taps), where the criterion makes up for what goes.
+        shift: What the outputs should rise by, (units,), to keep their mean.
+    """
+
+    keep: Bools
+    weights: Floats | None = None
+    shift: Floats | None = None
+
+
+@dataclass(frozen=True)
+class Rung:
+    """What a layer loses at one share of what it keeps, and by which choice."""
+
+    share: float
+    loss: float
+    choice: Choice | None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Field:
+    """A layer (one weight of it), and what is known of it.
+
+    Attributes:
+        survey: The model.
+        site: The layer.
+        part: Which of its weights.
+        criterion: What scores it.
+        structure: What goes as one.
+        activity: What the data showed of its inputs.
+        reading: How it reads them; None where Gram matrices cannot be taken.
+        gram: Second moments of the inputs, where the criterion needs them.
+        gradient: Mean square of gradient times weight, where the criterion needs it.
+        updates: Whether surviving weights may change.
+        seed: For the criterion `random`.
+    """
+
+    survey: Survey
+    site: Site
+    part: int
+    criterion: Criterion
+    structure: Structure
+    activity: LayerActivity
+    reading: Reading | None = None
+    gram: Gram | None = None
+    gradient: Floats | None = None
+    updates: bool = False
+    seed: int = 0
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of the scores, (units, inputs, taps)."""
+        units, inputs, taps = self.site.parts[self.part].layout.rows
+        return units, inputs, taps
+
+    @property
+    def blocks(self) -> int:
+        """What there is to keep or to drop."""
+        return self.structure.blocks(self.shape)
+
+    @property
+    def least(self) -> int:
+        """Blocks that have to stay, so that no unit is cut off."""
+        if self.structure.pattern is Pattern.ROW:
+            return 1
+        bands = self.structure.pooled(np.abs(self.rows()))
+        return int((bands.max(axis=1) > 0).sum())
+
+    @property
+    def weights_per_block(self) -> float:
+        """Weights that one block holds."""
+        return float(np.prod(self.shape)) / self.blocks
+
+    def rows(self) -> Floats:
+        """Return the weights, (units, inputs, taps)."""
+        return np.asarray(self.survey.rows(self.site.parts[self.part]), dtype=np.float64)
+
+    def scores(self) -> Floats:
+        """Return what every weight is worth, as a share of its unit, (units, inputs, taps or 1)."""
+        rows, signal = self.rows(), self.activity.signals[self.part]
+        clues = Clues(
+            layer=f"{self.site.layer.name}/{self.part}",
+            weights=rows,
+            signals=lambda: signal.of(rows, 0, len(rows)),
+            mean_square=self._mean_square(),
+            moment=self._moment() if self._solves else None,
+            split=self.reading.split if self.reading else None,
+            join=self.reading.join if self.reading else None,
+            gradient=self.gradient,
+            seed=self.seed,
+        )
+        scores = self.criterion.scores(clues)
+        return relief_scores(scores.reshape(len(scores), -1)).reshape(scores.shape)
+
+    def ladder(self) -> Iterator[Rung]:
+        """Yield what is lost at falling shares, 1 first."""
+        if self._solves:
+            yield from self._solved_ladder()
+            return
+        scores = self.scores()
+        units = max(int((scores.reshape(len(scores), -1).sum(axis=1) > 0).sum()), 1)
+        for share in RUNGS:
+            keep = self._full(scores, share)
+            yield Rung(share, float(scores[~keep].sum()) / units, Choice(keep))
+
+    def choose(self, count: int) -> Choice:
+        """Return the best choice that keeps `count` blocks."""
+        if count >= self.blocks and self.structure.pattern is not Pattern.N_OF_M:
+            return Choice(np.ones(self.shape, dtype=bool))
+        if not self._solves:
+            return Choice(self.structure.keep(self.scores(), count))
+        split = self._split()
+        share = count / self.blocks
+        moment = self._moment()
+        kept = survivors(moment, split, share, self._project)
+        return self._fitted(moment, split, kept)
+
+    def choose_covering(self, keep: Bools) -> Choice:
+        """Return the choice that keeps just `keep`, with weights that make up for the rest."""
+        if not self._solves or keep.all():
+            return Choice(keep)
+        assert self.reading is not None
+        wide = np.broadcast_to(keep, self.shape).reshape(len(keep), -1)
+        return self._fitted(self._moment(), self._split(), self.reading.split(wide))
+
+    def _moment(self) -> Floats:
+        assert self.gram is not None
+        return damped(self.gram.covariance(centred=self._centred), RIDGE)
+
+    @property
+    def _centred(self) -> bool:
+        return self.site.bias is not None and self.updates
+
+    @property
+    def _has_matrix(self) -> bool:
+        return self.gram is not None and self.gram.second.ndim == 3
+
+    @property
+    def _solves(self) -> bool:
+        return self.criterion.updates and self._has_matrix
+
+    def _mean_square(self) -> Floats:
+        """Return mean x**2 of every input, (groups, inputs, taps or 1)."""
+        if self.gram is None or self.reading is None:
+            # What recurrent nodes and bodies show: a mean of |x|, whose square stands for it.
+            return np.asarray(self.activity.signals[self.part].measured ** 2)
+        weight = self.site.layer.weights[self.part]
+        flat = self.gram.mean_square.reshape(weight.groups, weight.inputs, -1)
+        return np.asarray(flat)
+
+    def _split(self) -> Floats:
+        assert self.reading is not None
+        return np.asarray(self.reading.split(self.rows().reshape(self.shape[0], -1)))
+
+    def _joined(self, split: NDArray[np.generic]) -> NDArray[np.generic]:
+        assert self.reading is not None
+        return np.asarray(self.reading.join(split).reshape(self.shape))
+
+    def _project(self, wishes: Floats, share: float) -> Bools:
+        assert self.reading is not None
+        squares = np.asarray(self._joined(wishes**2), dtype=np.float64)
+        kept = self._full(squares, share)
+        return np.asarray(self.reading.split(kept.reshape(len(kept), -1)))
+
+    def _full(self, scores: Floats, share: float) -> Bools:
+        count = round(share * self.blocks)
+        return np.asarray(self.structure.keep(scores, max(count, 1)))
+
+    def _solved_ladder(self) -> Iterator[Rung]:
+        split = self._split()
+        moment = self._moment()
+        energy = float(output_error(moment, split).sum()) or 1.0
+        yield Rung(1.0, 0.0, None)
+        for step in descend(moment, split, RUNGS[1:], self._project):
+            choice = self._choice(split, step.keep, step.weights)
+            yield Rung(step.share, float(step.error.sum()) / energy, choice)
+
+    def _fitted(self, moment: Floats, split: Floats, kept: Bools) -> Choice:
+        cross = np.matmul(split, moment)
+        return self._choice(split, kept, fit_on_support(moment, cross, kept))
+
+    def _choice(self, split: Floats, kept: Bools, fitted: Floats) -> Choice:
+        keep = np.asarray(self._joined(kept), dtype=bool)
+        if not self.updates:
+            return Choice(keep)
+        shift = None
+        if self._centred:
+            assert self.gram is not None
+            assert self.reading is not None
+            lost = ((split - fitted) * self.gram.mean[:, None, :]).sum(axis=2)
+            per_unit = lost.reshape(self.reading.groups, self.reading.blocks, -1).sum(axis=1)
+            shift = per_unit.reshape(-1) * self.site.layer.weights[self.part].scale
+        return Choice(keep, np.asarray(self._joined(fitted), dtype=np.float64), shift)

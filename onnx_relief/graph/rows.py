@@ -1,0 +1,68 @@
+"""Write new weights and biases of layers, given as rows, into the file where it keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_relief.graph.document import Document
+from onnx_relief.graph.layers import FLOATS, Survey
+from onnx_relief.graph.rewrite import write_constants
+from onnx_relief.graph.sites import Part, Site
+from onnx_relief.graph.walk import TensorHome
+
+
+def write_rows(
+    document: Document,
+    survey: Survey,
+    weights: Mapping[str, NDArray[Any]],
+    bias_shifts: Mapping[str, NDArray[Any]],
+) -> Document:
+    """Return a copy of the document with new weights, and with something added to biases.
+
+    Args:
+        document: A model with the layers of `survey`, in which other values may have changed.
+        survey: The dense model.
+        weights: By layer, (units, inputs, taps).
+        bias_shifts: By layer with a bias of its own, what its outputs should rise by, (units,).
+    """
+    values: dict[TensorHome, NDArray[Any]] = {}
+    for site in survey.sites:
+        name = site.layer.name
+        if name in weights:
+            values[site.parts[0].view.home] = as_stored(site.parts[0], weights[name])
+        if name in bias_shifts and site.bias and site.layer.bias:
+            old = survey.rows(site.bias).astype(np.float64)
+            shift = bias_shifts[name].reshape(old.shape) / site.layer.bias.scale
+            values[site.bias.view.home] = as_stored(site.bias, old + shift)
+    return write_constants(document, values)
+
+
+def as_stored(part: Part, rows: NDArray[Any]) -> NDArray[Any]:
+    """Return a weight or bias in the shape that the file stores, from its rows."""
+    seen = part.layout.from_rows(rows, part.view.shape)
+    stored = np.empty(part.view.size, dtype=seen.dtype)
+    stored[part.view.places().reshape(-1)] = seen.reshape(-1)
+    return stored.reshape(part.view.stored_shape)
+
+
+def why_not_updated(survey: Survey, site: Site, shared: Set[TensorHome]) -> str | None:
+    """Return why single values of a layer's weight cannot be set to any number, or None.
+
+    Args:
+        survey: The model.
+        site: The layer.
+        shared: Constants that several layers read.
+    """
+    part = site.parts[0]
+    stored = survey.constants.shape_and_type(part.view.home)[1]
+    if len(site.parts) > 1:
+        return "it is recurrent"
+    if part.view.home in shared:
+        return "other layers read its weight, too"
+    if stored.name not in FLOATS:
+        return "its weight is quantised"
+    return None

@@ -1,0 +1,218 @@
+"""From a budget in the user's unit to a pruned model: what can be counted is spent, the rest sought.
+
+Weights and multiply-accumulates are counted beforehand. The size of a zip and the drop of a metric
+are only known of a finished model, so they are looked for between keeping all and nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from onnx_relief.budget import Budget
+from onnx_relief.budgeted import Fields, Priced, choose, cover, plan_of, priced, written
+from onnx_relief.data import Dataset
+from onnx_relief.fields import Choice, Field
+from onnx_relief.graph.cost import count_parameters, zipped_bytes
+from onnx_relief.graph.document import Document
+from onnx_relief.graph.layers import Survey
+from onnx_relief.plan import PrunePlan
+from onnx_relief.progress import ticker
+from onnx_relief.results import Progress
+from onnx_relief.settings import Settings
+
+_TRIES = 8
+_NEAR = 0.005
+"""How near to a size the search stops, relative to it."""
+_LEAST = 0.002
+"""Share of the weights that is always kept while searching."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Chosen:
+    """A model pruned to a budget.
+
+    Attributes:
+        document: The model.
+        plan: What it keeps.
+        missed: What was asked and not reached, in words; None where all is well.
+    """
+
+    document: Document
+    plan: PrunePlan
+    missed: str | None = None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Judged:
+    """How a finished model is judged for ``--max-drop``.
+
+    Attributes:
+        finish: Repairs a model, given its plan.
+        drop: Points of the metric that a model loses.
+        tolerance: Points that the number of samples leaves open.
+    """
+
+    finish: Callable[[Document, PrunePlan], Document]
+    drop: Callable[[Document], float]
+    tolerance: float = 0.0
+
+
+def prune_to(
+    fields: Fields,
+    calibration: Dataset,
+    settings: Settings,
+    *,
+    judged: Judged,
+    progress: Progress | None = None,
+) -> Chosen:
+    """Return the model that the settings' budget allows, repaired.
+
+    Args:
+        fields: The layers and what is known of them.
+        calibration: Sample data.
+        settings: The budget, and how it is spread.
+        judged: How a finished model is repaired and judged.
+        progress: Told how far the work has come.
+
+    Raises:
+        DataError, ModelError: The model cannot be run on the data.
+    """
+    budget = settings.budget
+    if budget.name is None and not settings.has_exact_share:
+        return _finished(fields, cover(fields, settings), judged)
+    prices = priced(fields, calibration, settings, progress=progress)
+
+    def at(share: float) -> dict[Field, Choice]:
+        return choose(prices, share * prices.whole, settings, progress=progress)
+
+    if budget.target_bytes is not None:
+        return _to_bytes(fields, budget.target_bytes, at, judged)
+    if budget.max_drop is not None:
+        return _to_drop(fields, budget.max_drop, at, judged, progress)
+    if budget.target_macs is not None:
+        return _to_macs(prices, budget.target_macs, settings, judged, progress)
+    wanted = _weights_left(fields.survey, prices, budget)
+    choices = choose(prices, wanted, settings, progress=progress)
+    kept = sum(_kept(choice, field) for field, choice in choices.items())
+    missed = None
+    if kept > wanted * 1.01 + 1 and not settings.has_exact_share:
+        missed = (
+            f"{budget} is not reached: {kept:.0f} of the {prices.whole:.0f} weights that may go "
+            f"have to stay and only {max(wanted, 0):.0f} were allowed"
+        )
+    return _finished(fields, choices, judged, missed)
+
+
+def _weights_left(survey: Survey, prices: Priced, budget: Budget) -> float:
+    if budget.sparsity is not None:
+        return round((1 - budget.sparsity) * prices.whole)
+    if budget.target_params is not None:
+        total = count_parameters(survey)[0]
+        return budget.target_params * total - (total - prices.whole)
+    return prices.whole
+
+
+def _to_macs(
+    prices: Priced, share: float, settings: Settings, judged: Judged, progress: Progress | None
+) -> Chosen:
+    fields = prices.fields
+
+    def weigh(field: Field) -> float:
+        return max(fields.positions.get(field.site.layer.name, 1.0), 1e-9)
+
+    may_go = sum(
+        ladder.blocks * ladder.price * weigh(field)
+        for ladder, field in zip(prices.ladders, fields.fields, strict=True)
+    )
+    total = sum(
+        site.layer.connections * site.layer.taps * fields.positions.get(site.layer.name, 0.0)
+        for site in fields.survey.sites
+    )
+    wanted = share * total - (total - may_go)
+    choices = choose(prices, wanted, settings, weigh=weigh, progress=progress)
+    kept = sum(_kept(choice, field) * weigh(field) for field, choice in choices.items())
+    missed = None
+    if kept > wanted * 1.01:
+        left = (kept + total - may_go) / total
+        missed = f"--target-macs {share} is not reached: {left:.1%} of them have to stay"
+    return _finished(fields, choices, judged, missed)
+
+
+def _to_bytes(
+    fields: Fields, target: int, at: Callable[[float], dict[Field, Choice]], judged: Judged
+) -> Chosen:
+    """Seek the share whose zipped file has the size, which grows nearly in a straight line."""
+
+    def size(share: float) -> tuple[int, dict[Field, Choice]]:
+        choices = at(share)
+        return zipped_bytes(written(fields, choices)), choices
+
+    whole = zipped_bytes(fields.survey.document)
+    if whole <= target:
+        everything = at(1.0)
+        return _finished(fields, everything, judged)
+    low, high = _LEAST, 1.0
+    small, choices = size(low)
+    if small > target:
+        return _finished(
+            fields,
+            choices,
+            judged,
+            f"--target-bytes {target} is not reached: {small} bytes, zipped, have to stay",
+        )
+    below, above = small, whole
+    best = choices
+    for _ in range(_TRIES):
+        if below >= target * (1 - _NEAR):
+            break
+        share = low + (high - low) * (target - below) / max(above - below, 1)
+        share = min(max(share, low + 0.02 * (high - low)), high - 0.02 * (high - low))
+        found, choices = size(share)
+        if found <= target:
+            low, below, best = share, found, choices
+        else:
+            high, above = share, found
+    return _finished(fields, best, judged)
+
+
+def _to_drop(
+    fields: Fields,
+    most: float,
+    at: Callable[[float], dict[Field, Choice]],
+    judged: Judged,
+    progress: Progress | None,
+) -> Chosen:
+    """Seek the smallest share whose finished model loses no more than `most` points."""
+    tick = ticker(progress, "looking for the smallest model", _TRIES)
+    low, high = _LEAST, 1.0
+    best = _finished(fields, at(1.0), judged)
+    lost = judged.drop(best.document)
+    if lost > most:
+        return Chosen(
+            document=best.document,
+            plan=best.plan,
+            missed=f"--max-drop {most} is not reached: the model loses {lost:.2f} points unpruned",
+        )
+    for _ in range(_TRIES):
+        share = (low + high) / 2
+        found = _finished(fields, at(share), judged)
+        if judged.drop(found.document) <= most:
+            high, best = share, found
+        else:
+            low = share
+        tick(1)
+    return best
+
+
+def _finished(
+    fields: Fields, choices: dict[Field, Choice], judged: Judged, missed: str | None = None
+) -> Chosen:
+    plan = plan_of(fields, choices)
+    return Chosen(document=judged.finish(written(fields, choices), plan), plan=plan, missed=missed)
+
+
+def _kept(choice: Choice, field: Field) -> float:
+    """Return how many weights a choice keeps."""
+    wide = field.shape[2] / choice.keep.shape[2]
+    return float(choice.keep.sum()) * wide
