@@ -2,7 +2,7 @@
 
 >>> import onnx_relief as relief
 >>> [name for name in relief.__all__ if name.islower() and name.isalpha()]
-['compare', 'evaluate', 'inspect', 'iterate', 'prune', 'retrain']
+['compact', 'compare', 'evaluate', 'inspect', 'iterate', 'prune', 'retrain']
 
 The names below are loaded when they are first used: importing the package itself loads neither
 ONNX nor a runtime.
@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from onnx_relief.api import compare, evaluate, prune
+    from onnx_relief.channel_pruning import ChannelsPruned
+    from onnx_relief.compaction import Compacted
+    from onnx_relief.compaction_api import compact, prune_channels
     from onnx_relief.data import Preprocess
     from onnx_relief.errors import (
         DataError,
@@ -41,6 +44,8 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
+    "ChannelsPruned": "channel_pruning",
+    "Compacted": "compaction",
     "Comparison": "report.compared",
     "DataError": "errors",
     "EpochRow": "training",
@@ -60,17 +65,21 @@ _HOMES = {
     "TargetError": "errors",
     "TrainSettings": "training",
     "UnsupportedError": "errors",
+    "compact": "compaction_api",
     "compare": "api",
     "evaluate": "api",
     "from_torch": "training_api",
     "inspect": "inspection",
     "iterate": "iterate_api",
     "prune": "api",
+    "prune_channels": "compaction_api",
     "retrain": "training_api",
     "to_torch": "training_api",
 }
 
 __all__ = [
+    "ChannelsPruned",
+    "Compacted",
     "Comparison",
     "DataError",
     "EpochRow",
@@ -91,12 +100,14 @@ __all__ = [
     "TrainSettings",
     "UnsupportedError",
     "__version__",
+    "compact",
     "compare",
     "evaluate",
     "from_torch",
     "inspect",
     "iterate",
     "prune",
+    "prune_channels",
     "retrain",
     "to_torch",
 ]

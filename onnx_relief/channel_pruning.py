@@ -35,12 +35,13 @@ from onnx_relief.observe import observe
 from onnx_relief.plan import Weight
 from onnx_relief.progress import ticker
 from onnx_relief.repair import match_moments
+from onnx_relief.result import Made
 from onnx_relief.results import Progress
 from onnx_relief.settings import Settings
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class ChannelsPruned:
+class ChannelsPruned(Made):
     """What `prune_channels` made.
 
     Attributes:
@@ -52,7 +53,6 @@ class ChannelsPruned:
         decision: How much of them was to go, in which multiples, and how that was found.
     """
 
-    document: Document
     groups: int
     removed: int
     corrected: int

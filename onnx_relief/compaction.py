@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from onnx_relief.data import Dataset
 from onnx_relief.errors import DataError, ModelError, UnsupportedError
 from onnx_relief.evaluation import first_sample
 from onnx_relief.graph.document import Document, check, input_specs
-from onnx_relief.graph.save import save
 from onnx_relief.graph.sparse_store import store_sparse
 from onnx_relief.positions import made_up_feed
+from onnx_relief.result import Made
 from onnx_relief.runtime import open_session
 from onnx_relief.shrinking import shrink
 
@@ -29,7 +28,7 @@ _MOST_ROUNDING = 1e-3
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Compacted:
+class Compacted(Made):
     """What `compact` made.
 
     Attributes:
@@ -41,25 +40,11 @@ class Compacted:
         sparse: How many weights are stored in sparse form.
     """
 
-    document: Document
     groups: int
     removed: int
     kept: Mapping[str, int]
     difference: float
     sparse: int = 0
-
-    @property
-    def model(self) -> onnx.ModelProto | Document:
-        """The smaller model; a document if it has data in other files, which only `save` writes."""
-        return self.document if self.document.has_external_data else self.document.proto
-
-    def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
-        """Write the smaller model, completely or not at all.
-
-        Raises:
-            OutputError: It cannot be written there, or is there already and `force` is not set.
-        """
-        save(self.document, path, force=force)
 
 
 def compact(
@@ -104,24 +89,36 @@ def compact_on(
     document: Document,
     data: Dataset | None,
     *,
+    shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
     provider: str = "auto",
     round_to: int | None = None,
+    sparse: bool = False,
 ) -> Compacted:
     """Return what `compact` makes on a first sample of `data`, or on made-up inputs without data.
 
+    Args:
+        document: As `compact`.
+        data: Sample data.
+        shapes: Without data, the shapes of inputs with free sizes.
+        provider: As `compact`.
+        round_to: As `compact`.
+        sparse: As `compact`.
+
     Raises:
         DataError: There is no data and the inputs cannot be made up.
+        SettingsError: A shape does not fit its input.
         UnsupportedError, ModelError: As `compact`.
     """
     if data is not None:
-        return compact(document, first_sample(data).feed, provider=provider, round_to=round_to)
-    feed = made_up_feed(input_specs(document.proto), {})
+        feed: Mapping[str, Array] | None = first_sample(data).feed
+    else:
+        feed = made_up_feed(input_specs(document.proto), shapes)
     if feed is None:
         raise DataError(
             f"the inputs of {document.name} cannot be made up, so it cannot be compacted without "
             "data; give some with --eval-data"
         )
-    return compact(document, feed, provider=provider, round_to=round_to)
+    return compact(document, feed, provider=provider, round_to=round_to, sparse=sparse)
 
 
 def _checked(

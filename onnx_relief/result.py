@@ -1,4 +1,4 @@
-"""What `prune` hands back to Python: the model, the plan, the report and the scores."""
+"""What is handed back to Python: a model, and of `prune` the plan, the report and the scores."""
 
 from __future__ import annotations
 
@@ -21,7 +21,31 @@ PathLike = str | os.PathLike[str]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Result:
+class Made:
+    """A model that was made.
+
+    Attributes:
+        document: The model with everything that its file will hold.
+    """
+
+    document: Document
+
+    @property
+    def model(self) -> onnx.ModelProto | Document:
+        """The model; a document if it has data in other files, which only `save` writes."""
+        return self.document if self.document.has_external_data else self.document.proto
+
+    def save(self, path: PathLike, *, force: bool = False) -> None:
+        """Write the model, completely or not at all.
+
+        Raises:
+            OutputError: It cannot be written there, or is there already and `force` is not set.
+        """
+        save(self.document, path, force=force)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Result(Made):
     """What `prune` made.
 
     Attributes:
@@ -31,23 +55,9 @@ class Result:
         scores: By weight, what each connection was worth; empty where a plan was replayed.
     """
 
-    document: Document
     plan: PrunePlan
     report: Report
     scores: Mapping[str, Array]
-
-    @property
-    def model(self) -> onnx.ModelProto | Document:
-        """The pruned model; a document if it has data in other files, which only `save` writes."""
-        return self.document if self.document.has_external_data else self.document.proto
-
-    def save(self, path: PathLike, *, force: bool = False) -> None:
-        """Write the pruned model, completely or not at all.
-
-        Raises:
-            OutputError: It cannot be written there, or is there already and `force` is not set.
-        """
-        save(self.document, path, force=force)
 
     def save_plan(self, path: PathLike, *, force: bool = False) -> None:
         """Write the plan as JSON; errors as `save`."""

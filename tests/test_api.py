@@ -14,10 +14,13 @@ from small_classifier_outside import outside_model
 from text_models import build, differences, random, run
 
 import onnx_relief as relief
+from onnx_relief.cli import main
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.origin import DIGEST_KEY, FILE_KEY
 
 PUBLIC = [
+    "ChannelsPruned",
+    "Compacted",
     "Comparison",
     "DataError",
     "EpochRow",
@@ -38,12 +41,14 @@ PUBLIC = [
     "TrainSettings",
     "UnsupportedError",
     "__version__",
+    "compact",
     "compare",
     "evaluate",
     "from_torch",
     "inspect",
     "iterate",
     "prune",
+    "prune_channels",
     "retrain",
     "to_torch",
 ]  # fmt: skip
@@ -306,3 +311,50 @@ def test_a_metric_without_data_is_a_sentence(result):
         relief.prune(mlp(), plan=result.plan, metric="accuracy")
     with pytest.raises(relief.SettingsError, match="need data to compare on"):
         relief.compare(mlp(), mlp(), metric="accuracy")
+
+
+def half_dead():
+    """Return a model of which half of the hidden units are dead."""
+    model = mlp()
+    tensor = model.graph.initializer[0]
+    array = onnx.numpy_helper.to_array(tensor).copy()
+    array[:, ::2] = 0
+    tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    return model
+
+
+def test_compacting_in_python_is_what_the_command_does(tmp_path):
+    model = half_dead()
+    found = relief.compact(model, round_to=1)
+    assert model.SerializeToString() == half_dead().SerializeToString()
+    assert found.removed == 3
+    feed = {"x": samples()["x"]}
+    np.testing.assert_allclose(run(found.model, feed)[0], run(model, feed)[0], rtol=1e-5, atol=1e-6)
+    found.save(tmp_path / "small.onnx")
+    path = written(tmp_path, model)
+    assert main(f"compact {path} -o {tmp_path / 'told.onnx'} --round-to 1 -q".split()) == 0
+    assert (tmp_path / "told.onnx").read_bytes() == (tmp_path / "small.onnx").read_bytes()
+    assert differences(relief.compact(path, samples(), round_to=1).model, found.model) == []
+
+
+def test_compacting_needs_to_know_sizes():
+    model = build("(float[N,T] x) => (float[N,3] y) { y = MatMul (x, w) }", w=random(6, 3))
+    with pytest.raises(relief.DataError, match="cannot be made up"):
+        relief.compact(model)
+    assert relief.compact(model, shapes={"x": (2, 6)}).removed == 0
+
+
+def test_cutting_channels_in_python_is_what_the_command_does(tmp_path, capsys):
+    path, data = written(tmp_path, cnn()), data_file(tmp_path, shape=(2, 8, 8))
+    found = relief.prune_channels(path, data, ratio=0.5, round_to=1, repair="none")
+    found.save(tmp_path / "small.onnx")
+    report, told = tmp_path / "report.json", tmp_path / "told.onnx"
+    line = f"prune {path} --data {data} --granularity channel --ratio .5 --round-to 1 --repair none"
+    assert main(f"{line} -o {told} --report {report} --json".split()) == 0
+    assert told.read_bytes() == (tmp_path / "small.onnx").read_bytes()
+    printed = json.loads(capsys.readouterr().out)
+    assert json.loads(report.read_text()) == printed
+    assert (printed["groups"], printed["removed"]) == (found.groups, found.removed)
+    assert sum(w.size for w in weights(found.model).values()) < sum(
+        w.size for w in weights(path).values()
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,23 @@ def example(name):
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
     return module
+
+
+def test_the_python_of_the_readme_runs_and_makes_smaller_models(tmp_path, monkeypatch, capsys):
+    code = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").symlink_to(ROOT / "models")
+    images = np.load(ROOT / "models" / "mnist-calibration.npz")["image"][:48]
+    exec("\n".join(code), {"pictures": images.astype(np.float32) / 255})
+    assert "agreement" in capsys.readouterr().out
+    sizes = [
+        sum(
+            tensor.ByteSize()
+            for tensor in load(tmp_path / f"lenet-5.{name}.onnx").graph.initializer
+        )
+        for name in ("pruned", "compact", "half")
+    ]
+    assert sizes[0] > sizes[1] > sizes[2]
 
 
 def test_a_plain_loop_of_pytorch_trains_and_writes_the_same_file(tmp_path):

@@ -19,6 +19,7 @@ from onnx_relief.commands.console import Speaker
 from onnx_relief.data import Dataset, Preprocess, open_data
 from onnx_relief.errors import DataError, SettingsError, TargetError
 from onnx_relief.evaluation import try_out
+from onnx_relief.files import write_file
 from onnx_relief.graph.document import Document, input_specs, load
 from onnx_relief.graph.origin import note_dense
 from onnx_relief.graph.save import save
@@ -43,12 +44,13 @@ class ChannelOptions:
         ),
     ] = None
     scope: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="layer: the same share everywhere; global: wherever least is lost.",
+            help="How a budget is spread. layer: the same share everywhere; global: wherever "
+            "least is lost. By default global for zeros, layer for channels.",
             rich_help_panel=_CHANNELS,
         ),
-    ] = "layer"
+    ] = None
     round_to: Annotated[
         str,
         typer.Option(
@@ -123,7 +125,7 @@ class ChannelOptions:
             raise SettingsError(f"--round-to {self.round_to!r} is no number; give 8, 1, or auto")
         return ChannelSettings(
             ratio=self.ratio,
-            scope=self.scope,
+            scope=self.scope or "layer",
             round_to=None if self.round_to == "auto" else int(self.round_to),
             least=self.min_units,
             repair=self.repair,
@@ -168,6 +170,7 @@ class ChannelJob:
         metric: How both models are compared.
         output: The output that the metric looks at.
         target: Where the result goes.
+        report: Where everything that is printed goes as JSON.
         force: Whether files may be replaced.
     """
 
@@ -181,6 +184,7 @@ class ChannelJob:
     metric: str | None
     output: str | None
     target: Path
+    report: Path | None
     force: bool
 
 
@@ -211,7 +215,11 @@ def cut_channels(job: ChannelJob, speaker: Speaker) -> None:
             strict=job.strict,
             progress=progress,
         )
-    speaker.result(_table(job, found, comparison), _json(job, found, comparison))
+    told = _json(job, found, comparison)
+    if job.report is not None:
+        text = f"{told}\n".encode()
+        write_file(job.report, "--report", lambda file: file.write(text), force=job.force)
+    speaker.result(_table(job, found, comparison), told)
     if found.decision.missed is not None:
         raise TargetError(f"{found.decision.missed}; the model that comes closest is written")
 

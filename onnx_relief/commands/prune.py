@@ -15,7 +15,7 @@ from onnx_relief.commands.prune_options import PruneOptions
 from onnx_relief.commands.signals import check_stopped, undisturbed
 from onnx_relief.commands.storing import parse_round_to
 from onnx_relief.compaction import compact_on
-from onnx_relief.errors import SettingsError
+from onnx_relief.errors import SettingsError, TargetError
 from onnx_relief.files import (
     StagedFiles,
     check_distinct,
@@ -52,7 +52,7 @@ def prune(options: PruneOptions) -> None:
         cut_channels(_channel_job(options), speaker)
         return
     try:
-        report = _prune(options, speaker)
+        report, missed = _prune(options, speaker)
     finally:
         remove_asides(path for _, path in options.outputs)
     written = dict(options.outputs)
@@ -62,6 +62,8 @@ def prune(options: PruneOptions) -> None:
     )
     paths = {_MEANING[flag]: str(path) for flag, path in written.items()}
     speaker.result(table, to_json({**report.to_dict(), "written": paths}))
+    if missed is not None:
+        raise TargetError(f"{missed}; the model that comes closest is written")
 
 
 def _refuse_for_channels(options: PruneOptions) -> None:
@@ -69,7 +71,6 @@ def _refuse_for_channels(options: PruneOptions) -> None:
         ("--plan", options.plan),
         ("--save-plan", options.save_plan),
         ("--save-scores", options.save_scores),
-        ("--report", options.report),
         ("--dump-activations", options.dump_activations),
         ("--store sparse", True if options.store == "sparse" else None),
     ):
@@ -90,11 +91,12 @@ def _channel_job(options: PruneOptions) -> ChannelJob:
         metric=options.metric,
         output=options.output,
         target=options.target,
+        report=options.report,
         force=options.force,
     )
 
 
-def _prune(options: PruneOptions, speaker: Speaker) -> Report:
+def _prune(options: PruneOptions, speaker: Speaker) -> tuple[Report, str | None]:
     settings = options.settings
     is_sparse(options.store), parse_round_to(options.round_to)  # before anything is done
     _check_outputs(options)
@@ -122,7 +124,7 @@ def _prune(options: PruneOptions, speaker: Speaker) -> Report:
             with undisturbed():
                 model.commit()
                 files.commit()
-    return report
+    return report, pruned.missed
 
 
 _MEANING = {
