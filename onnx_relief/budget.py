@@ -7,7 +7,16 @@ from dataclasses import dataclass, fields
 
 from onnx_relief.errors import SettingsError
 
-_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20}
+_UNITS = {
+    "": 1,
+    "b": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,18 +64,18 @@ class Budget:
         return "alpha" if name is None else f"{_flag(name)} {getattr(self, name)}"
 
 
-def parse_bytes(text: str) -> int:
-    """Return a number of bytes.
+def parse_bytes(flag: str, text: str) -> int:
+    """Return the number of bytes that was given for a flag.
 
-    >>> parse_bytes("5MB"), parse_bytes("1.5 KiB"), parse_bytes("700")
-    (5000000, 1536, 700)
+    >>> [parse_bytes("--memory", size) for size in ("5MB", "1.5 KiB", "700")]
+    [5000000, 1536, 700]
 
     Raises:
         SettingsError: It is none.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]{0,3})\s*", text)
     if found is None or found[2].lower() not in _UNITS:
-        raise SettingsError(f"--target-bytes {text!r} is no size; say for example 5MB or 700KiB")
+        raise SettingsError(f"{flag} {text!r} is no size; say for example 5MB or 700KiB")
     return int(float(found[1]) * _UNITS[found[2].lower()])
 
 

@@ -6,6 +6,7 @@ What can be known before the long work is checked before it: model, data, metric
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from enum import Enum
 from importlib import metadata
@@ -20,6 +21,7 @@ from onnx_relief.graph.cost import cost_of, total_bytes
 from onnx_relief.graph.document import Document, check, input_specs, parse_file
 from onnx_relief.graph.layers import Survey, find_layers
 from onnx_relief.graph.origin import note_dense
+from onnx_relief.judge import Judge, loss_of
 from onnx_relief.latency import measure_latency
 from onnx_relief.pipeline import Pruned, prune, replay
 from onnx_relief.plan import PrunePlan
@@ -30,6 +32,7 @@ from onnx_relief.report.build import DataRow, Report, layer_rows, refusal_rows
 from onnx_relief.results import Evaluation, Latency, ModelCost, Progress
 from onnx_relief.runtime import open_session
 from onnx_relief.settings import Settings
+from onnx_relief.targets import Judged
 
 Choice = TypeVar("Choice", bound=Enum)
 NO_PREPROCESSING: Final = Preprocess()
@@ -170,6 +173,7 @@ def run(
             progress=progress,
             dump=dump,
             keep_scores=keep_scores,
+            judged=Judged(finish=lambda document, _plan: document, drop=_drop_of(job)),
         )
     if pruned.plan.drops_nothing:
         return pruned
@@ -266,6 +270,7 @@ def plain_settings(job: Job) -> dict[str, Any]:
     """Return what the user chose as plain data."""
     values = {field.name: getattr(job.settings, field.name) for field in fields(job.settings)}
     said = {key: v.value if isinstance(v, Enum) else v for key, v in values.items()}
+    said |= {"blocks": str(job.settings.structure), "budget": str(job.settings.budget)}
     return {
         **said,
         "alpha_layers": dict(job.settings.alpha_layers),
@@ -273,6 +278,28 @@ def plain_settings(job: Job) -> dict[str, Any]:
         "output": job.output,
         "replayed_plan": job.plan is not None,
     }
+
+
+def _drop_of(job: Job) -> Callable[[Document], float]:
+    """Return what tells how many points of the metric a model loses."""
+    dense: list[float] = []
+
+    def drop(model: Document) -> float:
+        assert job.evaluation is not None
+        judge = Judge(
+            data=job.evaluation,
+            dense=job.document,
+            metric=job.metric,
+            output=job.output,
+            batch_size=job.settings.batch_size,
+            provider=job.settings.provider,
+        )
+        if not dense:
+            dense.append(judge.score(job.document).value)
+        found = judge.score(model)
+        return loss_of(found.metric, found.value, dense[0])
+
+    return drop
 
 
 def _is_same(sources: Sources) -> bool:

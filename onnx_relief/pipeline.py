@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onnx_relief.agreement import agree_on_shared_weights, outlooks
+from onnx_relief.budgeted import survey_fields
 from onnx_relief.data import Dataset
 from onnx_relief.decide import Scores, score, select
 from onnx_relief.errors import UnsupportedError
@@ -24,6 +25,7 @@ from onnx_relief.progress import ticker
 from onnx_relief.results import Progress
 from onnx_relief.selection.units import remove_units
 from onnx_relief.settings import Settings
+from onnx_relief.targets import AS_IT_IS, Judged, prune_to
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -38,6 +40,7 @@ class Pruned:
         scores: By layer; empty where they were not wanted or a plan was replayed.
         measurement: What the data showed; None where a plan was replayed.
         left_alone: Layers without a plan, and why, in words.
+        missed: What was asked and not reached, in words; None where all is well.
     """
 
     survey: Survey
@@ -47,6 +50,7 @@ class Pruned:
     scores: Mapping[str, Scores]
     measurement: Measurement | None
     left_alone: Mapping[str, str]
+    missed: str | None = None
 
 
 def prune(
@@ -57,8 +61,11 @@ def prune(
     progress: Progress | None = None,
     dump: Path | None = None,
     keep_scores: bool = True,
+    judged: Judged = AS_IT_IS,
 ) -> Pruned:
     """Return a masked copy of `document` that keeps, per unit, the share alpha of its signal.
+
+    With another criterion, another structure or a budget, it keeps what these say instead.
 
     Args:
         document: The dense model; it is not changed.
@@ -67,6 +74,7 @@ def prune(
         progress: Told how far the work has come.
         dump: Folder that raw layer inputs are written to.
         keep_scores: Whether to return the scores, which take twice the memory of the weights.
+        judged: How the masked model is repaired, and judged where the budget is a drop.
 
     Raises:
         UnsupportedError: The model has no layer that can be pruned, or none was asked for.
@@ -80,25 +88,28 @@ def prune(
     measured = measure(survey, sites, batches, settings, tick=tick, dump=dump)
     activity = measured.activities
     sites = [site for site in sites if site.layer.name in activity]
-    kept: dict[str, LayerPlan] = {}
-    tick = ticker(progress, "choosing connections", sum(s.layer.connections for s in sites))
-    for site in sites:
-        layer = site.layer
-        kept[layer.name] = select(survey, site, activity[layer.name], settings.alpha_for(layer))
-        tick(layer.connections)
     flows = follow_units(survey)
-    kept = agree_on_shared_weights(survey, kept)
-    kept = remove_units(kept, outlooks(survey, flows, activity))
-    plan = PrunePlan(layers=tuple(kept.values()))
+    missed = None
+    if settings.covers:
+        plan = _cover(survey, sites, measured, flows, settings, progress)
+        masked = judged.finish(mask(survey, plan, flows), plan)
+    else:
+        fields = survey_fields(
+            survey, flows, sites, measured, calibration, settings, progress=progress
+        )
+        left_alone |= fields.left_alone
+        chosen = prune_to(fields, calibration, settings, judged=judged, progress=progress)
+        plan, masked, missed = chosen.plan, chosen.document, chosen.missed
     scored = sites if keep_scores else []
     return Pruned(
         survey=survey,
-        document=mask(survey, plan, flows),
+        document=masked,
         plan=plan,
         flows=flows,
         scores={s.layer.name: score(survey, s, activity[s.layer.name]) for s in scored},
         measurement=measured,
         left_alone=left_alone | dict(measured.unobserved),
+        missed=missed,
     )
 
 
@@ -123,6 +134,27 @@ def replay(document: Document, plan: PrunePlan) -> Pruned:
             if plan.for_layer(layer.name) is None
         },
     )
+
+
+def _cover(
+    survey: Survey,
+    sites: list[Site],
+    measured: Measurement,
+    flows: Mapping[str, UnitFlow],
+    settings: Settings,
+    progress: Progress | None,
+) -> PrunePlan:
+    """Keep, per unit, the share alpha of its signal, and no unit that is dead or unread."""
+    activity = measured.activities
+    kept: dict[str, LayerPlan] = {}
+    tick = ticker(progress, "choosing connections", sum(s.layer.connections for s in sites))
+    for site in sites:
+        layer = site.layer
+        kept[layer.name] = select(survey, site, activity[layer.name], settings.alpha_for(layer))
+        tick(layer.connections)
+    kept = agree_on_shared_weights(survey, kept)
+    kept = remove_units(kept, outlooks(survey, flows, activity))
+    return PrunePlan(layers=tuple(kept.values()))
 
 
 def _choose(survey: Survey, settings: Settings) -> tuple[list[Site], dict[str, str]]:

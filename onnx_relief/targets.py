@@ -1,4 +1,4 @@
-"""From a budget in the user's unit to a pruned model: what can be counted is spent, the rest sought.
+"""From a budget in the user's unit to a pruned model: what can be counted is spent, else sought.
 
 Weights and multiply-accumulates are counted beforehand. The size of a zip and the drop of a metric
 are only known of a finished model, so they are looked for between keeping all and nothing.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from onnx_relief.budget import Budget
 from onnx_relief.budgeted import Fields, Priced, choose, cover, plan_of, priced, written
@@ -50,12 +51,13 @@ class Judged:
     Attributes:
         finish: Repairs a model, given its plan.
         drop: Points of the metric that a model loses.
-        tolerance: Points that the number of samples leaves open.
     """
 
     finish: Callable[[Document, PrunePlan], Document]
     drop: Callable[[Document], float]
-    tolerance: float = 0.0
+
+
+AS_IT_IS: Final = Judged(finish=lambda document, _plan: document, drop=lambda _document: 0.0)
 
 
 def prune_to(
@@ -215,4 +217,4 @@ def _finished(
 def _kept(choice: Choice, field: Field) -> float:
     """Return how many weights a choice keeps."""
     wide = field.shape[2] / choice.keep.shape[2]
-    return float(choice.keep.sum()) * wide
+    return float(choice.keep.sum() * wide)

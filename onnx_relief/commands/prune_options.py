@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from onnx_relief.budget import Budget
+from onnx_relief.commands.budget_options import BudgetOptions
 from onnx_relief.commands.channels import ChannelOptions
 from onnx_relief.commands.options import (
     CHOOSING,
@@ -19,8 +21,10 @@ from onnx_relief.commands.options import (
     parse_alphas,
     parse_samples,
 )
+from onnx_relief.errors import SettingsError
 from onnx_relief.job import choose_member
-from onnx_relief.settings import DEFAULT_ALPHA, Estimator, Granularity, Settings
+from onnx_relief.settings import DEFAULT_ALPHA, Estimator, Granularity, Scope, Settings
+from onnx_relief.structures import KERNEL, WEIGHT, Structure, parse_structure
 
 CHANNEL = "channel"
 _DATA = "Data"
@@ -28,7 +32,9 @@ _WRITING = "What is written"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PruneOptions(ChooseOptions, ChannelOptions, PrepareOptions, RunOptions, SpeakOptions):
+class PruneOptions(
+    ChooseOptions, BudgetOptions, ChannelOptions, PrepareOptions, RunOptions, SpeakOptions
+):
     """Everything that `prune` can be told."""
 
     model: Model
@@ -54,11 +60,13 @@ class PruneOptions(ChooseOptions, ChannelOptions, PrepareOptions, RunOptions, Sp
         ),
     ] = "1000"
     alpha: Annotated[
-        float,
+        float | None,
         typer.Option(
-            help="Share of each unit's signal to keep, in (0, 1].", rich_help_panel=CHOOSING
+            help="Share of each unit's signal to keep, in (0, 1]; "
+            f"{DEFAULT_ALPHA} unless a budget is given.",
+            rich_help_panel=CHOOSING,
         ),
-    ] = DEFAULT_ALPHA
+    ] = None
     alpha_conv: Annotated[
         float | None,
         typer.Option(help="The same for convolutions.", rich_help_panel=CHOOSING),
@@ -79,7 +87,8 @@ class PruneOptions(ChooseOptions, ChannelOptions, PrepareOptions, RunOptions, Sp
     granularity: Annotated[
         str,
         typer.Option(
-            help="What goes: kernel or weight (zeros), or channel (cut out).",
+            help="What goes as one: kernel, weight, row (a unit), a block of units x inputs like "
+            "4x1 or N of M inputs like 2:4 (all of them become zeros), or channel (cut out).",
             rich_help_panel=CHOOSING,
         ),
     ] = Granularity.KERNEL.value
@@ -165,21 +174,36 @@ class PruneOptions(ChooseOptions, ChannelOptions, PrepareOptions, RunOptions, Sp
         return self.granularity == CHANNEL
 
     @property
-    def _granularity(self) -> Granularity:
+    def _structure(self) -> Structure:
+        return KERNEL if self.cuts_channels else parse_structure(self.granularity)
+
+    @property
+    def _budget(self) -> Budget:
         if self.cuts_channels:
-            return Granularity.KERNEL
-        return choose_member("--granularity", Granularity, self.granularity, CHANNEL)
+            return self.budget(None, None)
+        budget = self.budget(self.target_params, self.target_macs)
+        if budget.name is not None and self.alpha is not None:
+            raise SettingsError(f"--alpha and {budget} both say how much goes; give one of them")
+        return budget
 
     @property
     def settings(self) -> Settings:
         """The choices that the method knows."""
+        structure = self._structure
+        whole = structure in (KERNEL, WEIGHT)
         return Settings(
-            alpha=self.alpha,
+            alpha=DEFAULT_ALPHA if self.alpha is None else self.alpha,
             alpha_conv=self.alpha_conv,
             alpha_fc=self.alpha_fc,
             alpha_layers=parse_alphas(self.alpha_layer),
             estimator=choose_member("--estimator", Estimator, self.estimator),
-            granularity=self._granularity,
+            granularity=Granularity.KERNEL if structure == KERNEL else Granularity.WEIGHT,
+            blocks=None if whole else structure,
+            criterion=self.criterion,
+            budget=self._budget,
+            scope=choose_member("--scope", Scope, self.scope or Scope.GLOBAL.value),
+            memory=self.memory_bytes(),
+            seed=self.seed,
             only=tuple(self.only or ()),
             skip=tuple(self.skip or ()),
             samples=parse_samples(self.samples),

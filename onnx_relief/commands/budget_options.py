@@ -1,0 +1,82 @@
+"""What scores connections, and how much goes, in the user's unit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from onnx_relief.budget import Budget, parse_bytes
+
+_PANEL = "Criteria and budgets (one budget at most)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetOptions:
+    """Which criterion, and which budget instead of alpha."""
+
+    criterion: Annotated[
+        str,
+        typer.Option(
+            help="relief (the paper's), magnitude, magnitude-l1, wanda, obs (second order: the "
+            "surviving weights make up for the others), taylor, or random.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = "relief"
+    sparsity: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the prunable weights that goes, like 0.9; exact.", rich_help_panel=_PANEL
+        ),
+    ] = None
+    target_bytes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="5MB",
+            help="Largest size of the file once it is zipped.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            metavar="POINTS",
+            help="Prune as much as costs no more points of the metric on --eval-data; without "
+            "labels, points of agreement with the dense model.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+    memory: Annotated[
+        str,
+        typer.Option(
+            metavar="2GB",
+            help="Memory that second moments may take, about.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = "2GB"
+    seed: Annotated[int, typer.Option(help="For what is drawn.", rich_help_panel=_PANEL)] = 0
+
+    def budget(self, target_params: float | None, target_macs: float | None) -> Budget:
+        """Return the budget that was said, with two flags that are declared elsewhere.
+
+        Raises:
+            SettingsError: There are several, or one makes no sense.
+        """
+        return Budget(
+            sparsity=self.sparsity,
+            target_params=target_params,
+            target_macs=target_macs,
+            target_bytes=parse_bytes("--target-bytes", self.target_bytes)
+            if self.target_bytes
+            else None,
+            max_drop=self.max_drop,
+        )
+
+    def memory_bytes(self) -> int:
+        """Return the memory for second moments.
+
+        Raises:
+            SettingsError: It is no size.
+        """
+        return parse_bytes("--memory", self.memory)
