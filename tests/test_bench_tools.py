@@ -35,13 +35,13 @@ def test_page_without_markers_is_not_touched(tool, tmp_path):
 
 
 def test_magnitude_keeps_exactly_as_many_whatever_the_ties(tool):
-    kept = tool("bench_oneshot")._largest(np.array([1.0, 2.0, 1.0, 1.0]), 2)
+    kept = tool("oneshot.curves")._largest(np.array([1.0, 2.0, 1.0, 1.0]), 2)
     assert kept.tolist() == [True, True, False, False]
 
 
 @pytest.mark.parametrize("together", [True, False])
 def test_magnitude_baseline_keeps_as_many_weights_as_relief(tool, together):
-    bench = tool("bench_oneshot")
+    bench = tool("oneshot.curves")
     task = bench.TASKS["lenet-300-100"]()
     settings = bench.Settings(alpha=0.9, samples=20)
     pruned = bench.prune(task.document, task.calibration, settings, keep_scores=False)

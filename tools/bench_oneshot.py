@@ -1,277 +1,144 @@
-"""Accuracy against what is left, one shot without retraining, beside magnitude at the same share.
+"""Pruning in one shot, without labels and without retraining.
 
-LeNet-300-100 and LeNet-5 on MNIST and ResNet-20 on the original CIFAR-10 pictures, both estimators,
-both granularities. The magnitude baselines keep exactly as many connections of the same layers:
-`global` ranks all of them together, `per layer` keeps in each layer as many as relief does. A whole
-kernel is ranked by the root mean square of its weights, which can be compared with single weights.
-Writes docs/oneshot.md.
+  curves   relief beside magnitude at the same share, for several alphas; writes docs/oneshot.md
+  peers    onnxsim 0.8.1 on the tasks of tools/oneshot/tasks.py
+  ours     this package on the same tasks, with the flags of a grid or those that are given
+  table    both of them; writes docs/criteria.md
+
+Rows are kept in the scratch folder: those of the peer until --anew, ours as long as the sources of
+the package stay as they are.
 """
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Final
 
-import numpy as np
-from _bench import ROOT, MissingError, from_models, from_shared, provenance, table, write_aside
-from numpy.typing import NDArray
-
-from onnx_relief.data import Dataset, Preprocess, open_data
-from onnx_relief.evaluation import evaluate_model
-from onnx_relief.graph.document import Document, input_specs, load
-from onnx_relief.graph.mask import mask
-from onnx_relief.pipeline import Pruned, prune
-from onnx_relief.plan import LayerKind, LayerPlan, PrunePlan
-from onnx_relief.settings import Estimator, Granularity, Settings
+from _bench import ROOT, MissingError, provenance, write_aside
+from oneshot import curves, peers, tasks
+from oneshot.ours import grid, ours
+from oneshot.rows import Row, markdown, mean_of
+from oneshot.tasks import GROUPS, Task
 
 EXAMPLE: Final = """examples:
-  python tools/bench_oneshot.py --only lenet-5 --quick
-  python tools/bench_oneshot.py
+  python tools/bench_oneshot.py curves --only lenet-5 --quick
+  python tools/bench_oneshot.py peers --only digits-mlp --peer-python ~/onnxsim/bin/python
+  python tools/bench_oneshot.py ours --only resnet20 --flags='--granularity weight --sparsity 0.5'
+  python tools/bench_oneshot.py table --peer-python ~/onnxsim/bin/python
 """
-ALPHAS: Final = (0.99, 0.975, 0.95, 0.925, 0.9, 0.85, 0.8)
-QUICK_ALPHAS: Final = (0.99, 0.95, 0.9)
-BATCH: Final = 100
-MNIST: Final = Preprocess(scale=1 / 255)
-CIFAR: Final = Preprocess(scale=1 / 255, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Task:
-    """A model, what it is calibrated on, and one or two sets of test pictures by name."""
-
-    document: Document
-    calibration: Dataset
-    tests: Mapping[str, Dataset]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Line:
-    """What one alpha leaves, in percent, and the accuracies by way of pruning and test set."""
-
-    alpha: float
-    connections: float
-    weights: float
-    scores: Mapping[str, Sequence[float]]
-
-
-WAYS: Final = ("relief", "magnitude, global", "magnitude, per layer")
+SCRATCH: Final = Path(tempfile.gettempdir(), "onnx-relief-oneshot")
+INTRODUCTION: Final = (
+    "Models pruned in one shot with unlabelled calibration data, judged on other data; how the "
+    "data is split stands in `tools/oneshot/tasks.py`. Weights left are those that are not zero, "
+    "weights stored are all that the file still holds, both in percent of the dense layers'; "
+    "MACs count zeros. The error is the norm of the change of the output on the test data, over "
+    "the norm of the dense output. Time and peak memory are those of the whole process, from the "
+    "start of Python to the written file; seconds of the processor (cpu) suffer less from "
+    "whatever else the machine does. Digits are the mean of three networks and splits, their "
+    "memory is the largest."
+)
+Measure = Callable[[Task], Row]
 
 
 def main() -> int:
-    """Measure, print, write the page and return the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--only", choices=sorted(TASKS), help="one model; writes no docs")
-    parser.add_argument("--quick", action="store_true", help="three alphas; writes no docs")
-    options = parser.parse_args()
-    alphas = QUICK_ALPHAS if options.quick else ALPHAS
-    sections = []
-    for name in [options.only] if options.only else TASKS:
+    """Do what the first argument says, and return the exit code."""
+    options = _parse_arguments()
+    if options.what == "curves":
+        curves.write_page(options.only[0] if options.only else None, quick=options.quick)
+        return 0
+    unknown = set(options.only or ()) - set(GROUPS)
+    if unknown:
+        print(f"--only knows {', '.join(GROUPS)}; not {', '.join(unknown)}", file=sys.stderr)
+        return 2
+    if options.what in ("peers", "table") and not options.peer_python:
+        print(
+            f"{options.what} needs --peer-python, a Python that has onnxsim==0.8.1", file=sys.stderr
+        )
+        return 2
+    rows: list[Row] = []
+    named: dict[str, Task] = {}
+    for group in options.only or GROUPS:
         try:
-            sections.append(section(name, TASKS[name](), alphas))
+            named[group] = _task(GROUPS[group][0])
+            for row in _rows(group, options):
+                print(_brief(row), flush=True)
+                rows.append(row)
         except MissingError as error:
-            sections.append(f"## {name}\n\nNot measured: {error}.")
-        print(f"{sections[-1]}\n", flush=True)
-    if not (options.only or options.quick):
-        head = [
-            "# One shot, beside magnitude",
-            _INTRODUCTION,
-            provenance("python tools/bench_oneshot.py"),
-        ]
-        write_aside(ROOT / "docs" / "oneshot.md", "\n\n".join([*head, *sections]) + "\n")
-        print("written: docs/oneshot.md")
+            print(f"{group} is skipped: {error}", file=sys.stderr)
+    text = markdown(
+        rows,
+        {group: task.meaning for group, task in named.items()},
+        {group: _dense(group) for group in named},
+    )
+    print(f"\n{text}")
+    if options.what == "table" and not options.only:
+        command = "python tools/bench_oneshot.py table --peer-python ..."
+        head = ("# Criteria, budgets and repair, in one shot", INTRODUCTION, provenance(command))
+        write_aside(ROOT / "docs" / "criteria.md", "\n\n".join((*head, text)) + "\n")
+        print("written: docs/criteria.md")
     return 0
 
 
-_INTRODUCTION: Final = (
-    "Accuracy in percent of test pictures, pruned in one shot without retraining. Both columns of "
-    "magnitude keep exactly as many connections as relief does: `global` ranks all layers "
-    "together, `per layer` keeps in each layer as many as relief keeps there. Whole kernels are "
-    "ranked by the root mean square of their weights. With granularity `weight` it is single "
-    "weights that all ways keep as many of, and a kernel counts as left if any of its weights is. "
-    "Relief also drops biases and whole units, magnitude does not."
-)
-
-
-def _lenet(name: str) -> Task:
-    document = load(from_models(f"{name}.onnx"))
-    tests: dict[str, object] = {"2000": str(from_models("mnist-test.npz"))}
-    try:
-        tests["10000"] = f"{from_shared('data', 'mnist.npz')}:test"
-    except MissingError:
-        print("The full MNIST is not here: the 2000 test pictures of models/ alone.")
-    calibration = str(from_models("mnist-calibration.npz"))
-    return _task(document, calibration, tests, MNIST)
-
-
-def _resnet() -> Task:
-    document = load(from_shared("models", "cifar10-resnet20.onnx"))
-    pictures = from_shared("data", "cifar10-original-6k.npz")
-    return _task(document, f"{pictures}:train", {"1017": f"{pictures}:test"}, CIFAR)
-
-
-def _task(
-    document: Document, calibration: object, tests: Mapping[str, object], preprocess: Preprocess
-) -> Task:
-    inputs = input_specs(document.proto)
-    return Task(
-        document=document,
-        calibration=open_data(calibration, inputs, preprocess=preprocess),
-        tests={
-            name: open_data(test, inputs, preprocess=preprocess) for name, test in tests.items()
-        },
+def _parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-
-
-TASKS: Final = {
-    "lenet-300-100": lambda: _lenet("lenet-300-100"),
-    "lenet-5": lambda: _lenet("lenet-5"),
-    "cifar10-resnet20": _resnet,
-}
-
-
-def section(name: str, task: Task, alphas: Sequence[float]) -> str:
-    """Return the tables of one model and what they say about magnitude."""
-    dense = " / ".join(f"{score:.2f}" for score in _accuracies(task.document, task))
-    pictures = " / ".join(task.tests)
-    parts = [f"## {name}", f"Dense: {dense} % of {pictures} test pictures."]
-    for title, estimator, granularity in _variants(task):
-        lines = [measured(task, alpha, estimator, granularity) for alpha in alphas]
-        rows = [_row(line) for line in lines]
-        head = ["alpha", "connections left, %", "weights left, %", *WAYS]
-        parts += [f"### {title}", table(head, rows), _verdict(lines)]
-    return "\n\n".join(parts)
-
-
-def _variants(task: Task) -> Iterator[tuple[str, Estimator, Granularity]]:
-    calibration = task.calibration.take(1)
-    found = prune(task.document, calibration, Settings(alpha=1.0)).survey.layers
-    if not any(layer.kind is LayerKind.CONVOLUTION for layer in found):
-        title = "no convolutions, so estimators and granularities do not differ"
-        yield title, Estimator.PAPER, Granularity.KERNEL
-        return
-    for granularity in Granularity:
-        for estimator in Estimator:
-            yield (
-                f"granularity {granularity.value}, estimator {estimator.value}",
-                estimator,
-                granularity,
-            )
-
-
-def measured(task: Task, alpha: float, estimator: Estimator, granularity: Granularity) -> Line:
-    """Return what one alpha leaves, and the accuracy of all ways to leave as much."""
-    settings = Settings(
-        alpha=alpha, estimator=estimator, granularity=granularity, samples=1000, batch_size=BATCH
+    parser.add_argument("what", choices=("curves", "peers", "ours", "table"))
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these models; writes no docs")
+    parser.add_argument("--quick", action="store_true", help="curves: fewer alphas; writes no docs")
+    parser.add_argument("--peer-python", metavar="PATH", help="a Python that has onnxsim==0.8.1")
+    parser.add_argument(
+        "--flags", action="append", metavar="'...'", help="ours: these instead of the grid"
     )
-    pruned = prune(task.document, task.calibration, settings, keep_scores=False)
-    models = [pruned.document, *(_by_magnitude(pruned, together) for together in (True, False))]
-    scores = [_accuracies(model, task) for model in models]
-    kept, weights = _shares(pruned)
-    return Line(
-        alpha=alpha,
-        connections=kept,
-        weights=weights,
-        scores=dict(zip(WAYS, scores, strict=True)),
-    )
+    parser.add_argument("--scratch", type=Path, default=SCRATCH, metavar="FOLDER")
+    parser.add_argument("--anew", action="store_true", help="measure what is kept once more")
+    return parser.parse_args()
 
 
-def _shares(pruned: Pruned) -> tuple[float, float]:
-    """Return the connections and the single weights that are left, in percent."""
-    sizes = {layer.name: layer for layer in pruned.survey.layers}
-    kept = weights = total = total_weights = 0
-    for plan in pruned.plan:
-        layer = sizes[plan.layer]
-        kept, total = kept + plan.kept_connections, total + layer.connections
-        weights += sum(int(k.sum()) * (layer.taps // k.shape[2]) for k in plan.keep)
-        total_weights += layer.connections * layer.taps
-    return 100 * kept / total, 100 * weights / total_weights
+_task = cache(tasks.task)
 
 
-def _by_magnitude(pruned: Pruned, together: bool) -> Document:
-    """Return the dense model with as many of its largest connections as `pruned` keeps."""
-    strengths = {plan.layer: _strengths(pruned, plan) for plan in pruned.plan}
-    counts = {plan.layer: sum(int(keep.sum()) for keep in plan.keep) for plan in pruned.plan}
-    if together:
-        joined = np.concatenate([part for parts in strengths.values() for part in parts])
-        kept = iter(np.split(_largest(joined, sum(counts.values())), _ends(strengths.values())))
-        keeps = {name: [next(kept) for _ in parts] for name, parts in strengths.items()}
-    else:
-        keeps = {
-            name: np.split(_largest(np.concatenate(parts), counts[name]), _ends([parts]))
-            for name, parts in strengths.items()
-        }
-    plans = tuple(
-        LayerPlan(
-            layer=plan.layer,
-            alpha=plan.alpha,
-            keep=tuple(
-                k.reshape(o.shape) for k, o in zip(keeps[plan.layer], plan.keep, strict=True)
-            ),
-            keep_bias=np.ones_like(plan.keep_bias),
-            removed=np.zeros_like(plan.removed),
-        )
-        for plan in pruned.plan
-    )
-    return mask(pruned.survey, PrunePlan(layers=plans), pruned.flows)
+def _rows(group: str, options: argparse.Namespace) -> Iterator[Row]:
+    options.scratch.mkdir(parents=True, exist_ok=True)
+    for measure in _measures(group, options):
+        yield mean_of([measure(_task(name)) for name in GROUPS[group]], group)
 
 
-def _strengths(pruned: Pruned, plan: LayerPlan) -> list[NDArray[np.float64]]:
-    """Return the size of every connection of a layer, flat, one array for each of its weights."""
-    site = next(site for site in pruned.survey.sites if site.layer.name == plan.layer)
-    parts = []
-    for part, keep in zip(site.parts, plan.keep, strict=True):
-        squares = np.square(pruned.survey.rows(part).astype(np.float64))
-        by_kernel = keep.shape[2] == 1
-        parts.append(np.sqrt(squares.mean(axis=2) if by_kernel else squares).ravel())
-    return parts
+def _measures(group: str, options: argparse.Namespace) -> Iterator[Measure]:
+    """Yield, for every row of a group, what measures one of its tasks."""
+    scratch, anew = options.scratch, options.anew
+    if options.what in ("ours", "table"):
+        given = [tuple(shlex.split(flags)) for flags in options.flags or ()]
+        for flags in given or grid(group):
+            yield _with_flags(flags, scratch, anew)
+    if options.what in ("peers", "table"):
+        for method in peers.methods(group):
+            yield _by_peer(method, options.peer_python, scratch, anew)
 
 
-def _largest(values: NDArray[np.float64], count: int) -> NDArray[np.bool_]:
-    kept = np.zeros(values.shape, dtype=bool)
-    kept[np.argsort(-values, kind="stable")[:count]] = True
-    return kept
+def _with_flags(flags: Sequence[str], scratch: Path, anew: bool) -> Measure:
+    return lambda task: ours(task, flags, scratch, anew=anew)
 
 
-def _ends(groups: Any) -> NDArray[np.int64]:  # noqa: ANN401
-    """Return where to split what was concatenated."""
-    return np.cumsum([len(part) for parts in groups for part in parts])[:-1]
+def _by_peer(method: peers.Method, python: str, scratch: Path, anew: bool) -> Measure:
+    return lambda task: peers.measured(task, method, python, scratch, anew=anew)
 
 
-def _accuracies(model: Document, task: Task) -> list[float]:
-    return [evaluate_model(model, test, batch_size=BATCH).value for test in task.tests.values()]
+def _dense(group: str) -> float:
+    scores = [_task(name).score(_task(name).model)[0] for name in GROUPS[group]]
+    return sum(scores) / len(scores)
 
 
-def _row(line: Line) -> list[str]:
-    scores = (" / ".join(f"{score:.2f}" for score in line.scores[way]) for way in WAYS)
-    return [f"{line.alpha:g}", f"{line.connections:.1f}", f"{line.weights:.1f}", *scores]
-
-
-def _verdict(lines: Sequence[Line]) -> str:
-    """Return in words where magnitude is ahead, on the largest test set."""
-    leads = []
-    for line in lines:
-        relief, *others = (line.scores[way][-1] for way in WAYS)
-        leads.append((max(others) - relief, f"{line.alpha:g}"))
-    said = [
-        f"{word} at alpha {', '.join(alpha for _, alpha in found)}{_by(found)}"
-        for word, found in (
-            ("ahead of relief", [lead for lead in leads if lead[0] > 0]),
-            ("level with it", [lead for lead in leads if lead[0] == 0]),
-            ("behind it", [lead for lead in leads if lead[0] < 0]),
-        )
-        if found
-    ]
-    return f"The better of the two magnitudes is {'; '.join(said)}."
-
-
-def _by(leads: Sequence[tuple[float, str]]) -> str:
-    most = max(abs(lead) for lead, _ in leads)
-    return f" (by up to {most:.2f} points)" if most else ""
+def _brief(row: Row) -> str:
+    what = f"{row.task:18} {row.tool:13} {row.asked:24} {row.method:44}"
+    costs = f"{row.seconds:7.1f} s {row.peak_mb:6.0f} MB"
+    return f"{what} {row.weights:5.1f} % left {row.score:7.3f} {costs} {row.note[:60]}"
 
 
 if __name__ == "__main__":

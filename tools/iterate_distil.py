@@ -101,7 +101,7 @@ def words(runs: Path) -> str:
         run = runner(document)
         return judge(run, run)
 
-    pictures = trained_on["x"][_unlike_the_last(text._words(sum(COUNTS)), COUNTS[1])]
+    pictures = trained_on["x"][_unlike_the_last(text.words_for(sum(COUNTS)), COUNTS[1])]
     lines = _by_turns(model, pictures, test["x"], runs / "ppocr-rec", WORDS, read, Preprocess())
     return (
         "PP-OCRv4's recogniser, a Paddle model, retrained by distillation on "

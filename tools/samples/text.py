@@ -26,9 +26,9 @@ IMAGENET_STD: Final = np.array([0.229, 0.224, 0.225], dtype=np.float32)
 def recognition(model: Path, sizes: Sizes) -> Case:
     """Return words for PP-OCR's recogniser; the score is the share of words read correctly."""
     test_count = min(100, sizes.test)
-    words = _words(sizes.calibration + test_count)
+    words = words_for(sizes.calibration + test_count)
     pictures = _word_pictures(words, width=320, noise=24.0)
-    alphabet = _alphabet(model)
+    alphabet = alphabet_of(model)
     expected = words[sizes.calibration :]
     test = pictures[sizes.calibration :]
 
@@ -36,7 +36,7 @@ def recognition(model: Path, sizes: Sizes) -> Case:
         read: list[str] = []
         for start in range(0, len(test), 10):
             (output,) = pruned({"x": test[start : start + 10]}).values()
-            read += [_decode(rows, alphabet) for rows in output]
+            read += [decode(rows, alphabet) for rows in output]
         return 100.0 * sum(a == b for a, b in zip(read, expected, strict=True)) / len(expected)
 
     return Case(
@@ -52,7 +52,7 @@ def recognition(model: Path, sizes: Sizes) -> Case:
 def direction(_model: Path, sizes: Sizes) -> Case:
     """Return words, upright (0) and upside-down (1), for PP-OCR's text direction classifier."""
     test_count = min(200, sizes.test)
-    pictures = _word_pictures(_words(sizes.calibration + test_count), width=192, noise=8.0)
+    pictures = _word_pictures(words_for(sizes.calibration + test_count), width=192, noise=8.0)
     labels = np.arange(len(pictures)) % 2
     turned = pictures[:, :, ::-1, ::-1]
     pictures = np.where(labels[:, None, None, None] == 1, turned, pictures)
@@ -137,7 +137,7 @@ def _vocabulary() -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _words(count: int) -> list[str]:
+def words_for(count: int) -> list[str]:
     """Return different words, some of them capitals, some with a number behind."""
     generator = np.random.default_rng(SEED)
     words = [str(word) for word in generator.permutation(_vocabulary())[:count]]
@@ -171,13 +171,13 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     return font
 
 
-def _alphabet(model: Path) -> list[str]:
+def alphabet_of(model: Path) -> list[str]:
     """Return the characters by class: blank, those of the model's own metadata, space."""
     properties = {entry.key: entry.value for entry in onnx.load(model).metadata_props}
     return ["", *properties["character"].splitlines(), " "]
 
 
-def _decode(rows: Array, alphabet: list[str]) -> str:
+def decode(rows: Array, alphabet: list[str]) -> str:
     """Return the text of one output (steps, classes): CTC, the best class at each step."""
     best = rows.argmax(axis=1)
     changes = np.flatnonzero(np.diff(best, prepend=-1))

@@ -1,0 +1,139 @@
+"""What the one-shot benchmark is built of: measured child processes, rows, and tasks."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+TOOLS = Path(__file__).parent.parent / "tools"
+
+
+@pytest.fixture
+def tool(monkeypatch):
+    """Return a function that imports a module of tools/ as its scripts do."""
+    monkeypatch.syspath_prepend(str(TOOLS))
+    return importlib.import_module
+
+
+@pytest.fixture
+def digits(tool):
+    """Return the first digits task, or skip where its model or its data is not here."""
+    try:
+        return tool("oneshot.tasks").task("digits-mlp-0")
+    except tool("_bench").MissingError as error:
+        pytest.skip(str(error))
+
+
+def _child(tool, code, timeout=60.0):
+    return tool("oneshot.child").run([sys.executable, "-c", code], timeout=timeout)
+
+
+def test_peak_of_a_child_is_its_own_and_not_that_of_who_started_it(tool):
+    held = np.ones(40_000_000)  # 305 MB, in this process
+    small = _child(tool, "pass")
+    large = _child(tool, "held = b'x' * 200_000_000")
+    assert held.sum() == 40_000_000
+    assert small.code == large.code == 0
+    assert small.peak_mb < 100
+    assert 190 < large.peak_mb < 240
+
+
+def test_child_that_fails_gives_its_code_and_its_last_words(tool):
+    failed = _child(tool, "raise SystemExit('no such thing')")
+    assert failed.code == 1
+    assert "no such thing" in failed.said
+
+
+def test_child_that_takes_too_long_is_stopped_and_says_so(tool):
+    stopped = _child(tool, "import time; time.sleep(60)", timeout=1.0)
+    assert stopped.code is None
+    assert "stopped after 1 s" in stopped.said
+
+
+def test_mean_of_rows_is_a_mean_but_the_peak_is_the_largest(tool):
+    rows = tool("oneshot.rows")
+    parts = [
+        rows.Row(task=f"t-{n}", tool="x", method="m", asked="a", score=s, peak_mb=p)
+        for n, (s, p) in enumerate([(90.0, 10.0), (96.0, 30.0), (99.0, 20.0)])
+    ]
+    mean = rows.mean_of(parts, "t")
+    assert (mean.task, mean.score, mean.peak_mb) == ("t", 95.0, 30.0)
+    assert math.isnan(mean.error)
+
+
+def test_row_comes_back_from_its_file(tool, tmp_path):
+    rows = tool("oneshot.rows")
+    row = rows.Row(task="t", tool="x", method="m", asked="a", score=1.5, note="n")
+    rows.save(row, tmp_path / "row.json")
+    back = rows.read(tmp_path / "row.json")
+    assert (back.score, back.note, math.isnan(back.seconds)) == (1.5, "n", True)
+    assert rows.read(tmp_path / "other.json") is None
+
+
+def test_failed_row_shows_its_reason_in_the_table(tool):
+    rows = tool("oneshot.rows")
+    row = rows.Row(task="t", tool="x", method="m", asked="a", note="out of memory")
+    text = rows.markdown([row], {"t": "correct, %"}, {"t": 97.0})
+    assert "failed: out of memory" in text
+    assert "nan" not in text
+
+
+def test_flags_are_told_apart_from_the_budget(tool):
+    flags = ("--criterion", "obs", "--sparsity", "0.9", "--quiet")
+    assert tool("oneshot.ours")._in_words(flags) == (
+        "`--criterion obs --quiet`",
+        "`--sparsity 0.9`",
+    )
+
+
+def test_dense_model_has_no_error_and_another_has_one(digits):
+    score, error = digits.score(digits.model)
+    assert score > 95
+    assert error == 0
+    doubled, wrong = digits.judged(2 * digits.dense_outputs)
+    assert doubled == score
+    assert wrong == pytest.approx(1.0)
+
+
+def test_calibration_and_test_share_no_sample_and_no_label_is_written(digits, tmp_path):
+    path, _ = digits.write_data(tmp_path)
+    with np.load(path) as stored:
+        assert stored.files == ["x"]
+        calibration = {row.tobytes() for row in stored["x"]}
+    assert not calibration & {row.tobytes() for row in digits.case.test["x"]}
+
+
+def test_feeds_hold_what_the_data_holds(digits, tmp_path):
+    feeds = sorted(digits.write_feeds(tmp_path).glob("*.npz"))
+    parts = [np.load(path)["x"] for path in feeds]
+    assert np.array_equal(np.concatenate(parts), digits.case.calibration["x"])
+
+
+def test_ours_is_measured_from_the_command_line(digits, tool, tmp_path):
+    row = tool("oneshot.ours").ours(digits, ("--granularity", "weight", "--alpha", "0.9"), tmp_path)
+    assert row.note == ""
+    assert 20 < row.weights < 60
+    assert row.stored == row.macs == 100
+    assert row.score > 85
+    assert row.seconds > 0
+    assert row.peak_mb > 20
+
+
+def test_peer_that_is_not_there_is_a_row_with_the_reason(digits, tool, tmp_path):
+    peers = tool("oneshot.peers")
+    method = next(peers.methods("digits-mlp"))
+    row = peers.measured(digits, method, sys.executable, tmp_path)
+    assert math.isnan(row.score)
+    assert "onnxsim" in row.note
+
+
+def test_vectors_of_another_length_have_the_same_cosine(tool):
+    cosine = tool("oneshot.tasks").mean_cosine
+    vectors = np.array([[1.0, 2.0], [3.0, -1.0]])
+    assert cosine(5 * vectors, vectors) == pytest.approx(1.0)
+    assert cosine(vectors[:, ::-1] * [1, -1], vectors) == pytest.approx(0.0)

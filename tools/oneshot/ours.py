@@ -1,0 +1,115 @@
+"""This package on the same tasks: its command line in a process of its own, with any flags."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from _bench import ROOT
+
+from oneshot import child
+from oneshot.rows import Row, judged, read, save
+from oneshot.tasks import Task
+
+TOOL: Final = "onnx-relief"
+TIMEOUT: Final = 3600.0
+BUDGETS: Final = frozenset(
+    {
+        *("--alpha", "--sparsity", "--ratio", "--max-drop", "--target-latency"),
+        *("--target-params", "--target-macs", "--target-bytes"),
+    }
+)
+
+
+def ours(task: Task, flags: Sequence[str], scratch: Path, *, anew: bool = False) -> Row:
+    """Return the row of `onnx-relief prune` with some flags.
+
+    A row in `scratch` is taken where it was made from the very same sources of the package.
+    """
+    key = json.dumps([task.name, list(flags), _sources()])
+    stem = f"{task.name}.ours.{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    kept = read(scratch / f"{stem}.json")
+    if kept is not None and not anew:
+        return kept
+    out = scratch / f"{stem}.onnx"
+    data, data_flags = task.write_data(scratch)
+    command = [sys.executable, "-m", "onnx_relief", "prune", str(task.model)]
+    command += ["--data", str(data), "--samples", "all", *data_flags, *flags]
+    command += ["--out", str(out), "--force", "--quiet"]
+    finished = child.run(command, timeout=TIMEOUT, environment={"PYTHONPATH": str(ROOT)})
+    method, asked = _in_words(flags)
+    row = judged(Row(task=task.name, tool=TOOL, method=method, asked=asked), task, finished, out)
+    out.unlink(missing_ok=True)
+    save(row, scratch / f"{stem}.json")
+    return row
+
+
+def _in_words(flags: Sequence[str]) -> tuple[str, str]:
+    """Return the flags without the budget, and the budget."""
+    pairs = list(_pairs(flags))
+    rest = " ".join(" ".join(pair) for pair in pairs if pair[0] not in BUDGETS)
+    budget = " ".join(" ".join(pair) for pair in pairs if pair[0] in BUDGETS)
+    return f"`{rest}`" if rest else "as it comes", f"`{budget}`" if budget else "default"
+
+
+def _pairs(flags: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Yield every flag with the values that follow it."""
+    starts = [index for index, flag in enumerate(flags) if flag.startswith("--")]
+    for start, end in zip(starts, [*starts[1:], len(flags)], strict=True):
+        yield tuple(flags[start:end])
+
+
+@cache
+def _sources() -> str:
+    """Return a fingerprint of the package's sources."""
+    digest = hashlib.sha256()
+    for path in sorted((ROOT / "onnx_relief").rglob("*.py")):
+        digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+CRITERIA: Final = ("relief", "magnitude", "wanda", "obs", "taylor", "random")
+REPAIRS: Final = ("none", "least-squares")
+_SPARSITIES: Final = {
+    "digits-mlp": ("0.8", "0.9", "0.95"),
+    "digits-cnn": ("0.7", "0.8", "0.9"),
+    "resnet20": ("0.5", "0.6", "0.7", "0.8"),
+    "efficientnet-lite0": ("0.3", "0.5"),
+    "minilm-l6": ("0.5", "0.7"),
+    "ppocr-rec": ("0.5",),
+}
+_CHANNELS: Final = {
+    "digits-mlp": (("--ratio", "0.5"), ("--ratio", "0.7"), ("--ratio", "0.8"), ("--ratio", "0.9")),
+    "digits-cnn": (("--ratio", "0.3"), ("--ratio", "0.5"), ("--ratio", "0.7")),
+    "resnet20": (
+        ("--target-params", "0.8"),
+        ("--target-params", "0.7"),
+        ("--target-params", "0.5"),
+    ),
+    "efficientnet-lite0": (("--target-macs", "0.83"), ("--target-macs", "0.66")),
+    "minilm-l6": (("--ratio", "0.2"), ("--ratio", "0.3"), ("--ratio", "0.5")),
+}
+
+
+def grid(group: str) -> Iterator[tuple[str, ...]]:
+    """Yield the flags that are compared on the tasks of a group."""
+    for sparsity in _SPARSITIES.get(group, ()):
+        for criterion in CRITERIA:
+            for scope in ("layer", "global"):
+                for repair in REPAIRS:
+                    yield (
+                        *("--criterion", criterion, "--granularity", "weight"),
+                        *("--scope", scope, "--repair", repair, "--sparsity", sparsity),
+                    )
+    if group == "resnet20":
+        for criterion in CRITERIA:
+            for repair in REPAIRS:
+                yield ("--criterion", criterion, "--granularity", "2:4", "--repair", repair)
+    for budget in _CHANNELS.get(group, ()):
+        for repair in ("none", "bias", "least-squares"):
+            yield ("--granularity", "channel", "--repair", repair, *budget)
