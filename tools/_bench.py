@@ -100,7 +100,7 @@ def provenance(command: str) -> str:
     used = ", ".join(f"{name} {version}" for name, version in versions().items())
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     return (
-        f"Made by `{command}` on {today} with {used}; commit {_commit()}; "
+        f"Made by `{command}` on {today} with {used}; commit {commit()}; "
         f"{os.cpu_count()} processor cores."
     )
 
@@ -125,7 +125,7 @@ def replace_between(path: Path, mark: str, text: str) -> bool:
     return True
 
 
-def _commit() -> str:
+def commit() -> str:
     """Return the commit that the repository is at, and whether it has changes besides."""
     try:
         shown = _git("rev-parse", "--short", "HEAD")

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 from _bench import provenance, table
-from bench_coverage import masked
+from coverage_cut import masked
 from numpy.typing import NDArray
 
 from onnx_relief.deploy.bench import bench

@@ -1,0 +1,101 @@
+"""Cut a share of all channels, whatever they are worth, and compare with zeros in their place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_relief.graph.channels import RULES, Groups, Trace, cut, leave_one, trace_channels
+from onnx_relief.graph.channels.coupled import coupled
+from onnx_relief.graph.document import Document, check
+from onnx_relief.graph.layers import find_layers, uniquely_named
+from onnx_relief.graph.orphans import drop_orphans
+from onnx_relief.graph.rewrite import write_constants
+from onnx_relief.graph.views import Constants
+from onnx_relief.graph.walk import TensorHome
+from onnx_relief.observe import observe
+from onnx_relief.runtime import open_session
+
+Feed = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """A model without some of its channels.
+
+    Attributes:
+        document: The model that was cut, its names unique.
+        trace: Its channels.
+        groups: Which of them belong together.
+        gone: Which groups went, by root.
+        smaller: The model without them.
+        total: How many groups could go.
+    """
+
+    document: Document
+    trace: Trace
+    groups: Groups
+    gone: NDArray[np.bool_]
+    smaller: Document
+    total: int
+
+    def masked(self) -> Document:
+        """Return the model with zeros where it was cut."""
+        return masked(self.document, self.trace, self.groups, self.gone)
+
+
+def cut_share(document: Document, feed: Feed, ratio: float, *, heads: bool = False) -> Cut:
+    """Cut a share of the groups that live in the same axes, the first ones.
+
+    Args:
+        document: The model.
+        feed: Inputs of the right shapes.
+        ratio: The share.
+        heads: Cut only what Reshape splits off as an outer axis: whole heads.
+    """
+    survey, _ = uniquely_named(find_layers(document))
+    document = survey.document
+    trace, groups = trace_channels(survey.model, observe(survey, feed), RULES, outer=heads)
+    kinds = coupled(trace, groups)
+    gone = np.zeros(trace.pool.size, dtype=bool)
+    split_off = [groups.of(trace.of(n)).reshape(-1) for n, outer in trace.splits.items() if outer]
+    allowed = np.unique(np.concatenate([np.zeros(0, np.int64), *split_off]))
+    for kind in kinds:
+        count = min(int(len(kind.roots) * ratio + 0.5), len(kind.roots) - 1)
+        if not heads or np.isin(kind.roots, allowed).all():
+            gone[kind.roots[:count]] = True
+    gone = leave_one(trace, groups, gone)
+    smaller = drop_orphans(cut(document, trace, groups, gone), document)
+    check(smaller)
+    return Cut(document, trace, groups, gone, smaller, sum(len(kind.roots) for kind in kinds))
+
+
+def masked(document: Document, trace: Trace, groups: Groups, gone: NDArray[np.bool_]) -> Document:
+    """Return the document with zeros wherever constants belong to channels that go."""
+    constants = Constants(document)
+    values: dict[TensorHome, NDArray[np.generic]] = {}
+    for member in trace.members:
+        lost = gone[groups.of(member.ids)]
+        if lost.any():
+            home = trace.whole.home(member.constant)
+            array = values.setdefault(home, np.array(constants.stored(home)))
+            array[(slice(None),) * member.axis + (lost,)] = 0
+    return write_constants(document, values)
+
+
+def difference(first: Document, second: Document, feed: Feed, *, optimised: bool = True) -> float:
+    """Return the largest difference of an output relative to its largest element."""
+    worst = 0.0
+    one = open_session(first, provider="cpu").run(feed)
+    other = open_session(second, provider="cpu", optimised=optimised).run(feed)
+    for name, expected in one.items():
+        if isinstance(expected, np.ndarray) and expected.dtype.kind == "f" and expected.size:
+            if expected.shape != other[name].shape:
+                return float("inf")
+            gap = np.abs(expected.astype(np.float64) - other[name]).max()
+            worst = max(worst, float(gap / max(1e-9, np.abs(expected).max())))
+    return worst
