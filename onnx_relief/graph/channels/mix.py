@@ -23,6 +23,8 @@ def elementwise(trace: Trace, node: onnx.NodeProto) -> None:
     names = [name for name in node.input if name]
     aligned = {name: _aligned(trace.of(name), len(out)) for name in names}
     axes = sorted({axis for ids in aligned.values() for axis in varying(ids)})
+    if not axes:
+        raise NotFollowedError("a tensor has no other channel")
     found: Ids | None = None
     waiting = []
     for name in names:
