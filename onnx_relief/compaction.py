@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -14,6 +14,8 @@ from onnx_relief.data import Dataset
 from onnx_relief.errors import DataError, ModelError, UnsupportedError
 from onnx_relief.evaluation import first_sample
 from onnx_relief.graph.document import Document, check, input_specs
+from onnx_relief.graph.layers import find_layers
+from onnx_relief.graph.reach import cut_off
 from onnx_relief.graph.sparse_store import store_sparse
 from onnx_relief.positions import made_up_feed
 from onnx_relief.result import Made
@@ -38,6 +40,8 @@ class Compacted(Made):
         kept: Why groups stay, and how many.
         difference: The largest difference to the masked model on the inputs that were tried.
         sparse: How many weights are stored in sparse form.
+        cut_off: Outputs that the mask made the same whatever the input, and a layer without weights
+            for each.
     """
 
     groups: int
@@ -45,6 +49,7 @@ class Compacted(Made):
     kept: Mapping[str, int]
     difference: float
     sparse: int = 0
+    cut_off: Mapping[str, str] = field(default_factory=dict)
 
 
 def compact(
@@ -82,6 +87,7 @@ def compact(
         kept=found.kept,
         difference=_checked(document, smaller, feeds, provider),
         sparse=stored,
+        cut_off=cut_off(find_layers(document)),
     )
 
 

@@ -98,6 +98,7 @@ def compact(options: CompactOptions) -> None:
         "kept": found.kept,
         "difference": found.difference,
         "sparse": found.sparse,
+        "cut_off": found.cut_off,
         "before": as_plain(sizes.first),
         "after": as_plain(sizes.second),
         "written": str(options.target),
@@ -110,6 +111,10 @@ def _told(found: Compacted) -> list[str]:
         f"{found.removed:,} of {found.groups:,} groups of channels were dead or unread and are cut",
         f"outputs differ by {found.difference:.1e} of their size at most",
     ]
+    for output, layer in found.cut_off.items():
+        lines.append(
+            f"output {output!r} is the same whatever the input: layer {layer!r} has no weights left"
+        )
     if found.sparse:
         lines.append(
             f"{found.sparse:,} weights are stored in sparse form: only ONNX Runtime reads that"

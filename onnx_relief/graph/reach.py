@@ -1,0 +1,38 @@
+"""What a mask has cut off: outputs that no input reaches any more."""
+
+from __future__ import annotations
+
+from onnx_relief.graph.layers import Survey
+from onnx_relief.graph.light import names_read
+from onnx_relief.graph.walk import subgraphs
+
+
+def cut_off(survey: Survey) -> dict[str, str]:
+    """Return outputs that are the same whatever the input, and a layer without weights for each.
+
+    A layer whose weights are all zero lets nothing through. Layers inside bodies are taken to let
+    everything through.
+    """
+    scope = survey.model.scopes[0]
+    empty = {
+        site.node.output[0]: site.layer.name
+        for site in survey.sites
+        if site.scope is scope
+        and not any(survey.constants.values(part.view).any() for part in site.parts)
+    }
+    found = {}
+    for value in scope.graph.output:
+        seen, waiting, silent = {value.name}, [value.name], ""
+        for name in waiting:  # the list grows while it is walked
+            node = scope.producers.get(name)
+            if node is None:
+                continue
+            if node.output[0] in empty:
+                silent = silent or empty[node.output[0]]
+                continue
+            reads = {*node.input, *(n for _, body in subgraphs(node) for n in names_read(body))}
+            waiting += sorted(reads - seen)
+            seen |= reads
+        if silent and not any(scope.changes(name) for name in seen & scope.inputs):
+            found[value.name] = silent
+    return found
