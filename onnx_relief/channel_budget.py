@@ -2,7 +2,8 @@
 
 A budget is a share of the channels, or a target that the smallest such share is searched for.
 Widths that a runtime does not like can make a smaller model slower, so multiples are decided by
-measuring: the finest that is not slower than another stays closest to what was asked for.
+measuring: the coarsest that no finer one beats, since units whose loss brings no time had better
+stay.
 """
 
 from __future__ import annotations
@@ -226,7 +227,7 @@ def _decision(choice: Choice, ratio: float, rounding: Rounding) -> Decision:
 
 
 def _fastest(choice: Choice, options: Sequence[Decision], watch: Stopwatch) -> Decision:
-    """Return the finest way to round that is not slower than another, beyond the noise."""
+    """Return the coarsest way to round that no other beats by more than the noise."""
     different = [
         one
         for place, one in enumerate(options)
@@ -242,7 +243,7 @@ def _fastest(choice: Choice, options: Sequence[Decision], watch: Stopwatch) -> D
         for one, time in zip(reaching, times, strict=True)
     )
     best = min(times)
-    chosen = max(place for place, time in enumerate(times) if time <= _NOISE * best)
+    chosen = next(place for place, time in enumerate(times) if time <= _NOISE * best)
     return replace(reaching[chosen], tried=tried)
 
 

@@ -55,7 +55,7 @@ class ChannelOptions:
         str,
         typer.Option(
             help="Keep a multiple of so many channels along every axis, since runtimes work in "
-            "blocks; auto times 16, 8 and 1 and takes the finest that is not slower.",
+            "blocks; auto times 16, 8 and 1 and takes the coarsest that is not slower.",
             rich_help_panel=_CHANNELS,
         ),
     ] = "auto"
@@ -268,8 +268,8 @@ def _decided(channels: ChannelSettings, decision: Decision) -> Iterator[str]:
             if one.milliseconds is not None
         )
         yield (
-            f"multiples of {decision.multiple} channels stay, the finest that is not slower ("
-            f"{times}; {how})"
+            f"multiples of {decision.multiple} channels stay, the coarsest that is not slower "
+            f"({times}; {how})"
         )
     if decision.latency is not None:
         yield (

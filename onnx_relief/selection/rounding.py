@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from math import gcd, lcm
 
 CANDIDATES = (16, 8, 1)
-"""What `auto` tries: convolutions work on blocks of 16 or 8 channels, or do not care."""
-_AT_LEAST = 4
-"""Fewer multiples than this leave too little choice, so `auto` takes a finer one there."""
+"""What `auto` tries, the coarsest first: convolutions work on blocks of 16 or 8 channels, or do
+not care."""
+_AT_LEAST = 2
+"""Fewer multiples than this leave no choice, so `auto` takes a finer one there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ class Rounding:
         >>> Rounding(multiple=8).step(64, [1]), Rounding(multiple=8).step(12, [32])
         (8, 1)
         >>> Rounding(multiple=16, fits=True).step(24, [1])
-        4
+        8
         """
         multiple = self.multiple
         while True:
