@@ -75,8 +75,8 @@ def corrections(
         if site is None or mean is None or mean.size != lost.size or not lost.any():
             continue
         weight = site.layer.weights[0]
-        has_room = _has_room(site) or (may_add and _can_add(site))
-        if len(site.layer.weights) != 1 or not has_room:
+        room = has_room(site) or (may_add and _can_add(site))
+        if len(site.layer.weights) != 1 or not room:
             continue
         rows = survey.rows(site.parts[0]).astype(np.float64).sum(axis=2) * weight.scale
         by_group = (mean * lost).reshape(weight.groups, 1, weight.inputs)
@@ -103,14 +103,14 @@ def why_not_exact(trace: Trace, survey: Survey) -> dict[int, str]:
         uneven = why_not_even(node, partial(survey.constants.array, scope))
         if uneven is not None:
             found[read.node] = uneven
-        elif not _can_add(site) and not (_has_room(site) and _is_its_own(trace, site)):
+        elif not _can_add(site) and not (has_room(site) and _is_its_own(trace, site)):
             found[read.node] = f"{node.op_type} has no bias of its own for them"
     return found
 
 
 def _is_its_own(trace: Trace, site: Site) -> bool:
     """Whether nothing but the layer reads its bias."""
-    if site.bias is None or site.layer.bias is None:
+    if site.bias is None or site.layer.bias is None or not _can_write(site):
         return True
     reads = trace.whole.uses.get(site.bias.view.home.name, ())
     return len(reads) == 1 and site.layer.bias.scale != 0
@@ -126,7 +126,7 @@ def give_back(document: Document, trace: Trace, changes: Sequence[Correction]) -
     values: dict[TensorHome, NDArray[np.generic]] = {}
     for change in changes:
         bias, layer_bias = change.site.bias, change.site.layer.bias
-        if bias is None or layer_bias is None:
+        if bias is None or layer_bias is None or not _can_write(change.site):
             if not _can_add(change.site):
                 _add_bias(document.proto.graph, trace, change)
         elif bias.view.home not in values:  # a shared bias is corrected once
@@ -178,10 +178,19 @@ def _can_add(site: Site) -> bool:
     return site.layer.op == "MatMul" and site.bias is None and site.scope.parent is None
 
 
-def _has_room(site: Site) -> bool:
-    """Whether the layer has a bias of its own that can be changed, or can be given one."""
-    if site.bias is not None:
-        return not site.bias.view.steps and site.bias.view.dtype.kind == "f"
+def _can_write(site: Site) -> bool:
+    """Whether the layer's bias can be changed where it is kept."""
+    bias = site.bias
+    return bias is not None and not bias.view.steps and bias.view.dtype.kind == "f"
+
+
+def has_room(site: Site) -> bool:
+    """Whether the layer has a bias of its own that can be changed, or can be given one.
+
+    A bias that is added after the layer, and comes through a Reshape, leaves room in the layer.
+    """
+    if _can_write(site):
+        return True
     can_have = site.layer.op in ("Conv", "ConvTranspose", "Gemm")
     return can_have and (len(site.node.input) < 3 or not site.node.input[2])
 

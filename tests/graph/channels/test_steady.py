@@ -282,3 +282,20 @@ def test_constants_have_to_be_the_same_everywhere():
         k1=kernels(2, 4, 1, seed=1),
     )
     smaller(model, feed(2, 3, 4, 4), 1)
+
+
+def test_a_bias_behind_a_reshape_leaves_room_for_another():
+    """As Paddle writes it: a vector becomes a row of channels, and is added after the layer."""
+    model = build(
+        """(float[N,3,4,4] x) => (float[N,2,4,4] y) {
+            a = Conv (x, k0, b0)  r = Sigmoid (a)  c = Conv (r, k1)
+            row = Reshape (b1, shape)  y = Add (c, row)
+        }""",
+        k0=dead(kernels(4, 3, 1), [0, 2]),
+        b0=random(4),
+        k1=kernels(2, 4, 1, seed=1),
+        b1=random(2),
+        shape=np.array([1, 2, 1, 1]),
+    )
+    found = smaller(model, feed(2, 3, 4, 4), 2)
+    assert np.array_equal(initializer(found.document.proto, "b1"), random(2))
