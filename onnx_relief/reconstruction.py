@@ -1,0 +1,207 @@
+"""Reconstruction on one screen: train a pruned model towards the dense one's blocks, no labels.
+
+Whatever needs torch is imported where it is used, so that a missing extra is a sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from onnx_relief.data import Dataset
+from onnx_relief.errors import UnsupportedError
+from onnx_relief.evaluation import first_sample
+from onnx_relief.graph.cost import layer_costs
+from onnx_relief.graph.document import Document, output_specs
+from onnx_relief.graph.layers import Survey, find_layers
+from onnx_relief.graph.mask import nonzero_elements
+from onnx_relief.graph.taps import block_outputs, unit_makers, with_outputs
+from onnx_relief.positions import positions_on_data
+from onnx_relief.progress import ticker
+from onnx_relief.results import Progress
+from onnx_relief.retraining import require_extra
+from onnx_relief.runtime import open_session
+
+if TYPE_CHECKING:
+    from onnx_relief.bridge.reconstruct import Lesson, Point
+
+Array = NDArray[Any]
+Places = Mapping[str, NDArray[np.int64]]
+
+_MOST = 16
+"""So many blocks are compared; of neighbours the one with the smallest output."""
+_WORK = 1e13
+"""Multiply-accumulates that training may take by default: about ten minutes of one core."""
+_EPOCHS = (8, 200)
+_PER_SAMPLE = 4
+"""Forward, the gradients of activations and of weights, and the dense model."""
+
+
+def reconstruct(
+    pruned: Document,
+    dense: Document,
+    kept: Places,
+    data: Dataset,
+    *,
+    provider: str = "auto",
+    lesson: Lesson | None = None,
+    epochs: int | None = None,
+    batch_size: int = 32,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Document:
+    """Return a copy of `pruned` whose surviving weights were trained towards the dense model.
+
+    What is zero stays zero, and nothing but weights, biases and normalisation changes. The outputs
+    on calibration samples that are held out are no worse than before.
+
+    Args:
+        pruned: The masked or smaller model; it is not changed.
+        dense: The model it was made from, with tensors of the same names.
+        kept: By layer, the places of its units in the dense layer; layers that lost none may be
+            left out.
+        data: Calibration samples; labels are not looked at.
+        provider: Execution provider of ONNX Runtime, which runs the dense model.
+        lesson: How to train, in full; None makes it of what follows.
+        epochs: Walks through the data; None takes as many as ten minutes of a core have room for.
+        batch_size: Samples per step.
+        seed: Decides the order of samples and which are held out.
+        progress: Told of every step.
+
+    Raises:
+        SettingsError: The `[retrain]` extra is missing.
+        UnsupportedError: The model has no faithful torch module, or no output that is a float.
+        DataError, ModelError: A model cannot be run on the data.
+    """
+    require_extra()
+    from onnx_relief.bridge.back import write_back
+    from onnx_relief.bridge.check import check
+    from onnx_relief.bridge.convert import convert, masks_for
+    from onnx_relief.bridge.reconstruct import Lesson, step_count, train_to_match
+    from onnx_relief.bridge.train import open_teacher
+
+    survey = find_layers(pruned)
+    feed = first_sample(data).feed
+    if lesson is None:
+        count = default_epochs(survey, data, provider) if epochs is None else epochs
+        lesson = Lesson(epochs=count, batch_size=batch_size, seed=seed)
+    points, types = points_of_comparison(survey, dense, kept, feed, lesson, provider)
+    watched = with_outputs(pruned, types)
+    module = convert(watched)
+    check(module, watched, feed, provider=provider)
+    module.hold(masks_for(module, nonzero_elements(survey)))
+    tick = ticker(progress, "reconstructing", step_count(data, lesson))
+    teacher = open_teacher(with_outputs(dense, types), provider=provider, outputs=tuple(points))
+    outcome = train_to_match(module, teacher, points, data, lesson, tick)
+    if outcome.best_epoch == 0:
+        return pruned
+    return write_back(module, pruned)
+
+
+def default_epochs(survey: Survey, data: Dataset, provider: str) -> int:
+    """Return how often the data is walked through: as often as `_WORK` has room for."""
+    positions = positions_on_data(survey, data, provider).by_layer
+    macs = sum(cost.macs or 0.0 for cost in layer_costs(survey, positions))
+    fewest, most = _EPOCHS
+    return int(np.clip(_WORK / max(1.0, _PER_SAMPLE * macs * data.size), fewest, most))
+
+
+def points_of_comparison(
+    survey: Survey,
+    dense: Document,
+    kept: Places,
+    feed: Mapping[str, Array],
+    lesson: Lesson,
+    provider: str,
+) -> tuple[dict[str, Point], dict[str, int]]:
+    """Return where two models are compared, and the element types of these tensors, by name.
+
+    A block whose channels cannot be told apart in the dense model is left out.
+
+    Raises:
+        UnsupportedError: No output holds floats.
+        ModelError: A model cannot be run.
+    """
+    from onnx_relief.bridge.reconstruct import Point
+
+    outputs = [spec.name for spec in output_specs(survey.document.proto)]
+    taps = [name for name in block_outputs(survey) if name not in outputs]
+    here = _values(survey.document, [*taps, *outputs], feed, provider)
+    there = _values(dense, [*here], feed, provider)
+    found: dict[str, Point] = {}
+    for name in here:
+        if name not in there or here[name].dtype != there[name].dtype:
+            continue
+        is_output = name in outputs
+        point = Point(weight=lesson.output_weight if is_output else 1.0, is_output=is_output)
+        if here[name].shape == there[name].shape:
+            found[name] = point
+        elif (cut := _cut(survey, name, here[name].shape, there[name].shape, kept)) is not None:
+            found[name] = Point(axis=cut[0], places=cut[1])
+    if not any(point.is_output for point in found.values()):
+        raise UnsupportedError(
+            f"{survey.document.name} has no output of floats to follow; use another --repair"
+        )
+    chosen = _thinned([name for name in found if not found[name].is_output], here)
+    points = {name: found[name] for name in (*chosen, *outputs) if name in found}
+    return points, {name: _element_type(here[name]) for name in points}
+
+
+def _values(
+    document: Document, names: list[str], feed: Mapping[str, Array], provider: str
+) -> dict[str, Array]:
+    """Return the tensors that hold floats, by name, of those that the model has."""
+    graph = document.proto.graph
+    made = {name for node in graph.node for name in node.output}
+    wanted = [name for name in names if name in made]
+    proto = onnx.ModelProto()
+    proto.CopyFrom(document.proto)
+    given = {value.name for value in graph.output}
+    proto.graph.output.extend(onnx.ValueInfoProto(name=n) for n in wanted if n not in given)
+    session = open_session(proto, provider=provider, folder=document.folder)
+    found = session.run(feed, wanted)
+    return {
+        name: value
+        for name, value in found.items()
+        if isinstance(value, np.ndarray) and (value.dtype.kind == "f" or _is_bfloat(value))
+    }
+
+
+def _cut(
+    survey: Survey,
+    name: str,
+    here: tuple[int, ...],
+    there: tuple[int, ...],
+    kept: Places,
+) -> tuple[int, tuple[int, ...]] | None:
+    """Return the axis that lost channels and the places of those that stay, if they are known."""
+    if len(here) != len(there):
+        return None
+    axes = [axis for axis, (one, other) in enumerate(zip(here, there, strict=True)) if one != other]
+    makers = [layer for layer in unit_makers(survey, name) if layer in kept]
+    if len(axes) != 1 or not makers:
+        return None
+    axis, places = axes[0], np.asarray(kept[makers[0]])
+    if len(places) != here[axis] or places.max(initial=-1) >= there[axis]:
+        return None
+    return axis, tuple(places.tolist())
+
+
+def _thinned(names: list[str], values: Mapping[str, Array]) -> list[str]:
+    """Return at most `_MOST` names: the smallest tensor of each of as many neighbourhoods."""
+    if len(names) <= _MOST:
+        return names
+    parts = np.array_split(np.arange(len(names)), _MOST)
+    return [min((names[k] for k in part), key=lambda name: values[name].size) for part in parts]
+
+
+def _element_type(value: Array) -> int:
+    return int(onnx.helper.np_dtype_to_tensor_dtype(value.dtype))
+
+
+def _is_bfloat(value: Array) -> bool:
+    return value.dtype.name == "bfloat16"

@@ -1,0 +1,173 @@
+"""Reconstruction brings outputs nearer to the dense model's, holds zeros, and touches no more."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from classifier import cnn, mlp, samples
+from text_models import build, differences, random, run
+
+from onnx_relief.data import open_data
+from onnx_relief.errors import UnsupportedError
+from onnx_relief.graph.document import input_specs, load
+from onnx_relief.graph.layers import find_layers
+from onnx_relief.graph.taps import block_outputs, unit_makers
+from onnx_relief.reconstruction import default_epochs, reconstruct
+
+pytest.importorskip("torch")
+pytest.importorskip("onnx2fx")
+
+CHAIN = """(float[N,3,6,6] x) => (float[N,5] y) {
+    [first] a = Conv <pads = [1, 1, 1, 1]> (x, k1)
+    n = BatchNormalization (a, s, o, m, v)
+    r = Relu (n)
+    [second] b = Conv <pads = [1, 1, 1, 1]> (r, k2, b2)
+    j = Add (b, r)
+    q = Relu (j)
+    p = GlobalAveragePool (q)
+    f = Flatten (p)
+    [last] z = Gemm (f, w, b3)
+    y = Softmax (z)
+}"""
+
+
+def network(units=(0, 1, 2, 3), dropped=()):
+    """Return a residual network, with some of its four channels, some weights set to zero."""
+    units = list(units)
+    rng = np.random.default_rng(9)
+    norm = {name: (rng.random(4).astype(np.float32) + 0.5)[units] for name in "somv"}
+    first, second = random(4, 3, 3, 3, seed=1) / 5, random(4, 4, 3, 3, seed=2) / 6
+    for unit, channel in dropped:
+        second[unit, channel] = 0
+    return build(
+        CHAIN,
+        **norm,
+        k1=first[units],
+        k2=second[units][:, units],
+        b2=random(4, seed=3)[units],
+        w=random(4, 5, seed=4)[units],
+        b3=random(5, seed=5) / 5,
+    )
+
+
+def data_for(model, **options):
+    return open_data(samples(labelled=False, **options), input_specs(model))
+
+
+def error(model, dense, feed):
+    one, other = run(model, feed)[0], run(dense, feed)[0]
+    return float(((one - other) ** 2).mean())
+
+
+def stored(model):
+    return {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+
+
+def reconstructed(pruned, dense, kept=None, **options):
+    shape = tuple(d.dim_value for d in dense.graph.input[0].type.tensor_type.shape.dim[1:])
+    data = data_for(dense, count=60, shape=shape)
+    return reconstruct(
+        load(pruned),
+        load(dense),
+        kept or {},
+        data,
+        provider="cpu",
+        **{"epochs": 20, "batch_size": 9, **options},
+    ).proto
+
+
+def test_blocks_end_where_one_tensor_is_live():
+    survey = find_layers(load(network()))
+    assert block_outputs(survey) == ("r", "q", "z")
+    assert unit_makers(survey, "q") == ("second", "first")
+    assert unit_makers(survey, "f") == ()
+
+
+def test_between_a_fork_and_the_end_nothing_is_compared():
+    graph = """(float[N,4] x) => (float[N,4] y, float[N,4] u) {
+        [first] h = MatMul (x, w)
+        [one] a = MatMul (h, w)
+        [two] b = MatMul (h, w)
+        u = Relu (a)
+        y = Mul (u, b)
+    }"""
+    assert block_outputs(find_layers(load(build(graph, w=random(4, 4))))) == ("h",)
+
+
+@pytest.mark.parametrize("make", [network, cnn, mlp])
+def test_a_disturbed_model_comes_nearer_to_the_dense_one_on_other_samples(make):
+    dense = make()
+    rng = np.random.default_rng(3)
+    pruned = onnx.ModelProto()
+    pruned.CopyFrom(dense)
+    zeros = {}
+    for tensor in pruned.graph.initializer:
+        array = onnx.numpy_helper.to_array(tensor).copy()
+        if array.ndim > 1:
+            array[rng.random(array.shape) < 0.3] = 0
+            zeros[tensor.name] = array == 0
+            tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    found = reconstructed(pruned, dense)
+    shape = tuple(d.dim_value for d in dense.graph.input[0].type.tensor_type.shape.dim[1:])
+    others = {"x": np.random.default_rng(8).standard_normal((50, *shape)).astype(np.float32)}
+    assert error(found, dense, others) < 0.95 * error(pruned, dense, others)
+    for name, places in zeros.items():
+        np.testing.assert_array_equal(stored(found)[name] == 0, places)
+
+
+def test_cut_channels_are_compared_with_those_that_stay():
+    dense, small = network(), network(units=(0, 2, 3))
+    kept = {"first": np.array([0, 2, 3]), "second": np.array([0, 2, 3])}
+    others = {"x": np.random.default_rng(8).standard_normal((50, 3, 6, 6)).astype(np.float32)}
+    before = error(small, dense, others)
+    for places in (kept, {}):
+        assert error(reconstructed(small, dense, places), dense, others) < before
+
+
+def test_a_model_that_lost_nothing_stays_as_it_is():
+    assert differences(reconstructed(network(), network()), network()) == []
+
+
+def test_only_weights_change_and_both_models_stay():
+    dense, pruned = network(), network(dropped=[(0, 1), (3, 2)])
+    copies = [model.SerializeToString(deterministic=True) for model in (dense, pruned)]
+    paths = differences(pruned, reconstructed(pruned, dense))
+    assert copies == [model.SerializeToString(deterministic=True) for model in (dense, pruned)]
+    assert paths
+    assert all(p.startswith("graph.initializer") and p.endswith("raw_data") for p in paths), paths
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_one_others():
+    dense, pruned = network(), network(dropped=[(0, 1), (3, 2)])
+    one, same, other = (reconstructed(pruned, dense, epochs=3, seed=s) for s in (1, 1, 2))
+    assert differences(one, same) == []
+    assert differences(one, other)
+
+
+def test_progress_counts_every_step():
+    told = []
+    dense, pruned = network(), network(dropped=[(0, 1)])
+    reconstructed(
+        pruned, dense, epochs=2, batch_size=10, progress=lambda *heard: told.append(heard)
+    )
+    assert told[-1][1] == told[-1][2] == 2 * 5  # 54 of 60 samples train
+
+
+def test_a_large_model_or_much_data_is_walked_through_less_often():
+    model = network()
+    survey = find_layers(load(model))
+    few = default_epochs(survey, data_for(model, count=60, shape=(3, 6, 6)), "cpu")
+    assert few == 200
+    many = open_data({"x": np.zeros((3_000_000, 3, 6, 6), bool)}, input_specs(model))
+    assert 8 <= default_epochs(survey, many, "cpu") < few
+
+
+def test_a_model_without_float_outputs_is_refused():
+    graph = """(float[N,6] x) => (int64[N] y) {
+        [first] h = MatMul (x, w1)
+        y = ArgMax <axis = 1, keepdims = 0> (h)
+    }"""
+    model = build(graph, w1=random(6, 5, seed=1))
+    with pytest.raises(UnsupportedError, match="no output of floats to follow"):
+        reconstructed(model, model)
