@@ -105,7 +105,8 @@ def _observe(
     seen.arrays.update({name: array for name, array in feed.items() if name in wanted})
     for start in range(0, len(names), _AT_ONCE):
         chunk = names[start : start + _AT_ONCE]
-        for name, value in _run(seen, proto, feed, chunk).items():
+        run = _run if scope.parent is None else _run_what_runs
+        for name, value in run(seen, proto, feed, chunk).items():
             seen.note(name, value, wanted)
             is_array = isinstance(value, np.ndarray)
             if is_array and name not in stepping and _is_told(value.dtype, value.size):
@@ -141,10 +142,7 @@ def _observe_body(seen: _Seen, scope: Scope, stepping: frozenset[str]) -> None:
         seen.shapes[name] = array.shape
     if scope.owner.op_type != "If":
         stepping = frozenset(_changing(scope, stepping))
-    try:
-        _observe(seen, scope, proto, feed, stepping)
-    except ModelError:
-        return  # it does not fit this input: its shapes stay unknown, and so its channels whole
+    _observe(seen, scope, proto, feed, stepping)
 
 
 def _around(scope: Scope) -> list[Scope]:
@@ -203,6 +201,39 @@ def _is_told(dtype: np.dtype[Any], size: int) -> bool:
 
 def _constant_nodes(scope: Scope) -> list[str]:
     return [name for name, node in scope.producers.items() if node.op_type == "Constant"]
+
+
+def _run_what_runs(
+    seen: _Seen, model: onnx.ModelProto, feed: Mapping[str, Array], names: list[str]
+) -> dict[str, Any]:
+    """Return those of some tensors that can be computed.
+
+    A branch that is not taken may not fit this input; what is not seen of it stays whole.
+    """
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model)
+    _keep_what_leads_to(proto.graph, names)
+    try:
+        return _run(seen, proto, feed, names)
+    except ModelError:
+        half = len(names) // 2
+        if not half:
+            return {}
+        parts = [_run_what_runs(seen, model, feed, part) for part in (names[:half], names[half:])]
+        return {**parts[0], **parts[1]}
+
+
+def _keep_what_leads_to(graph: onnx.GraphProto, names: list[str]) -> None:
+    needed, kept = set(names), []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed.update(node.input)
+            needed.update(name for _, body in subgraphs(node) for name in names_read(body))
+    kept.reverse()
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in kept]
+    del graph.node[:], graph.output[:]
+    graph.node.extend(nodes)
 
 
 def _run(
