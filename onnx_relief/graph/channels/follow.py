@@ -32,7 +32,18 @@ def trace_channels(
         outer: Of the axes that Reshape splits channels in, whether the outer one is cut (heads) or
             the inner one (their width); where the one stays, it is another.
     """
-    found = _traced(model, observed, rules, {}, outer=outer)
+    found = _turned(model, observed, rules, outer=outer, spreads=False)
+    if found[0].offers:
+        other = _turned(model, observed, rules, outer=outer, spreads=True)
+        return other if _live(*other) > _live(*found) else found
+    return found
+
+
+def _turned(
+    model: Model, observed: Observed, rules: Mapping[str, Rule], *, outer: bool, spreads: bool
+) -> tuple[Trace, Groups]:
+    """Choose the axes that Reshape splits off so that most can be cut."""
+    found = _traced(model, observed, rules, {}, outer=outer, spreads=spreads)
     step = 1
     while step < max(found[0].ways.values(), default=0):
         turned, stuck = dict(found[0].splits), _stuck(*found)
@@ -40,7 +51,7 @@ def trace_channels(
             break
         for out in stuck:
             turned[out] = (turned[out] + step) % found[0].ways[out]
-        other = _traced(model, observed, rules, turned, outer=outer)
+        other = _traced(model, observed, rules, turned, outer=outer, spreads=spreads)
         better = _live(*other) > _live(*found)
         found, step = (other, 1) if better else (found, step + 1)
     return found
@@ -71,8 +82,11 @@ def _traced(
     splits: Mapping[str, int],
     *,
     outer: bool,
+    spreads: bool,
 ) -> tuple[Trace, Groups]:
-    trace = Trace(whole(model), observed, model.opset, splits=dict(splits), outer=outer)
+    trace = Trace(
+        *(whole(model), observed, model.opset), splits=dict(splits), outer=outer, spreads=spreads
+    )
     _walk(trace, model.proto.graph, rules)
     _keep_what_is_seen(trace)
     _tie_shared(trace)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import onnx
@@ -23,6 +23,9 @@ def elementwise(trace: Trace, node: onnx.NodeProto) -> None:
     names = [name for name in node.input if name]
     aligned = {name: _aligned(trace.of(name), len(out)) for name in names}
     axes = sorted({axis for ids in aligned.values() for axis in varying(ids)})
+    if not axes and not any(trace.carries(name) for name in names):
+        _spread_out(trace, node, names, out)
+        return
     if not axes:
         raise NotFollowedError("a tensor has no other channel")
     found: Ids | None = None
@@ -48,6 +51,38 @@ def elementwise(trace: Trace, node: onnx.NodeProto) -> None:
     for name, shape in waiting:
         _tie_constant(trace, name, shape, found)
     trace.set(node.output[0], found)
+
+
+def _spread_out(
+    trace: Trace, node: onnx.NodeProto, names: Sequence[str], out: tuple[int, ...]
+) -> None:
+    """Start channels where a constant alone has several entries: angles of positions, slopes."""
+    held = [name for name in names if trace.is_constant(name)]
+    told = trace.values(node.output[0])
+    if len(held) != 1 or len(names) != 2 or (told is not None and told.dtype.kind != "f"):
+        return
+    (moving,) = set(names) - set(held)
+    shapes = [_padded(trace.shape(name), len(out)) for name in (held[0], moving)]
+    axes = [axis for axis, size in enumerate(shapes[0]) if size > 1]
+    if len(axes) != 1 or shapes[1][axes[0]] > 1 or max(shapes[1], default=1) == 1:
+        return
+    trace.offers.append(node.output[0])
+    if trace.spreads:
+        made = trace.pool.fresh(out[axes[0]])
+        _tie_constant(trace, held[0], shapes[0], made)
+        trace.set(node.output[0], trace.along(len(out), axes[0], made))
+
+
+def spreading(trace: Trace, node: onnx.NodeProto) -> None:
+    """Joined element by element; a constant may bring channels that the other has not."""
+    elementwise(trace, node)
+
+
+spreading.starts = True  # type: ignore[attr-defined]
+
+
+def _padded(shape: tuple[int, ...], rank: int) -> tuple[int, ...]:
+    return (1,) * (rank - len(shape)) + shape
 
 
 def _tie_constant(trace: Trace, name: str, shape: tuple[int, ...], ids: Ids) -> None:
@@ -214,10 +249,11 @@ def _rows(rule: Rule, operators: Iterable[str]) -> dict[str, Rule]:
 
 
 RULES: dict[str, Rule] = {
+    **_rows(spreading, ("Add", "Sub", "Mul", "Div")),
     **_rows(
         elementwise,
         (
-            *("Add", "Sub", "Mul", "Div", "Sum", "Max", "Min", "Mean", "Pow", "Where"),
+            *("Sum", "Max", "Min", "Mean", "Pow", "Where"),
             *("Equal", "Greater", "Less", "And", "Or", "PRelu", "BitShift", "Mod"),
         ),
     ),

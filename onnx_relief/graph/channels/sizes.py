@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 
 from onnx_relief.graph.channels.cut import Left
-from onnx_relief.graph.channels.ids import Groups, Ids, varying
+from onnx_relief.graph.channels.ids import STAYS, Groups, Ids, varying
 from onnx_relief.graph.channels.origins import Origin, origins, readers
 from onnx_relief.graph.channels.trace import Fix, NotFollowedError, Trace
 from onnx_relief.graph.walk import STANDARD, attributes, node_key
@@ -144,7 +144,9 @@ def follow_sizes(
         ids = np.broadcast_to(trace.of(out).reshape(-1), (trace.shape(out)[axis],))
         count = counts[place]
         if count is not None and count.size == ids.size:
-            trace.as_many.append((count, ids))
+            trace.as_many.append(
+                (count, ids, partial(_tell, node=trace.index, at=at, axis=axis, place=place))
+            )
         elif count is not None:
             raise NotFollowedError(f"{node.op_type} computes with their number")
         elif int(values.reshape(-1)[place]) not in free and not trace.is_constant(name):
@@ -191,11 +193,28 @@ def settle(trace: Trace) -> Groups:
     _settle_claims(trace)
     while True:
         groups = trace.pool.groups()
-        pairs = [(one, two) for one, two in trace.as_many if not _as_many(groups, one, two)]
-        if not pairs:
+        apart = [one for one in trace.as_many if not _as_many(groups, *one[:2])]
+        if not apart:
             return groups
-        for one, two in pairs:
-            trace.pool.tie(one, two)
+        for one, two, tell in apart:
+            fixed = tell is not None and (groups.of(one) == STAYS).all()
+            if tell is not None and fixed and tell(trace):
+                trace.as_many = [pair for pair in trace.as_many if pair[2] is not tell]
+            else:
+                trace.pool.tie(one, two)
+
+
+def _tell(trace: Trace, *, node: int, at: int, axis: int, place: int) -> bool:
+    """Let a node be told a size on its own, which was taken from a tensor that stays as wide.
+
+    Whether that is possible: no other node may take it for a size, too.
+    """
+    reader = trace.whole.nodes[node]
+    source = origins(trace, reader.input[at])[place]
+    if source is None or readers(trace, source) != {node}:
+        return False
+    trace.fixes.append(Fix(node, partial(retarget, at=at, places={axis: place})))
+    return True
 
 
 def _as_many(groups: Groups, one: Ids, two: Ids) -> bool:
@@ -213,7 +232,7 @@ def _settle_claims(trace: Trace) -> None:
         known = agreed is not None and agreed <= {node for _, node in claims}
         for ids, _ in claims:
             if known and ids.shape == first.shape:
-                trace.as_many.append((first, ids))
+                trace.as_many.append((first, ids, None))
             else:
                 trace.pool.keep(ids, f"{source.constant!r} is their number, and another size")
 

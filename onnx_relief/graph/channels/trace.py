@@ -100,13 +100,16 @@ class Trace:
             the innermost, 0.
         ways: In how many axes it splits them.
         outer: Whether the second one is cut where nothing else is said.
+        offers: Where a constant could bring channels that what it is combined with has not.
+        spreads: Whether it does.
         taken: Every constant that a node was said to read, the node, and its axes of channels.
         counts: By tensor of whole numbers, the channels that each of them is the count of.
         understood: Those of them that the node at hand was said to know what to do with.
         frozen: Tensors that depend on numbers of channels only, and keep their value.
         claims: Entries of constants that go into computed shapes, the channels that they are to
             be the number of, and the node that takes them for it.
-        as_many: Channels of which as many have to stay, whichever these are.
+        as_many: Channels of which as many have to stay, whichever these are; and what lets the
+            second ones be counted on their own, if the first ones stay anyway.
     """
 
     whole: Whole
@@ -119,12 +122,14 @@ class Trace:
     reads: list[Read] = field(default_factory=list)
     splits: dict[str, int] = field(default_factory=dict)
     ways: dict[str, int] = field(default_factory=dict)
+    offers: list[str] = field(default_factory=list)
+    spreads: bool = False
     taken: list[tuple[str, int, Mapping[int, Ids]]] = field(default_factory=list)
     counts: dict[str, list[Ids | None]] = field(default_factory=dict)
     understood: set[str] = field(default_factory=set)
     frozen: set[str] = field(default_factory=set)
     claims: list[tuple[Any, Ids, int]] = field(default_factory=list)
-    as_many: list[tuple[Ids, Ids]] = field(default_factory=list)
+    as_many: list[tuple[Ids, Ids, Callable[[Trace], bool] | None]] = field(default_factory=list)
     index: int = 0
     outer: bool = False
     _index_of: dict[int, int] = field(default_factory=dict)
