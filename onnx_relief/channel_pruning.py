@@ -34,9 +34,9 @@ from onnx_relief.moments import Channels, moments
 from onnx_relief.observe import observe
 from onnx_relief.plan import Weight
 from onnx_relief.progress import ticker
-from onnx_relief.repair import match_moments
+from onnx_relief.repair import repair
 from onnx_relief.result import Made
-from onnx_relief.results import Progress
+from onnx_relief.results import Progress, RepairRow
 from onnx_relief.settings import Settings
 
 
@@ -51,6 +51,7 @@ class ChannelsPruned(Made):
         corrected: Layers whose bias makes up for the mean signal that they lost.
         kept: Why channels stay that could not be followed, and how many.
         decision: How much of them was to go, in which multiples, and how that was found.
+        repair: How the repair turned out; None where there was none after the cut.
     """
 
     groups: int
@@ -58,6 +59,7 @@ class ChannelsPruned(Made):
     corrected: int
     kept: Mapping[str, int]
     decision: Decision
+    repair: RepairRow | None = None
 
 
 def prune_channels(
@@ -113,23 +115,24 @@ def prune_channels(
     smaller = cut(give_back(document, trace, changes), trace, groups, gone)
     smaller = drop_orphans(smaller, document)
     check(smaller)
-    if channels.repair == "bias":
-        smaller = match_moments(
-            smaller,
-            document,
-            _units_kept(survey, trace, groups, gone),
-            calibration.take(settings.samples),
-            batch_size=settings.batch_size,
-            provider=settings.provider,
-            progress=progress,
-        )
+    repaired = repair(
+        "none" if channels.repair == "mean" else channels.repair,
+        smaller,
+        document,
+        _units_kept(survey, trace, groups, gone),
+        calibration.take(settings.samples),
+        batch_size=settings.batch_size,
+        provider=settings.provider,
+        progress=progress,
+    )
     return ChannelsPruned(
-        document=with_old_names(smaller, names),
+        document=with_old_names(repaired.document, names),
         groups=sum(map(len, kinds.values())),
         removed=int(gone.sum()),
         corrected=len(changes),
         kept=Counter(groups.reasons.values()),
         decision=decision,
+        repair=None if repaired.kind == "none" else repaired.row,
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from onnx_relief.errors import SettingsError
 
-REPAIRS = ("none", "mean", "bias")
+REPAIRS = ("none", "mean", "bias", "least-squares", "reconstruct")
 DEFAULT_RATIO = 0.3
 
 
@@ -20,7 +20,9 @@ class ChannelSettings:
         round_to: Keep a multiple of so many channels; None decides by measuring latency.
         least: Keep at least so many channels of every kind.
         repair: ``none``, ``mean`` (biases give back the mean signal that is lost, in closed form),
-            or ``bias`` (then every unit gets its dense mean and variance back, layer by layer).
+            then ``bias`` (every unit gets its dense mean and variance back, layer by layer),
+            ``least-squares`` (weights give the dense layers' outputs again, in closed form) or
+            ``reconstruct`` (they are trained to).
         target_params: The share of the layers' weights that may stay.
         target_macs: The share of the multiply-accumulates that may stay.
         target_latency: The share of the latency that may stay, measured on this machine.

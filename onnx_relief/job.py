@@ -27,6 +27,7 @@ from onnx_relief.pipeline import Pruned, prune, replay
 from onnx_relief.plan import PrunePlan
 from onnx_relief.positions import positions_on_data, positions_on_shapes
 from onnx_relief.progress import ticker
+from onnx_relief.repair import Mender
 from onnx_relief.report.advice import advise
 from onnx_relief.report.build import DataRow, Report, layer_rows, refusal_rows
 from onnx_relief.results import Evaluation, Latency, ModelCost, Progress
@@ -61,7 +62,7 @@ class Job:
 
     Attributes:
         document: The dense model.
-        calibration: What the activity is measured on; None where a plan is replayed.
+        calibration: What activity is measured and repairs are made on; None where there is neither.
         evaluation: What both models are compared on; None without data.
         same_data: Whether the comparison uses the calibration data.
         settings: What to prune, and how much.
@@ -124,6 +125,9 @@ def open_job(
     """
     if sources.data is None and plan is None:
         raise DataError("there is no calibration data; give some with --data, or replay a --plan")
+    measures = plan is None or settings.repair != "none"
+    if sources.data is None and measures:
+        raise DataError(f"--repair {settings.repair} needs sample data; give some with --data")
     inputs = input_specs(document.proto)
 
     def opened(source: object | None) -> Dataset | None:
@@ -140,9 +144,9 @@ def open_job(
         raise SettingsError("--metric and --output need data to compare on; give --eval-data")
     return Job(
         document=document,
-        calibration=None if plan else calibration,
+        calibration=calibration if measures else None,
         evaluation=evaluation,
-        same_data=plan is None and _is_same(sources),
+        same_data=measures and _is_same(sources),
         settings=settings,
         plan=plan,
         metric=metric,
@@ -162,8 +166,10 @@ def run(
     Raises:
         ReliefError: As `pipeline.prune` and `pipeline.replay`.
     """
+    mender = Mender(job.document, job.calibration, job.settings, progress)
     if job.plan is not None:
         pruned = replay(job.document, job.plan)
+        pruned = replace(pruned, document=mender.finish(pruned.document, pruned.plan))
     else:
         assert job.calibration is not None
         pruned = prune(
@@ -173,10 +179,11 @@ def run(
             progress=progress,
             dump=dump,
             keep_scores=keep_scores,
-            judged=Judged(finish=lambda document, _plan: document, drop=_drop_of(job)),
+            judged=Judged(finish=mender.finish, drop=_drop_of(job)),
         )
     if pruned.plan.drops_nothing:
         return pruned
+    pruned = replace(pruned, repair=mender.told(pruned.document))
     return replace(pruned, document=note_dense(pruned.document, job.document))
 
 
@@ -213,6 +220,7 @@ def account(
         data=_data_row(job, measured.samples if measured else None),
         evaluation=evaluation,
         latency=latency,
+        repair=pruned.repair,
     )
     return replace(report, advice=advise(report))
 

@@ -22,7 +22,7 @@ from onnx_relief.graph.sites import Site
 from onnx_relief.measure import Measurement, full_batches, measure
 from onnx_relief.plan import LayerPlan, PrunePlan
 from onnx_relief.progress import ticker
-from onnx_relief.results import Progress
+from onnx_relief.results import Progress, RepairRow
 from onnx_relief.selection.units import remove_units
 from onnx_relief.settings import Settings
 from onnx_relief.targets import AS_IT_IS, Judged, prune_to
@@ -41,6 +41,7 @@ class Pruned:
         measurement: What the data showed; None where a plan was replayed.
         left_alone: Layers without a plan, and why, in words.
         missed: What was asked and not reached, in words; None where all is well.
+        repair: How the repair turned out; None where none was asked for.
     """
 
     survey: Survey
@@ -51,6 +52,7 @@ class Pruned:
     measurement: Measurement | None
     left_alone: Mapping[str, str]
     missed: str | None = None
+    repair: RepairRow | None = None
 
 
 def prune(

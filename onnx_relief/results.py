@@ -110,6 +110,26 @@ class ModelCost:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RepairRow:
+    """How a repair turned out.
+
+    Attributes:
+        kind: How it was repaired.
+        before: Relative mean square error of the outputs to the dense model's, on held-out
+            samples, before the repair; None where no output can be compared.
+        after: The same with the repair, whether it is undone or not.
+        undone: Whether the repair made that worse, and so was taken back.
+        notes: What has to be said besides, in sentences.
+    """
+
+    kind: str
+    before: float | None
+    after: float | None
+    undone: bool
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class OutputDifference:
     """How far one output of two models lies apart.
 

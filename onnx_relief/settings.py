@@ -13,6 +13,7 @@ from onnx_relief.plan import Layer, LayerKind
 from onnx_relief.structures import KERNEL, WEIGHT, Pattern, Structure
 
 DEFAULT_ALPHA = 0.95
+REPAIRS = ("none", "bias", "least-squares", "reconstruct")
 NO_BUDGET: Final = Budget()
 
 
@@ -54,6 +55,7 @@ class Settings:
         scope: How a budget is spread over the layers.
         memory: Bytes that statistics may take, about.
         seed: For what is drawn.
+        repair: How the weights that stay make up for those that go; one of `REPAIRS`.
         only: Patterns; layers that match none of them are left alone.
         skip: Patterns; layers that match one of them are left alone.
         samples: At most so many samples of the calibration data, evenly spread; None for all.
@@ -73,6 +75,7 @@ class Settings:
     scope: Scope = Scope.GLOBAL
     memory: int = 2 << 30
     seed: int = 0
+    repair: str = "none"
     only: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
     samples: int | None = 1000
@@ -89,6 +92,9 @@ class Settings:
             raise SettingsError(f"--samples must be at least 1, got {self.samples}")
         if self.memory < 1 << 20:
             raise SettingsError(f"--memory must be at least 1MB, got {self.memory} bytes")
+        if self.repair not in REPAIRS:
+            names = ", ".join(REPAIRS)
+            raise SettingsError(f"--repair {self.repair!r} does not exist; choose one of {names}")
         if self.batch_size < 1:
             raise SettingsError(f"--batch-size must be at least 1, got {self.batch_size}")
 

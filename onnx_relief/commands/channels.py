@@ -25,7 +25,7 @@ from onnx_relief.graph.origin import note_dense
 from onnx_relief.graph.save import save
 from onnx_relief.report.build import as_plain, to_json
 from onnx_relief.report.compared import Comparison
-from onnx_relief.report.table import evaluation_table, sentences, totals_table
+from onnx_relief.report.table import evaluation_table, repair_sentences, sentences, totals_table
 from onnx_relief.report.text import plain, time_text
 from onnx_relief.settings import Settings
 
@@ -107,13 +107,15 @@ class ChannelOptions:
         ),
     ] = False
     repair: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="none; mean: biases give back the mean signal that is lost; bias: then every unit "
-            "gets its mean and variance back, layer by layer.",
-            rich_help_panel=_CHANNELS,
+            help="How what stays makes up for what goes, without labels. none; bias: every unit "
+            "gets its mean and variance back, layer by layer; least-squares: surviving weights "
+            "give the dense layers' outputs again; reconstruct: they are trained to (extra "
+            "[retrain]); for channels also mean: biases give back the mean signal that is lost. "
+            "By default none for zeros and bias for channels.",
         ),
-    ] = "bias"
+    ] = None
 
     def channel_settings(self) -> ChannelSettings:
         """Return the choices as the method knows them.
@@ -128,7 +130,7 @@ class ChannelOptions:
             scope=self.scope or "layer",
             round_to=None if self.round_to == "auto" else int(self.round_to),
             least=self.min_units,
-            repair=self.repair,
+            repair=self.repair or "bias",
             target_params=self.target_params,
             target_macs=self.target_macs,
             target_latency=_share_of(self.target_latency),
@@ -249,6 +251,7 @@ def _told(job: ChannelJob, found: ChannelsPruned) -> list[str]:
         *_decided(job.channels, found.decision),
         f"{found.removed:,} of {found.groups:,} groups of channels are cut",
         f"{found.corrected:,} biases give back the mean signal that was lost",
+        *(repair_sentences(found.repair) if found.repair else ()),
         "`onnx-relief retrain` brings back what accuracy this cost",
     ]
     return lines + [f"{count:,} channels stay: {why}" for why, count in _most(found.kept)]
@@ -291,6 +294,7 @@ def _json(job: ChannelJob, found: ChannelsPruned, comparison: Comparison) -> str
             "groups": found.groups,
             "removed": found.removed,
             "corrected": found.corrected,
+            "repair": None if found.repair is None else as_plain(found.repair),
             "kept": dict(found.kept),
             "ratio": found.decision.ratio,
             "round_to": found.decision.multiple,

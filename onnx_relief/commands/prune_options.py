@@ -204,6 +204,7 @@ class PruneOptions(
             scope=choose_member("--scope", Scope, self.scope or Scope.GLOBAL.value),
             memory=self.memory_bytes(),
             seed=self.seed,
+            repair="none" if self.cuts_channels else self.repair or "none",
             only=tuple(self.only or ()),
             skip=tuple(self.skip or ()),
             samples=parse_samples(self.samples),

@@ -14,7 +14,7 @@ import numpy as np
 from onnx_relief.graph.follow import UnitFlow
 from onnx_relief.graph.layers import Survey
 from onnx_relief.plan import Layer, LayerPlan, PrunePlan
-from onnx_relief.results import Evaluation, Latency, ModelCost
+from onnx_relief.results import Evaluation, Latency, ModelCost, RepairRow
 
 FORMAT = "onnx-relief report 1"
 
@@ -100,6 +100,7 @@ class Report:
         data: Which data was used.
         evaluation: How far the pruned model is from the dense one; None without data.
         latency: Of the dense and the pruned model; None without data.
+        repair: How the repair turned out; None where none was asked for.
         advice: What to make of it, in sentences.
     """
 
@@ -112,6 +113,7 @@ class Report:
     data: DataRow
     evaluation: Evaluation | None
     latency: Latency | None
+    repair: RepairRow | None = None
     advice: tuple[str, ...] = ()
 
     @property

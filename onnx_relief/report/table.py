@@ -19,7 +19,7 @@ from onnx_relief.report.text import (
     share_text,
     time_text,
 )
-from onnx_relief.results import Evaluation, Latency, ModelCost, Score
+from onnx_relief.results import Evaluation, Latency, ModelCost, RepairRow, Score
 
 _NAMED: Final = 3
 """How many layers or nodes a reason names before it only counts them."""
@@ -38,6 +38,8 @@ def report_table(report: Report, *, verbose: bool = False) -> RenderableType:
     ]
     if report.evaluation is not None:
         parts.append(evaluation_table(report.evaluation))
+    if report.repair is not None:
+        parts += sentences(repair_sentences(report.repair))
     parts += left_alone_lines(report.layers, report.refusals, verbose=verbose)
     parts += sentences(report.advice)
     return Group(*parts)
@@ -119,6 +121,17 @@ def left_alone_lines(
 def sentences(texts: Iterable[str]) -> list[RenderableType]:
     """Return sentences, one to a line."""
     return [Text(f"- {plain(text)}") for text in texts]
+
+
+def repair_sentences(repair: RepairRow) -> list[str]:
+    """Return how a repair turned out."""
+    said = []
+    if repair.before is not None and repair.after is not None:
+        change = f"from {repair.before:.3g} to {repair.after:.3g}"
+        what = "the mean square error of the outputs on held-out samples, relative to their size,"
+        end = ", so the repair is undone" if repair.undone else ""
+        said.append(f"repair by {repair.kind} takes {what} {change}{end}")
+    return [*said, *repair.notes]
 
 
 def score_line(found: Evaluation | Score) -> Text:

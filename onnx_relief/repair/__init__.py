@@ -1,0 +1,18 @@
+"""Repair: surviving weights and biases change, without labels, to undo what pruning did."""
+
+from onnx_relief.repair.bias import match_moments
+from onnx_relief.repair.guard import Judge, held_out
+from onnx_relief.repair.kinds import KINDS, Repaired, repair
+from onnx_relief.repair.least_squares import least_squares
+from onnx_relief.repair.mender import Mender
+
+__all__ = [
+    "KINDS",
+    "Judge",
+    "Mender",
+    "Repaired",
+    "held_out",
+    "least_squares",
+    "match_moments",
+    "repair",
+]

@@ -1,0 +1,184 @@
+"""One door to every way of repair, and none of them leaves without being judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_relief.data import Dataset
+from onnx_relief.errors import SettingsError
+from onnx_relief.graph.document import Document
+from onnx_relief.repair.bias import match_moments
+from onnx_relief.repair.guard import FEWEST, Judge, Split, held_out
+from onnx_relief.repair.least_squares import least_squares
+from onnx_relief.results import Progress, RepairRow
+
+Kept = Mapping[str, NDArray[np.int64]]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Repaired:
+    """What came of a repair.
+
+    Attributes:
+        document: The repaired model; the pruned one as it was where the repair is undone.
+        kind: How it was repaired.
+        before: Relative mean square error of the outputs to the dense model's, on held-out
+            samples, before the repair; None where no output can be compared.
+        after: The same with the repair, whether it is undone or not.
+        undone: Whether the repair made that worse, and so was taken back.
+        notes: What has to be said besides, in sentences.
+    """
+
+    document: Document
+    kind: str
+    before: float | None
+    after: float | None
+    undone: bool
+    notes: tuple[str, ...]
+
+    @property
+    def row(self) -> RepairRow:
+        """What a report says of it."""
+        return RepairRow(
+            kind=self.kind,
+            before=self.before,
+            after=self.after,
+            undone=self.undone,
+            notes=self.notes,
+        )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Work:
+    """What every way of repair is given; attributes as the arguments of `repair`."""
+
+    pruned: Document
+    dense: Document
+    kept: Kept
+    data: Dataset
+    batch_size: int
+    provider: str
+    progress: Progress | None
+
+
+def repair(
+    kind: str,
+    pruned: Document,
+    dense: Document,
+    kept: Kept,
+    data: Dataset,
+    *,
+    batch_size: int,
+    provider: str,
+    progress: Progress | None = None,
+) -> Repaired:
+    """Return `pruned` repaired without labels, or as it was if that made its outputs worse.
+
+    Args:
+        kind: A key of `KINDS`.
+        pruned: The masked or smaller model; it is not changed.
+        dense: The model it was made from, with layers of the same names.
+        kept: By layer, the places of its units in the dense layer; all of them where it is missing.
+        data: Calibration samples; about a fifth of them judge the repair and take no part in it.
+        batch_size: Samples per run.
+        provider: Execution provider of ONNX Runtime.
+        progress: Told how far the work has come.
+
+    Raises:
+        SettingsError: There is no such kind, or what it needs is missing.
+        ModelError, DataError, UnsupportedError: A model cannot be run on the data or be trained.
+    """
+    if kind not in KINDS:
+        raise SettingsError(f"--repair {kind!r} does not exist; choose one of {', '.join(KINDS)}")
+    if kind == "none":
+        return Repaired(document=pruned, kind=kind, before=None, after=None, undone=False, notes=())
+    split = held_out(data)
+    work = Work(
+        pruned=pruned,
+        dense=dense,
+        kept=kept,
+        data=split.work,
+        batch_size=batch_size,
+        provider=provider,
+        progress=progress,
+    )
+    document, notes = KINDS[kind](work)
+    judge = Judge(dense, split.judge, batch_size=batch_size, provider=provider)
+    before, after = judge.error(pruned), judge.error(document)
+    undone = before is not None and after is not None and not after <= before
+    return Repaired(
+        document=pruned if undone else document,
+        kind=kind,
+        before=before,
+        after=after,
+        undone=undone,
+        notes=(*_told(split, before, after), *notes),
+    )
+
+
+def _told(split: Split, before: float | None, after: float | None) -> Iterator[str]:
+    if before is None or after is None:
+        yield "no output of the model can be compared, so the repair is not judged"
+        return
+    if split.same:
+        yield (
+            f"with fewer than {FEWEST} samples the repair is judged on the samples that it was "
+            "made with; give more"
+        )
+
+
+def _bias(work: Work) -> tuple[Document, tuple[str, ...]]:
+    found = match_moments(
+        work.pruned,
+        work.dense,
+        work.kept,
+        work.data,
+        batch_size=work.batch_size,
+        provider=work.provider,
+        progress=work.progress,
+    )
+    return found, ()
+
+
+def _least_squares(work: Work) -> tuple[Document, tuple[str, ...]]:
+    found = least_squares(
+        work.pruned,
+        work.dense,
+        work.kept,
+        work.data,
+        batch_size=work.batch_size,
+        provider=work.provider,
+        progress=work.progress,
+    )
+    return found.document, found.notes
+
+
+def _reconstruct(work: Work) -> tuple[Document, tuple[str, ...]]:
+    # It needs torch, which comes with an extra; everything else here does without.
+    from onnx_relief.reconstruction import reconstruct
+
+    found = reconstruct(
+        work.pruned,
+        work.dense,
+        work.kept,
+        work.data,
+        provider=work.provider,
+        progress=work.progress,
+    )
+    return found, ()
+
+
+def _none(work: Work) -> tuple[Document, tuple[str, ...]]:
+    return work.pruned, ()
+
+
+KINDS: dict[str, Callable[[Work], tuple[Document, tuple[str, ...]]]] = {
+    "none": _none,
+    "bias": _bias,
+    "least-squares": _least_squares,
+    "reconstruct": _reconstruct,
+}

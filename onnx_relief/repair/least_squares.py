@@ -1,0 +1,153 @@
+"""Label-free repair in closed form: surviving weights that give the dense layer's outputs again.
+
+Layer by layer, in the order of the graph, each on what the repaired layers before it give now. The
+target is what the layer made in the dense model, before its activation; what was zero stays zero.
+
+Both models are run anew for every stage of layers, up to that stage. In a model with more levels
+than `STAGES`, neighbouring levels share a stage; the later ones are then refitted on inputs that
+the earlier ones of the stage have not yet improved.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_relief.data import Dataset
+from onnx_relief.evidence import MEMORY
+from onnx_relief.graph.document import Document
+from onnx_relief.graph.layers import Survey, find_layers
+from onnx_relief.progress import ticker
+from onnx_relief.repair.guard import held_out
+from onnx_relief.repair.pairs import Pair, changed, pairs_of
+from onnx_relief.repair.refit import refit
+from onnx_relief.repair.stages import Sums, Twins, stages
+from onnx_relief.results import Progress
+
+STAGES = 24
+"""Stages at most."""
+_NOTHING = 1e-9
+"""A layer whose outputs lack less than this share of their mean square is left as it is."""
+
+
+@dataclass(frozen=True, eq=False)
+class Refitted:
+    """What least squares made.
+
+    Attributes:
+        document: The model with other weights where that helps.
+        layers: Layers that were refitted.
+        left: Layers that cannot be refitted, and why, in words.
+    """
+
+    document: Document
+    layers: tuple[str, ...]
+    left: Mapping[str, str]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was done and what not, in sentences."""
+        reasons = Counter(self.left.values()).most_common()
+        return (
+            f"{_layers(len(self.layers))} refitted by least squares",
+            *(f"{_layers(count)} not refitted: {reason}" for reason, count in reasons),
+        )
+
+
+def least_squares(
+    pruned: Document,
+    dense: Document,
+    kept: Mapping[str, NDArray[np.int64]],
+    data: Dataset,
+    *,
+    batch_size: int,
+    provider: str,
+    memory: int = MEMORY,
+    most_stages: int = STAGES,
+    progress: Progress | None = None,
+) -> Refitted:
+    """Return `pruned` with the surviving weights that give the dense layers' outputs best.
+
+    Args:
+        pruned: The masked or smaller model; it is not changed.
+        dense: The model it was made from, with layers of the same names.
+        kept: By layer, the places of its units in the dense layer; all of them where it is missing.
+        data: Calibration samples.
+        batch_size: Samples per run.
+        provider: Execution provider of ONNX Runtime.
+        memory: Bytes that Gram matrices and tensors may take, about.
+        most_stages: How often the models are run over the data, at most.
+        progress: Told how far the work has come.
+
+    Raises:
+        ModelError, DataError: A model cannot be run on the data.
+    """
+    whole = find_layers(dense)
+    pairs, left = pairs_of(find_layers(pruned), whole, kept, memory=memory // 4)
+    split = held_out(data)
+    groups = stages(find_layers(pruned), [pair.site.layer.name for pair in pairs], most_stages)
+    tick = ticker(progress, "refitting layers", len(pairs))
+    refitted: list[str] = []
+    for names in groups:
+        survey = find_layers(pruned)
+        now = pairs_of(survey, whole, kept, memory=memory // 4)[0]
+        wanted = [pair for pair in now if pair.site.layer.name in names]
+        for some in _fitting(wanted, memory // 2):
+            twins = Twins(_runnable(survey), _runnable(whole), some, provider=provider)
+            few = twins.batch_size(split.work, batch_size, memory // 4)
+            fit = twins.sums(split.work, few)
+            tune = None if split.same else twins.sums(split.judge, few)
+            for place, pair in enumerate(some):
+                document = _refitted(
+                    survey, pruned, pair, fit[place], tune[place] if tune else None
+                )
+                tick(1)
+                if document is not None:
+                    pruned = document
+                    refitted.append(pair.site.layer.name)
+    return Refitted(pruned, tuple(refitted), left)
+
+
+def _refitted(
+    survey: Survey, document: Document, pair: Pair, fit: Sums, tune: Sums | None
+) -> Document | None:
+    """Return the document with one layer refitted, or None where that does not help."""
+    if not fit.lacking > _NOTHING * fit.wanted or not np.isfinite(fit.lacking):
+        return None
+    if not np.isfinite(fit.gram.second).all():
+        return None
+    rows = survey.rows(pair.site.parts[0])
+    keep = pair.reading.split(rows.reshape(len(rows), -1) != 0)
+    change = refit(fit.gram, tune.gram if tune else None, keep, centred=pair.centred)
+    if change is None:
+        return None
+    weights = pair.reading.join(change.weights)
+    return changed(survey, document, pair, weights, change.offset.reshape(-1))
+
+
+def _layers(count: int) -> str:
+    return f"{count:,} layer is" if count == 1 else f"{count:,} layers are"
+
+
+def _runnable(survey: Survey) -> Document:
+    """Return the document with local functions written out, whose tensors have the sites' names."""
+    return replace(survey.document, proto=survey.model.proto)
+
+
+def _fitting(pairs: Sequence[Pair], budget: int) -> Iterator[list[Pair]]:
+    """Yield the layers of a stage, some at a time, as their Gram matrices fit into `budget`."""
+    some: list[Pair] = []
+    size = 0
+    for pair in pairs:
+        more = 0 if pair.reading in {one.reading for one in some} else 2 * pair.reading.bytes
+        if some and size + more > budget:
+            yield some
+            some, size = [], 0
+        some.append(pair)
+        size += more
+    if some:
+        yield some

@@ -1,0 +1,183 @@
+"""Layers of a pruned model beside those of the dense one: which can be refitted, and how.
+
+A layer is left alone, with the reason in words, where its weights are not its own or are no plain
+floats, where it sits in a body or is recurrent, and where its dense twin cannot be found.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_relief.evidence import Reading, reading_of
+from onnx_relief.graph.bias import with_bias
+from onnx_relief.graph.document import Document
+from onnx_relief.graph.layers import Survey
+from onnx_relief.graph.rewrite import write_constants
+from onnx_relief.graph.sites import Part, RowLayout, Site
+from onnx_relief.graph.views import FLOATS
+from onnx_relief.graph.walk import STANDARD, TensorHome, attributes
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """A layer that can be refitted.
+
+    Attributes:
+        site: In the pruned model.
+        units: Places of its units in the dense layer; None for all.
+        reading: How it reads its input.
+        bias: What moves its outputs by a constant, and by how much per unit of change; None where
+            nothing does, and one can or cannot be added.
+        can_add: Whether it can be given a bias.
+    """
+
+    site: Site
+    units: NDArray[np.int64] | None
+    reading: Reading
+    bias: tuple[Part, float] | None
+    can_add: bool
+
+    @property
+    def centred(self) -> bool:
+        """Whether its outputs can be moved by a constant."""
+        return self.bias is not None or self.can_add
+
+    def target(self, dense: NDArray[Any]) -> NDArray[Any]:
+        """Return the dense layer's output for the units that this layer has."""
+        if self.units is None:
+            return dense
+        last = -1 if self.site.data_input == 0 else -2
+        return np.take(dense, self.units, axis=1 if self.reading.geometry else last)
+
+
+def pairs_of(
+    pruned: Survey, dense: Survey, kept: Mapping[str, NDArray[np.int64]], *, memory: int
+) -> tuple[list[Pair], dict[str, str]]:
+    """Return the layers that can be refitted, and why the others cannot, by name.
+
+    Args:
+        pruned: The model to repair.
+        dense: The model it was made from.
+        kept: By layer, the places of its units in the dense layer; all of them where it is missing.
+        memory: Bytes that its Gram matrices may take.
+    """
+    twins = {site.layer.name: site for site in dense.sites}
+    shared = Counter(part.view.home for site in pruned.sites for part in site.tensors)
+    own = {name for node in pruned.document.proto.graph.node for name in node.output}
+    found, left = [], {}
+    for site in pruned.sites:
+        name = site.layer.name
+        pair = _pair(pruned, site, twins.get(name), kept.get(name), shared, own, memory)
+        if isinstance(pair, Pair):
+            found.append(pair)
+        else:
+            left[name] = pair
+    return found, left
+
+
+def _pair(
+    survey: Survey,
+    site: Site,
+    twin: Site | None,
+    units: NDArray[np.int64] | None,
+    shared: Counter[TensorHome],
+    own: set[str],
+    memory: int,
+) -> Pair | str:
+    reading = reading_of(site, memory=memory)
+    if isinstance(reading, str):
+        return reading
+    if reading.blocks > 1:
+        return f"it reads {reading.entries} inputs at a time, too many for one Gram matrix"
+    if twin is None or twin.output != site.output:
+        return "the dense model has no layer of its name"
+    weight = site.parts[0]
+    if shared[weight.view.home] > 1:
+        return "other layers share its weight"
+    if not _is_plain(survey, weight):
+        return "its weight is stored in another form than it is used"
+    if units is None and twin.layer.units != site.layer.units:
+        return "it is not known which of its units were cut"
+    if units is not None and units.size != site.layer.units:
+        return "it is not known which of its units were cut"
+    bias = _movable(survey, site, shared)
+    free = len(site.node.input) < 3 or not site.node.input[2]
+    can_add = free and site.layer.op in _WITH_BIAS and site.node.output[0] in own
+    return Pair(site, units, reading, bias, can_add)
+
+
+_WITH_BIAS = ("Conv", "ConvTranspose", "Gemm")
+
+
+def _is_plain(survey: Survey, part: Part) -> bool:
+    """Whether the stored numbers are those that are used, or casts of them."""
+    stored = survey.constants.shape_and_type(part.view.home)[1]
+    whole = part.view.zero.ndim == 0 and not part.view.zero.any()
+    return whole and stored.name in FLOATS
+
+
+def _movable(survey: Survey, site: Site, shared: Counter[TensorHome]) -> tuple[Part, float] | None:
+    """Return the bias of a layer, or the mean that a BatchNormalization takes off its output."""
+    if site.bias is not None and site.layer.bias is not None:
+        fine = shared[site.bias.view.home] == 1 and _is_plain(survey, site.bias)
+        return (site.bias, 1 / site.layer.bias.scale) if fine and site.layer.bias.scale else None
+    uses = site.scope.uses.get(site.output, [])
+    node = uses[0].node if len(uses) == 1 and uses[0].scope is site.scope else None
+    if node is None or node.op_type != "BatchNormalization" or node.domain not in STANDARD:
+        return None
+    if uses[0].index != 0 or len(node.input) < 5 or attributes(node).get("training_mode"):
+        return None
+    view = survey.constants.resolve(site.scope, node.input[3])
+    if isinstance(view, str) or view.size != site.layer.units or site.data_input:
+        return None
+    if any(len(site.scope.uses.get(name, [])) != 1 for _, name in view.passing):
+        return None
+    units = site.layer.units
+    part = Part(view, RowLayout((units, 1), (0, 1), (units, 1)))
+    fixed = survey.constants.why_not_writable(view)
+    return (part, -1.0) if fixed is None and _is_plain(survey, part) else None
+
+
+def changed(
+    survey: Survey, document: Document, pair: Pair, weights: Floats, offset: Floats
+) -> Document:
+    """Return the document with something added to a layer's weights, and to its outputs.
+
+    Args:
+        survey: Of the pruned model, as the pair was found in it.
+        document: That model, in which other layers may have changed since.
+        pair: The layer.
+        weights: (units, inputs, taps), in what the node multiplies with.
+        offset: (units,).
+    """
+    site = pair.site
+    part, scale = site.parts[0], site.layer.weights[0].scale
+    rows = survey.rows(part).astype(np.float64)
+    values = {part.view.home: _as_stored(part, rows + weights.reshape(rows.shape) / scale)}
+    if pair.bias is not None:
+        bias, factor = pair.bias
+        old = survey.rows(bias).astype(np.float64)
+        values[bias.view.home] = _as_stored(bias, old + factor * offset[:, None])
+    document = write_constants(document, values)
+    if pair.bias is None and pair.can_add and offset.any():
+        return with_bias(document, site, offset / _beta(site))
+    return document
+
+
+def _beta(site: Site) -> float:
+    return float(attributes(site.node).get("beta", 1.0)) if site.layer.op == "Gemm" else 1.0
+
+
+def _as_stored(part: Part, rows: Floats) -> NDArray[np.generic]:
+    seen = part.layout.from_rows(rows, part.view.shape)
+    stored = np.empty(part.view.size)
+    stored[part.view.places().reshape(-1)] = seen.reshape(-1)
+    return stored.reshape(part.view.stored_shape)

@@ -1,0 +1,83 @@
+"""The change of one layer's surviving weights that takes its outputs back to the dense model's.
+
+With x what the pruned layer reads, r the dense layer's output less the pruned layer's, M = E[x x']
+and C = E[r x'], the change D of the weights that survive and d of the bias minimise
+
+    E |r - D x - d|^2 + ridge * level * |D|^2,    level the mean of M's diagonal.
+
+So weights are pulled towards what they are, not towards zero, and where nothing is lost nothing is
+changed. With a bias, M and C are covariances and d = E[r] - D E[x].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_relief.activity.gram import Gram
+from onnx_relief.solving.support import Floats, damped, fit_on_support
+
+RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, np.inf)
+"""Strengths that are tried; the last one leaves the weights and moves the bias."""
+CAUTIOUS = 1e-2
+"""What is taken where there are too few samples to try."""
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """What is added to a layer.
+
+    Attributes:
+        weights: (groups, units per group, entries); zero where nothing survives.
+        offset: (groups, units per group).
+        ridge: The strength that was chosen.
+    """
+
+    weights: Floats
+    offset: Floats
+    ridge: float
+
+
+def refit(fit: Gram, tune: Gram | None, keep: NDArray[np.bool_], *, centred: bool) -> Change | None:
+    """Return the change of a layer, or None where none of them helps on held-out samples.
+
+    Args:
+        fit: Sums of x x', and of r x' and r as its answers.
+        tune: The same of held-out samples, to choose the ridge by; None to be cautious.
+        keep: Weights that survive, (groups, units per group, entries).
+        centred: Whether the layer has a bias that can be moved.
+    """
+    if tune is None:
+        return solve(fit, keep, CAUTIOUS, centred=centred)
+    tried = (solve(fit, keep, ridge, centred=centred) for ridge in RIDGES)
+    costs = {change.ridge: added_error(tune, change) for change in tried}
+    best = min(costs, key=costs.__getitem__)
+    if not costs[best] < 0:
+        return None
+    return solve(fit.merge(tune), keep, best, centred=centred)
+
+
+def solve(gram: Gram, keep: NDArray[np.bool_], ridge: float, *, centred: bool) -> Change:
+    """Return the minimiser for one ridge; a unit without weights is left as it is."""
+    weights = np.zeros(keep.shape)
+    if np.isfinite(ridge):
+        moment = damped(gram.covariance(centred=centred), ridge)
+        weights = fit_on_support(moment, gram.cross_covariance(centred=centred), keep)
+    offset = np.zeros(keep.shape[:2])
+    if centred:
+        offset = gram.mean_answer - np.einsum("gud,gd->gu", weights, gram.mean)
+        offset = np.where(keep.any(axis=2), offset, 0.0)
+    return Change(weights, offset, ridge)
+
+
+def added_error(gram: Gram, change: Change) -> float:
+    """Return E |r - D x - d|^2 - E |r|^2 on other samples: below zero where the change helps."""
+    weights, offset = change.weights, change.offset
+    moment = gram.covariance(centred=False)
+    curved = (np.matmul(weights, moment) * weights).sum()
+    sloped = (weights * gram.cross_covariance(centred=False)).sum()
+    moved = np.einsum("gud,gd->gu", weights, gram.mean)
+    shifted = (offset * (offset + 2 * moved - 2 * gram.mean_answer)).sum()
+    return float(curved - 2 * sloped + shifted)

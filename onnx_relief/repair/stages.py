@@ -1,0 +1,148 @@
+"""In which order layers are refitted, and what they are refitted with: sums over the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, groupby, pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_relief.activity.gram import Gram, gram_of
+from onnx_relief.data import Dataset
+from onnx_relief.evaluation import first_sample
+from onnx_relief.evidence import Reading, answers_of, as_floats, open_at
+from onnx_relief.graph.document import Document
+from onnx_relief.graph.layers import Survey
+from onnx_relief.graph.light import names_read
+from onnx_relief.graph.walk import subgraphs
+from onnx_relief.measure import full_batches
+from onnx_relief.repair.pairs import Pair
+from onnx_relief.runtime import Session
+
+Array = NDArray[Any]
+Tensors = Mapping[str, Array]
+
+
+def stages(survey: Survey, names: Sequence[str], most: int) -> list[list[str]]:
+    """Return layers in the order of the graph, in at most so many groups.
+
+    Layers that do not read each other stand on one level; a stage is one level, or, in a model with
+    more levels than `most`, several neighbouring ones.
+
+    Args:
+        survey: The model.
+        names: Layers of its main graph.
+        most: Stages, at most.
+    """
+    by_output = {site.node.output[0]: site.layer.name for site in survey.sites}
+    depth: dict[str, int] = {}
+    found: list[tuple[int, str]] = []
+    for node in survey.model.scopes[0].graph.node:
+        read = {*node.input, *(n for _, body in subgraphs(node) for n in names_read(body))}
+        level = max((depth.get(name, 0) for name in read), default=0)
+        layer = by_output.get(node.output[0])
+        if layer is not None and layer in names:
+            found.append((level, layer))
+        depth.update(dict.fromkeys(node.output, level + (layer is not None)))
+    found.sort(key=lambda pair: pair[0])
+    levels = [[name for _, name in some] for _, some in groupby(found, lambda pair: pair[0])]
+    ends = np.linspace(0, len(levels), min(most, len(levels)) + 1).astype(int)
+    return [list(chain.from_iterable(levels[start:end])) for start, end in pairwise(ends)]
+
+
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """What is known of one layer.
+
+    Attributes:
+        gram: Sums of x x', and of r x' and r, r what its outputs lack.
+        lacking: Sum of r**2.
+        wanted: Sum of the squares of the dense layer's outputs.
+    """
+
+    gram: Gram
+    lacking: float
+    wanted: float
+
+
+class Twins:
+    """The pruned and the dense model, open at what some layers read and make."""
+
+    def __init__(
+        self, pruned: Document, dense: Document, pairs: Sequence[Pair], *, provider: str
+    ) -> None:
+        self.pairs = pairs
+        self._made = list(dict.fromkeys(pair.site.output for pair in pairs))
+        self._read = list(dict.fromkeys([*(pair.site.data for pair in pairs), *self._made]))
+        self._pruned: Session = open_at(pruned, self._read, provider=provider)
+        self._dense: Session = open_at(dense, self._made, provider=provider)
+
+    def batch_size(self, data: Dataset, most: int, budget: int) -> int:
+        """Return how many samples' tensors fit into `budget` bytes, 1 to `most`."""
+        batch = first_sample(data)
+        ours = self._pruned.run(batch.feed, self._read)
+        size = sum(tensor.nbytes for tensor in ours.values()) * 3 / max(batch.count, 1)
+        return int(max(1, min(most, budget // max(size, 1))))
+
+    def sums(self, data: Dataset, batch_size: int) -> list[Sums]:
+        """Return the sums of every layer over the data.
+
+        Raises:
+            ModelError, DataError: A model cannot be run on the data.
+        """
+        total: list[Sums] | None = None
+        for batch in full_batches(data, batch_size):
+            ours = self._pruned.run(batch.feed, self._read)
+            dense = self._dense.run(batch.feed, self._made)
+            part = _batch_sums(self.pairs, ours, dense)
+            total = (
+                part if total is None else [_merged(*two) for two in zip(total, part, strict=True)]
+            )
+        assert total is not None  # a dataset that yields nothing raises
+        return total
+
+
+def _batch_sums(pairs: Sequence[Pair], ours: Tensors, dense: Tensors) -> list[Sums]:
+    """Return the sums over one batch; layers that read alike share the products of inputs."""
+    found: dict[int, Sums] = {}
+    alike: dict[Reading, list[int]] = {}
+    for place, pair in enumerate(pairs):
+        alike.setdefault(pair.reading, []).append(place)
+    for reading, places in alike.items():
+        read = as_floats(ours[reading.tensor])
+        lacks, wanted = [], []
+        for place in places:
+            pair = pairs[place]
+            target = as_floats(pair.target(dense[pair.site.output]))
+            made = as_floats(ours[pair.site.output])
+            lacks.append(answers_of(pair.site, reading, read, target - made))
+            wanted.append(float(np.square(target, dtype=np.float64).mean()))
+        gram = gram_of(reading.columns(read), np.concatenate(lacks, axis=2))
+        ends = np.cumsum([lack.shape[2] for lack in lacks])
+        for place, lack, end, size in zip(places, lacks, ends, wanted, strict=True):
+            some = slice(end - lack.shape[2], end)
+            found[place] = Sums(
+                _units(gram, some),
+                float(np.square(lack, dtype=np.float64).sum()),
+                size * lack.size,
+            )
+    return [found[place] for place in range(len(pairs))]
+
+
+def _units(gram: Gram, some: slice) -> Gram:
+    assert gram.cross is not None
+    assert gram.answers is not None
+    return Gram(
+        second=gram.second,
+        first=gram.first,
+        cross=gram.cross[:, some],
+        answers=gram.answers[:, some],
+        count=gram.count,
+    )
+
+
+def _merged(one: Sums, other: Sums) -> Sums:
+    return Sums(one.gram.merge(other.gram), one.lacking + other.lacking, one.wanted + other.wanted)
