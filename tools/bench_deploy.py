@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +19,7 @@ from typing import Any, Final
 import numpy as np
 from _bench import ROOT, ChildError, MissingError, in_child, provenance, table, write_aside
 from corpus_data import Entry, chosen, opened
+from deploy_tables import Found, in_short, section
 from samples import QUICK, Case
 
 from onnx_relief import prune
@@ -39,7 +39,7 @@ from onnx_relief.graph.layers import find_layers
 from onnx_relief.graph.mask import mask
 from onnx_relief.plan import LayerPlan, PrunePlan
 from onnx_relief.positions import positions_on_data
-from onnx_relief.results import ModelCost, Timing
+from onnx_relief.results import ModelCost
 from onnx_relief.settings import Settings
 
 EXAMPLE: Final = """examples:
@@ -48,7 +48,7 @@ EXAMPLE: Final = """examples:
 """
 MODELS: Final = (
     *("lenet-5", "cifar10-resnet20", "ppocr-rec", "lenet-300-100"),
-    *("fashion-keras", "fashion-sklearn", "light-resnet50.random"),
+    *("fashion-keras", "fashion-sklearn", "minilm-l3", "light-resnet50.random"),
 )
 ZEROS: Final = 0.9
 ALPHA: Final = 0.6
@@ -81,21 +81,23 @@ def main() -> int:
         effort = Effort(sessions=options.sessions, seconds=0.3)
         options.result.write_text(json.dumps(examine(chosen([options.one])[0], effort)))
         return 0
-    sections = []
+    found: dict[str, Found] = {}
     for name in [options.only] if options.only else MODELS:
-        sections.append(_measured(name, options.sessions))
-        print(f"{sections[-1]}\n", flush=True)
+        found[name] = _measured(name, options.sessions)
+        print(f"{section(name, found[name])}\n", flush=True)
         if not options.only:  # with every section: the whole takes long
-            write_aside(ROOT / "docs" / "deploy.md", _page(sections))
+            write_aside(ROOT / "docs" / "deploy.md", _page(found))
+    print(in_short(found))
     return 0
 
 
-def _measured(name: str, sessions: int) -> str:
+def _measured(name: str, sessions: int) -> Found:
     arguments = ["--one", name, "--sessions", str(sessions)]
     try:
-        return _section(name, in_child(__file__, arguments, timeout=TIMEOUT))
+        found: Found = in_child(__file__, arguments, timeout=TIMEOUT)
     except ChildError as error:
-        return f"## {name}\n\nNot measured: {error}."
+        return str(error)
+    return found
 
 
 def examine(entry: Entry, effort: Effort) -> list[dict[str, Any]] | str:
@@ -194,68 +196,7 @@ _WAYS: Final[dict[str, Callable[[Document, Case, Dataset], Document]]] = {
 }
 
 
-def _section(name: str, found: list[dict[str, Any]] | str) -> str:
-    if isinstance(found, str):
-        return f"## {name}\n\nNot measured: {found}."
-    dense = found[0]["rows"]
-    names = [row["runtime"] for row in dense]
-    rows = [["dense", "100", "100", *map(_latency, dense)]]
-    gaps = [["dense", *map(_gap, dense)]]
-    notes = [f"- {row['runtime']}: {_short(row['error'])}" for row in dense if row["error"]]
-    for version in found[1:]:
-        if version["problem"]:
-            notes.append(f"- {version['way']}: {version['problem']}")
-            continue
-        sizes = [_percent(version["parameters"]), _percent(version["macs"])]
-        rows.append([version["way"], *sizes, *map(_left, version["rows"])])
-        gaps.append([version["way"], *map(_gap, version["rows"])])
-    return "\n\n".join(
-        [
-            f"## {name}",
-            "Latency: milliseconds of the dense model, then percent of it.",
-            table(["", "parameters, %", "MACs, %", *names], rows),
-            "Largest difference to ONNX Runtime, relative to the largest output.",
-            table(["", *names], gaps),
-            *(["\n".join(notes)] if notes else []),
-        ]
-    )
-
-
-def _latency(row: dict[str, Any]) -> str:
-    return "-" if row["timing"] is None else f"{row['timing']['median']:.3g}"
-
-
-def _left(row: dict[str, Any]) -> str:
-    smaller, dense = row["timing"], row["dense"]
-    if smaller is None or dense is None:
-        return "-"
-    unclear = not _apart(Timing(**smaller), Timing(**dense))
-    return f"{100 * smaller['median'] / dense['median']:.0f}{' ?' if unclear else ''}"
-
-
-def _apart(one: Timing, other: Timing) -> bool:
-    """Return whether the processes of two models do not overlap."""
-    return one.slowest < other.median or other.slowest < one.median
-
-
-def _gap(row: dict[str, Any]) -> str:
-    if row["error"]:
-        return "crashed" if row["error"].startswith("crashed") else "refused"
-    found = row["difference"]
-    if found is None:
-        return "-"
-    return "wrong" if math.isinf(found) else f"{found:.0e}" if found else "0"
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.0f}"
-
-
-def _short(text: str) -> str:
-    return " ".join(text.split())[:240].replace("|", "/")
-
-
-def _page(sections: Sequence[str]) -> str:
+def _page(found: Mapping[str, Found]) -> str:
     versions = ", ".join(
         f"{one.name} {one.version}" for one in RUNTIMES if one.installed and one != REFERENCE
     )
@@ -263,7 +204,8 @@ def _page(sections: Sequence[str]) -> str:
     driven = table(["runtime", "how it is driven"], _DRIVEN, left=2)
     load = f"Load average of the machine at the end: {os.getloadavg()[0]:.1f}."
     made = f"{made} Runtimes: {versions}. {load}"
-    head = ["# Models elsewhere", _INTRODUCTION, made, driven, _NOTES]
+    sections = [section(name, one) for name, one in found.items()]
+    head = ["# Models elsewhere", _INTRODUCTION, made, driven, _NOTES, in_short(found)]
     return "\n\n".join([*head, *sections]) + "\n"
 
 
@@ -285,13 +227,21 @@ _DRIVEN: Final = (
     ("openvino", "in fp32: left alone it takes bfloat16 where the processor has it"),
     ("tract", "is given the shape of every input; always one thread"),
     ("mnn", "its own converter, precision high"),
-    ("mnn-sparse", "the same with `--detectSparseSpeedUp`; only when it is named"),
+    (
+        "mnn-sparse",
+        "the same with `--detectSparseSpeedUp`, of the graph after ONNX Runtime's basic "
+        "optimisations; only when it is named",
+    ),
     ("opencv", "crashes on some models (magika), which becomes a line"),
-    ("onnxruntime-web", "WebAssembly under Node, not in a browser"),
+    ("ncnn", "of what pnnx makes for these shapes, in fp32"),
+    ("onnxruntime-web", "WebAssembly under Node"),
+    ("chromium", "the same in a page of headless Chromium"),
 )
 _NOTES: Final = """\
-All but the last come with `pip install 'onnx-relief[deploy]'`; onnxruntime-web with
-`npm install --ignore-scripts onnxruntime-web` and `NODE_PATH` set to that `node_modules`.
+Python's come with `pip install 'onnx-relief[deploy]'`, but for ncnn: `pip install ncnn`, then
+`pip install --no-deps pnnx`, which would bring torch. onnxruntime-web comes with `npm install
+--ignore-scripts onnxruntime-web`, for Chromium also `playwright-core`, and `NODE_PATH` set to that
+`node_modules`; Chromium itself has to be on the `PATH`.
 
 MNN's own script `mnnconvert` runs `pip install` without asking as soon as it is started, and
 tries to report conversions to a server; `verify` calls the converter's
