@@ -5,12 +5,13 @@ Source: "Neural network relief", arXiv 2109.10795, algorithm 1, with selection b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from onnx_relief.agreement import agree_on_shared_weights, outlooks
-from onnx_relief.budgeted import survey_fields
+from onnx_relief.budget import Budget
+from onnx_relief.budgeted import Fields, priced, survey_fields
 from onnx_relief.data import Dataset
 from onnx_relief.decide import Scores, score, select
 from onnx_relief.errors import UnsupportedError
@@ -55,6 +56,25 @@ class Pruned:
     repair: RepairRow | None = None
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Seen:
+    """What is known of a model before anything of it is chosen.
+
+    Attributes:
+        survey: The dense model and its layers.
+        sites: The layers to prune.
+        measured: What the data showed of them.
+        flows: Where the units of every layer go.
+        left_alone: The other layers, and why, in words.
+    """
+
+    survey: Survey
+    sites: Sequence[Site]
+    measured: Measurement
+    flows: Mapping[str, UnitFlow]
+    left_alone: Mapping[str, str]
+
+
 def prune(
     document: Document,
     calibration: Dataset,
@@ -82,36 +102,84 @@ def prune(
         UnsupportedError: The model has no layer that can be pruned, or none was asked for.
         DataError, ModelError, SettingsError: The data, the model or a pattern is no good.
     """
+    seen = look(document, calibration, settings, progress=progress, dump=dump)
+    missed = None
+    if settings.covers:
+        plan = _cover(seen, settings, progress)
+        masked = judged.finish(mask(seen.survey, plan, seen.flows), plan)
+    else:
+        fields = fields_of(seen, calibration, settings, progress=progress)
+        seen = replace(seen, left_alone={**seen.left_alone, **fields.left_alone})
+        chosen = prune_to(fields, calibration, settings, judged=judged, progress=progress)
+        plan, masked, missed = chosen.plan, chosen.document, chosen.missed
+    return _pruned(seen, masked, plan, missed, keep_scores=keep_scores)
+
+
+def prune_each(
+    document: Document,
+    calibration: Dataset,
+    settings: Settings,
+    budgets: Sequence[Budget],
+    *,
+    progress: Progress | None = None,
+    judged: Judged = AS_IT_IS,
+) -> Iterator[Pruned]:
+    """Yield the model pruned to one budget after the other; measured and priced once for all.
+
+    Arguments and errors as `prune`; the settings' own budget does not count.
+    """
+    seen = look(document, calibration, settings, progress=progress)
+    fields = fields_of(seen, calibration, settings, progress=progress)
+    seen = replace(seen, left_alone={**seen.left_alone, **fields.left_alone})
+    prices = priced(fields, calibration, settings, progress=progress)
+    for budget in budgets:
+        chosen = prune_to(
+            fields,
+            calibration,
+            replace(settings, budget=budget),
+            judged=judged,
+            prices=prices,
+            progress=progress,
+        )
+        yield _pruned(seen, chosen.document, chosen.plan, chosen.missed, keep_scores=False)
+
+
+def look(
+    document: Document,
+    calibration: Dataset,
+    settings: Settings,
+    *,
+    progress: Progress | None = None,
+    dump: Path | None = None,
+) -> Seen:
+    """Return the layers to prune and what the data shows of them; arguments as `prune`."""
     survey = find_layers(document)
     sites, left_alone = _choose(survey, settings)
     samples = calibration.take(settings.samples)
     tick = ticker(progress, "measuring activity", samples.size)
     batches = full_batches(samples, settings.batch_size)
     measured = measure(survey, sites, batches, settings, tick=tick, dump=dump)
-    activity = measured.activities
-    sites = [site for site in sites if site.layer.name in activity]
-    flows = follow_units(survey)
-    missed = None
-    if settings.covers:
-        plan = _cover(survey, sites, measured, flows, settings, progress)
-        masked = judged.finish(mask(survey, plan, flows), plan)
-    else:
-        fields = survey_fields(
-            survey, flows, sites, measured, calibration, settings, progress=progress
-        )
-        left_alone |= fields.left_alone
-        chosen = prune_to(fields, calibration, settings, judged=judged, progress=progress)
-        plan, masked, missed = chosen.plan, chosen.document, chosen.missed
-    scored = sites if keep_scores else []
-    return Pruned(
+    return Seen(
         survey=survey,
-        document=masked,
-        plan=plan,
-        flows=flows,
-        scores={s.layer.name: score(survey, s, activity[s.layer.name]) for s in scored},
-        measurement=measured,
+        sites=[site for site in sites if site.layer.name in measured.activities],
+        measured=measured,
+        flows=follow_units(survey),
         left_alone=left_alone | dict(measured.unobserved),
-        missed=missed,
+    )
+
+
+def fields_of(
+    seen: Seen, calibration: Dataset, settings: Settings, *, progress: Progress | None = None
+) -> Fields:
+    """Return what the criterion needs to know of the layers, as `survey_fields`."""
+    return survey_fields(
+        seen.survey,
+        seen.flows,
+        seen.sites,
+        seen.measured,
+        calibration,
+        settings,
+        progress=progress,
     )
 
 
@@ -138,16 +206,26 @@ def replay(document: Document, plan: PrunePlan) -> Pruned:
     )
 
 
-def _cover(
-    survey: Survey,
-    sites: list[Site],
-    measured: Measurement,
-    flows: Mapping[str, UnitFlow],
-    settings: Settings,
-    progress: Progress | None,
-) -> PrunePlan:
+def _pruned(
+    seen: Seen, masked: Document, plan: PrunePlan, missed: str | None, *, keep_scores: bool
+) -> Pruned:
+    activity = seen.measured.activities
+    scored = seen.sites if keep_scores else []
+    return Pruned(
+        survey=seen.survey,
+        document=masked,
+        plan=plan,
+        flows=seen.flows,
+        scores={s.layer.name: score(seen.survey, s, activity[s.layer.name]) for s in scored},
+        measurement=seen.measured,
+        left_alone=seen.left_alone,
+        missed=missed,
+    )
+
+
+def _cover(seen: Seen, settings: Settings, progress: Progress | None) -> PrunePlan:
     """Keep, per unit, the share alpha of its signal, and no unit that is dead or unread."""
-    activity = measured.activities
+    survey, sites, activity = seen.survey, seen.sites, seen.measured.activities
     kept: dict[str, LayerPlan] = {}
     tick = ticker(progress, "choosing connections", sum(s.layer.connections for s in sites))
     for site in sites:
@@ -155,7 +233,7 @@ def _cover(
         kept[layer.name] = select(survey, site, activity[layer.name], settings.alpha_for(layer))
         tick(layer.connections)
     kept = agree_on_shared_weights(survey, kept)
-    kept = remove_units(kept, outlooks(survey, flows, activity))
+    kept = remove_units(kept, outlooks(survey, seen.flows, activity))
     return PrunePlan(layers=tuple(kept.values()))
 
 

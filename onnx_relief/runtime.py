@@ -10,7 +10,9 @@ import importlib
 import logging
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -26,6 +28,7 @@ from onnx_relief.graph.save import write_to
 
 logger = logging.getLogger(__name__)
 Feed = Mapping[str, NDArray[Any]]
+_THREADS: ContextVar[int | None] = ContextVar("threads of a session", default=None)
 
 # Best first. TensorRT is left out of `auto`: it compiles for minutes before the first result.
 _BEST_FIRST = (
@@ -86,7 +89,8 @@ def open_session(
         model: A document, or a graph of our own making.
         provider: `auto`, or a provider's name, short (`cpu`, `cuda`) or as ONNX Runtime has it.
         folder: Where the external data of a bare proto lies.
-        threads: Threads within an operator; ONNX Runtime's choice by default.
+        threads: Threads within an operator; by default what `threads_per_session` says, else
+            ONNX Runtime's choice.
         weights: Initializers that a bare proto names and does not hold.
         optimised: Whether operators may be fused and reordered, which rounds differently.
 
@@ -99,6 +103,7 @@ def open_session(
     options.log_severity_level = 4
     if not optimised:
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    threads = _THREADS.get() if threads is None else threads
     if threads:
         options.intra_op_num_threads = threads
     if isinstance(model, Document) and model.edits:
@@ -122,6 +127,16 @@ def open_session(
         options.add_external_initializers(list(arrays), values)
     session = _start(runtime, _serialise(light.proto), options, provider)
     return Session(session, (arrays, values))
+
+
+@contextmanager
+def threads_per_session(count: int) -> Iterator[None]:
+    """Let the sessions that are opened in the block have so many threads, unless they say more."""
+    token = _THREADS.set(count)
+    try:
+        yield
+    finally:
+        _THREADS.reset(token)
 
 
 def load_onnxruntime() -> ModuleType:

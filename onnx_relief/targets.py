@@ -66,6 +66,7 @@ def prune_to(
     settings: Settings,
     *,
     judged: Judged,
+    prices: Priced | None = None,
     progress: Progress | None = None,
 ) -> Chosen:
     """Return the model that the settings' budget allows, repaired.
@@ -75,6 +76,7 @@ def prune_to(
         calibration: Sample data.
         settings: The budget, and how it is spread.
         judged: How a finished model is repaired and judged.
+        prices: What the layers' losses are worth, where that is known already.
         progress: Told how far the work has come.
 
     Raises:
@@ -83,7 +85,7 @@ def prune_to(
     budget = settings.budget
     if budget.name is None and not settings.has_exact_share:
         return _finished(fields, cover(fields, settings), judged)
-    prices = priced(fields, calibration, settings, progress=progress)
+    prices = prices or priced(fields, calibration, settings, progress=progress)
 
     def at(share: float) -> dict[Field, Choice]:
         return choose(prices, share * prices.whole, settings, progress=progress)
