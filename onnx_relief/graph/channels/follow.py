@@ -33,7 +33,7 @@ def trace_channels(
             the inner one (their width); where the one stays, it is another.
     """
     found = _turned(model, observed, rules, outer=outer, spreads=False)
-    if found[0].offers:
+    if found[0].offers and not outer:
         other = _turned(model, observed, rules, outer=outer, spreads=True)
         return other if _live(*other) > _live(*found) else found
     return found

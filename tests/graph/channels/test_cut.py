@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from blocks import BLOCKS, FUSED, einsums, fused_encoder, packed_heads
+from exported import EXPORTED
 from harder_structures import HARDER, grouped_queries
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,7 +29,15 @@ from onnx_relief.graph.walk import TensorHome
 from onnx_relief.observe import observe
 
 HEADS = [(attention, 2), (grouped_queries, 2), (packed_heads, 2), (einsums, 9), (fused_encoder, 20)]
-LEAST = {"gated": 9, "embedding": 13, "shared_weights": 9, "mixer": 15, "packed_attention": 12}
+LEAST = {
+    "gated": 9,
+    "embedding": 13,
+    "shared_weights": 9,
+    "mixer": 15,
+    "packed_attention": 12,
+    "rotary": 3,
+    "joined_gates": 3,
+}
 
 
 def feed_for(model, rows=2, seed=0):
@@ -80,7 +89,7 @@ class Traced:
         return write_constants(self.document, values)
 
 
-STRUCTURES = (*FIRST, *HARDER, *INNER, *BLOCKS)
+STRUCTURES = (*FIRST, *HARDER, *INNER, *BLOCKS, *EXPORTED)
 ALL = (*STRUCTURES, *FUSED, *TRAPS)
 TRACED = {}
 
