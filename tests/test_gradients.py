@@ -1,0 +1,140 @@
+"""Squared gradients of weights against differences in float64, on a small network."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from text_models import build, random, run
+
+from onnx_relief.data import open_data
+from onnx_relief.errors import DataError
+from onnx_relief.gradients import weight_gradients
+from onnx_relief.graph.document import input_specs, load
+
+pytest.importorskip("torch")
+pytest.importorskip("onnx2fx")
+
+GRAPH = """(double[N,4] x) => (double[N,{outputs}] y) {{
+    [first] h = MatMul (x, k)
+    c = Add (h, b)
+    t = Tanh (c)
+    [second] y = Gemm <transB = 1> (t, w)
+}}"""
+ALIKE = {
+    "MatMul": "f = Flatten (x) [layer] h = MatMul (f, w) t = Tanh (h)",
+    "Gemm": "f = Flatten (x) [layer] h = Gemm <transB = 1> (f, w) t = Tanh (h)",
+    "Conv": "[layer] h = Conv (x, w) c = Tanh (h) t = Flatten (c)",
+}
+STEP = 1e-5
+SAMPLES = 6
+
+
+def network(outputs=1):
+    return build(
+        GRAPH.format(outputs=outputs),
+        k=random(4, 3, seed=1, dtype=np.float64),
+        b=random(3, seed=2, dtype=np.float64),
+        w=random(outputs, 3, seed=3, dtype=np.float64),
+    )
+
+
+def samples(labelled=False):
+    arrays = {"x": random(SAMPLES, 4, seed=4, dtype=np.float64)}
+    if labelled:
+        arrays["labels"] = np.array([0, 2, 1, 1, 0, 2])
+    return arrays
+
+
+def found(model, arrays, **options):
+    data = open_data(arrays, input_specs(model))
+    return weight_gradients(load(model), data, provider="cpu", **options)
+
+
+def differences(model, arrays, name, losses):
+    """Return the gradient of each sample's loss by each entry of a weight, by differences."""
+    stored = {t.name: t for t in model.graph.initializer}
+    weight = onnx.numpy_helper.to_array(stored[name]).copy()
+    gradients = np.empty((SAMPLES, weight.size))
+    for place in range(weight.size):
+        sides = []
+        for sign in (1, -1):
+            moved = weight.copy()
+            moved.reshape(-1)[place] += sign * STEP
+            stored[name].CopyFrom(onnx.numpy_helper.from_array(moved, name))
+            sides.append(losses(run(model, {"x": arrays["x"]})[0]))
+        gradients[:, place] = (sides[0] - sides[1]) / (2 * STEP)
+    stored[name].CopyFrom(onnx.numpy_helper.from_array(weight, name))
+    return gradients
+
+
+def close(found, wanted):
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-9)
+
+
+def test_the_comparison_notices_one_percent():
+    with pytest.raises(AssertionError):
+        close(np.full(3, 1.01), np.ones(3))
+
+
+def test_without_labels_it_is_the_square_of_what_the_output_changes_by():
+    model, arrays = network(), samples()
+    spread = run(model, arrays)[0].std(ddof=1)
+    result = found(model, arrays)
+    first = (differences(model, arrays, "k", lambda y: y[:, 0] / spread) ** 2).mean(axis=0)
+    second = (differences(model, arrays, "w", lambda y: y[:, 0] / spread) ** 2).mean(axis=0)
+    close(result["first"][0], first.reshape(4, 3).T[..., None])
+    close(result["second"][0], second.reshape(1, 3, 1))
+
+
+def test_with_labels_it_is_the_square_of_the_gradient_of_the_loss():
+    model, arrays = network(outputs=3), samples(labelled=True)
+    result = found(model, arrays, by_labels=True)
+
+    def cross_entropy(y):
+        chosen = y[np.arange(SAMPLES), arrays["labels"]]
+        return np.log(np.exp(y).sum(axis=1)) - chosen
+
+    first = (differences(model, arrays, "k", cross_entropy) ** 2).mean(axis=0)
+    second = (differences(model, arrays, "w", cross_entropy) ** 2).mean(axis=0)
+    close(result["first"][0], first.reshape(4, 3).T[..., None])
+    close(result["second"][0], second.reshape(3, 3, 1))
+
+
+def test_over_many_signs_several_outputs_and_batches_give_the_sum_of_their_squares():
+    model, arrays = network(outputs=3), samples()
+    spread = run(model, arrays)[0].std(ddof=1)
+    wanted = sum(
+        (differences(model, arrays, "k", lambda y, o=o: y[:, o] / spread) ** 2).mean(axis=0)
+        for o in range(3)
+    )
+    runs = [found(model, arrays, batch_size=3, seed=seed)["first"][0] for seed in range(40)]
+    mean = np.mean(runs, axis=0)[..., 0].T.reshape(-1)
+    assert 0.8 < mean.sum() / wanted.sum() < 1.2
+    assert np.corrcoef(mean, wanted)[0, 1] > 0.95
+
+
+def test_the_order_of_samples_does_not_matter():
+    model, arrays = network(outputs=3), samples()
+    turned = {"x": arrays["x"][::-1].copy()}
+    one, other = found(model, arrays), found(model, turned)
+    np.testing.assert_allclose(one["first"][0], other["first"][0], rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["Gemm", "Conv"])
+def test_a_layer_counts_the_same_however_it_is_written(kind):
+    results = []
+    for one in ("MatMul", kind):
+        graph = f"(float[N,4,1,1] x) => (float[N,2] y) {{ {ALIKE[one]} y = MatMul (t, v) }}"
+        weight = random(3, 4, seed=1)
+        stored = {"MatMul": weight.T, "Gemm": weight, "Conv": weight[..., None, None]}[one]
+        arrays = {"x": random(SAMPLES, 4, 1, 1, seed=4)}
+        results.append(found(build(graph, w=stored, v=random(3, 2, seed=5)), arrays)["layer"][0])
+    np.testing.assert_allclose(results[1], results[0], rtol=1e-4)
+
+
+def test_labels_are_asked_for_and_have_to_fit():
+    with pytest.raises(DataError, match="needs labels"):
+        found(network(outputs=3), samples(), by_labels=True)
+    with pytest.raises(DataError, match="score for every class"):
+        found(network(outputs=2), samples(labelled=True), by_labels=True)
