@@ -18,6 +18,7 @@ from onnx_relief.graph import external
 from onnx_relief.graph.channels import RULES, cut, trace_channels
 from onnx_relief.graph.channels.dead import removable
 from onnx_relief.graph.channels.ids import STAYS
+from onnx_relief.graph.channels.joins import without_idle_branches
 from onnx_relief.graph.channels.mean_signal import (
     add_after,
     corrections,
@@ -34,8 +35,10 @@ from onnx_relief.observe import observe
 from onnx_relief.selection.rounding import Rounding
 
 Array = NDArray[Any]
-_BLOCK = 16
-"""ONNX Runtime's convolutions work on blocks of so many channels, or half as many."""
+_BLOCKS = (16, 8, 4)
+"""ONNX Runtime's convolutions work on blocks of channels."""
+_AT_LEAST = 4
+"""With fewer blocks than this, `auto` takes smaller ones: too much of the rest would stay."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -46,12 +49,14 @@ class Shrunk:
         document: The smaller model; the one that was given if nothing could go.
         groups: Groups of channels that live or die together.
         removed: Those that were cut.
+        joins: Sums that do not wait any more for a branch which was a constant.
         kept: Why groups stay, and how many.
     """
 
     document: Document
     groups: int
     removed: int
+    joins: int
     kept: Mapping[str, int]
 
 
@@ -69,11 +74,17 @@ def how_many_stay(round_to: int | None) -> Callable[[int, Sequence[int]], int]:
     """
     if round_to is not None and round_to < 1:
         raise SettingsError(f"--round-to must be at least 1, or auto, got {round_to}")
-    rounding = Rounding(multiple=round_to or _BLOCK, fits=round_to is None)
+    multiples = _BLOCKS if round_to is None else (round_to,)
+
+    def step_of(count: int, entries: Sequence[int]) -> int:
+        steps = [Rounding(multiple=multiple).step(count, entries) for multiple in multiples]
+        return next(
+            (step for step in steps if count >= _AT_LEAST * step), steps[-1] if round_to else 1
+        )
 
     def staying(needed: int, entries: Sequence[int]) -> int:
         count = needed
-        while count % rounding.step(count, entries):
+        while count % step_of(count, entries):
             count += 1
         return count
 
@@ -96,17 +107,19 @@ def shrink(document: Document, feed: Mapping[str, Array], *, round_to: int | Non
     staying = how_many_stay(round_to)
     smaller, names = with_unique_names(with_whole_weights(inlined(document)))
     step = first = _once(smaller, feed, staying)
-    removed = 0
-    while step.removed:
-        removed += step.removed
+    removed = joins = 0
+    while step.removed or step.joins:
+        removed, joins = removed + step.removed, joins + step.joins
         smaller = step.document
         step = _once(smaller, feed, staying)
-    if not removed or bytes_of(smaller) > bytes_of(document):  # a new bias has a name, too
-        return Shrunk(document=document, groups=first.groups, removed=0, kept=step.kept)
+    nothing = removed == joins == 0
+    if nothing or bytes_of(smaller) > bytes_of(document):  # a new bias has a name, too
+        return Shrunk(document=document, groups=first.groups, removed=0, joins=0, kept=step.kept)
     return Shrunk(
         document=with_old_names(smaller, names),
         groups=first.groups,
         removed=removed,
+        joins=joins,
         kept=step.kept,
     )
 
@@ -138,7 +151,13 @@ def _once(
         changes = corrections(trace, groups, found.gone, survey, found.constants, may_add=True)
         smaller = cut(give_back(document, trace, changes), trace, groups, found.gone)
         smaller = add_after(smaller, trace, groups, found.gone, changes)
-        smaller = drop_orphans(smaller, document)
-    else:
-        smaller = document
-    return Shrunk(document=smaller, groups=len(roots) - 1, removed=removed, kept=kept)
+        joins = 0
+    else:  # only now: a branch may be idle because of what went before
+        smaller, joins = without_idle_branches(document, trace, found.settled)
+    return Shrunk(
+        document=drop_orphans(smaller, document),
+        groups=len(roots) - 1,
+        removed=removed,
+        joins=joins,
+        kept=kept,
+    )

@@ -95,6 +95,7 @@ def compact(options: CompactOptions) -> None:
         "format": "onnx-relief compaction 1",
         "groups": found.groups,
         "removed": found.removed,
+        "joins": found.joins,
         "kept": found.kept,
         "difference": found.difference,
         "sparse": found.sparse,
@@ -115,6 +116,8 @@ def _told(found: Compacted) -> list[str]:
         lines.append(
             f"output {output!r} is the same whatever the input: layer {layer!r} has no weights left"
         )
+    if found.joins:
+        lines.append(f"{found.joins:,} sums had a branch that was a constant, which is left out")
     if found.sparse:
         lines.append(
             f"{found.sparse:,} weights are stored in sparse form: only ONNX Runtime reads that"

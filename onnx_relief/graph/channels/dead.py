@@ -33,11 +33,13 @@ class Removal:
         constants: By tensor, the number that each of its channels is; 0 where that is not known.
             Biases of layers that read it take over what goes.
         stuck: Why constant channels stay that nothing but their number is needed of, and how many.
+        settled: By tensor of which all channels are constants, the number that each of them is.
     """
 
     gone: Bools
     constants: Mapping[str, Floats] = field(default_factory=dict)
     stuck: Mapping[str, int] = field(default_factory=dict)
+    settled: Mapping[str, Floats] = field(default_factory=dict)
 
 
 def removable(
@@ -75,7 +77,8 @@ def removable(
         for one in reads
         if np.nan_to_num(one.values).any()
     }
-    return Removal(gone, constants, _stuck(trace, groups, reads, gone, why_not))
+    settled = {name: values for name, values in steady.found.items() if not np.isnan(values).any()}
+    return Removal(gone, constants, _stuck(trace, groups, reads, gone, why_not), settled)
 
 
 @dataclass(frozen=True, eq=False)
