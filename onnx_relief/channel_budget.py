@@ -231,7 +231,7 @@ def _fastest(choice: Choice, options: Sequence[Decision], watch: Stopwatch) -> D
     different = [
         one
         for place, one in enumerate(options)
-        if not any(np.array_equal(one.gone, later.gone) for later in options[place + 1 :])
+        if not any(np.array_equal(one.gone, coarser.gone) for coarser in options[:place])
     ]
     reaching = [one for one in different if one.missed is None] or different
     if len(reaching) == 1:
