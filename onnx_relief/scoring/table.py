@@ -76,6 +76,10 @@ class Criterion:
     scores: Callable[[Clues], Floats]
     updates: bool = False
 
+    def __reduce__(self) -> tuple[Callable[[str], Criterion], tuple[str]]:
+        """Be looked up by name in another process, since not every function can be sent there."""
+        return criterion_named, (self.name,)
+
 
 def _relief(clues: Clues) -> Floats:
     return clues.signals()
