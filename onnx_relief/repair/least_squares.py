@@ -3,9 +3,10 @@
 Layer by layer, in the order of the graph, each on what the repaired layers before it give now. The
 target is what the layer made in the dense model, before its activation; what was zero stays zero.
 
-Both models are run anew for every stage of layers, up to that stage. In a model with more levels
-than `STAGES`, neighbouring levels share a stage; the later ones are then refitted on inputs that
-the earlier ones of the stage have not yet improved.
+Both models are run anew for every stage, as far as that stage: a layer and those that stand beside
+it. Stages of several layers after each other would be faster and are no good, because a layer then
+makes up for what the one before it has made up for already (ResNet-20 at 80 % zeros: 20 stages
+leave 88.7 % correct, 12 stages 67.6 %, 8 stages 58.9 %).
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnx_relief.data import Dataset
+from onnx_relief.evaluation import first_sample
 from onnx_relief.evidence import MEMORY
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey, find_layers
@@ -25,11 +28,9 @@ from onnx_relief.progress import ticker
 from onnx_relief.repair.guard import held_out
 from onnx_relief.repair.pairs import Pair, changed, pairs_of
 from onnx_relief.repair.refit import refit
-from onnx_relief.repair.stages import Sums, Twins, stages
+from onnx_relief.repair.stages import Memory, Sums, Twins, stages
 from onnx_relief.results import Progress
 
-STAGES = 24
-"""Stages at most."""
 _NOTHING = 1e-9
 """A layer whose outputs lack less than this share of their mean square is left as it is."""
 
@@ -67,7 +68,6 @@ def least_squares(
     batch_size: int,
     provider: str,
     memory: int = MEMORY,
-    most_stages: int = STAGES,
     progress: Progress | None = None,
 ) -> Refitted:
     """Return `pruned` with the surviving weights that give the dense layers' outputs best.
@@ -80,7 +80,6 @@ def least_squares(
         batch_size: Samples per run.
         provider: Execution provider of ONNX Runtime.
         memory: Bytes that Gram matrices and tensors may take, about.
-        most_stages: How often the models are run over the data, at most.
         progress: Told how far the work has come.
 
     Raises:
@@ -89,7 +88,9 @@ def least_squares(
     whole = find_layers(dense)
     pairs, left = pairs_of(find_layers(pruned), whole, kept, memory=memory // 4)
     split = held_out(data)
-    groups = stages(find_layers(pruned), [pair.site.layer.name for pair in pairs], most_stages)
+    work, judge = Memory(split.work, memory // 8), Memory(split.judge, memory // 8)
+    sample = first_sample(data)
+    groups = stages(find_layers(pruned), [pair.site.layer.name for pair in pairs])
     tick = ticker(progress, "refitting layers", len(pairs))
     refitted: list[str] = []
     for names in groups:
@@ -98,9 +99,9 @@ def least_squares(
         wanted = [pair for pair in now if pair.site.layer.name in names]
         for some in _fitting(wanted, memory // 2):
             twins = Twins(_runnable(survey), _runnable(whole), some, provider=provider)
-            few = twins.batch_size(split.work, batch_size, memory // 4)
-            fit = twins.sums(split.work, few)
-            tune = None if split.same else twins.sums(split.judge, few)
+            samples, few = twins.enough(sample, batch_size, memory // 4)
+            fit = twins.sums(work.batches(samples, few))
+            tune = None if split.same else twins.sums(judge.batches(ceil(samples / 4), few))
             for place, pair in enumerate(some):
                 document = _refitted(
                     survey, pruned, pair, fit[place], tune[place] if tune else None

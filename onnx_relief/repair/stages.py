@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, groupby, pairwise
+from itertools import groupby
+from math import ceil
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnx_relief.activity.gram import Gram, gram_of
-from onnx_relief.data import Dataset
-from onnx_relief.evaluation import first_sample
+from onnx_relief.data import Batch, Dataset
 from onnx_relief.evidence import Reading, answers_of, as_floats, open_at
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey
@@ -24,19 +24,14 @@ from onnx_relief.runtime import Session
 
 Array = NDArray[Any]
 Tensors = Mapping[str, Array]
+FEWEST = 256
+"""So many samples are looked at, where there are as many."""
+PER_ENTRY = 50
+"""And more, until there are about so many positions for every weight of a unit."""
 
 
-def stages(survey: Survey, names: Sequence[str], most: int) -> list[list[str]]:
-    """Return layers in the order of the graph, in at most so many groups.
-
-    Layers that do not read each other stand on one level; a stage is one level, or, in a model with
-    more levels than `most`, several neighbouring ones.
-
-    Args:
-        survey: The model.
-        names: Layers of its main graph.
-        most: Stages, at most.
-    """
+def stages(survey: Survey, names: Sequence[str]) -> list[list[str]]:
+    """Return layers of the main graph in its order; those that do not read each other together."""
     by_output = {site.node.output[0]: site.layer.name for site in survey.sites}
     depth: dict[str, int] = {}
     found: list[tuple[int, str]] = []
@@ -48,9 +43,31 @@ def stages(survey: Survey, names: Sequence[str], most: int) -> list[list[str]]:
             found.append((level, layer))
         depth.update(dict.fromkeys(node.output, level + (layer is not None)))
     found.sort(key=lambda pair: pair[0])
-    levels = [[name for _, name in some] for _, some in groupby(found, lambda pair: pair[0])]
-    ends = np.linspace(0, len(levels), min(most, len(levels)) + 1).astype(int)
-    return [list(chain.from_iterable(levels[start:end])) for start, end in pairwise(ends)]
+    return [[name for _, name in some] for _, some in groupby(found, lambda pair: pair[0])]
+
+
+class Memory:
+    """Batches of a dataset that is walked again and again; what is small is read once."""
+
+    def __init__(self, data: Dataset, budget: int) -> None:
+        self.data, self._budget = data, budget
+        self._kept: tuple[int, int, list[Batch]] | None = None
+
+    def batches(self, samples: int, batch_size: int) -> Iterator[Batch]:
+        """Yield at most so many samples, evenly spread, in batches that hold real ones only."""
+        samples = min(samples, self.data.size)
+        if self._kept is not None and self._kept[:2] == (samples, batch_size):
+            yield from self._kept[2]
+            return
+        some: list[Batch] = []
+        size = 0
+        for batch in full_batches(self.data.take(samples), batch_size):
+            size += sum(array.nbytes for array in batch.feed.values())
+            if size <= self._budget:
+                some.append(batch)
+            yield batch
+        if size <= self._budget:
+            self._kept = (samples, batch_size, some)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,21 +97,31 @@ class Twins:
         self._pruned: Session = open_at(pruned, self._read, provider=provider)
         self._dense: Session = open_at(dense, self._made, provider=provider)
 
-    def batch_size(self, data: Dataset, most: int, budget: int) -> int:
-        """Return how many samples' tensors fit into `budget` bytes, 1 to `most`."""
-        batch = first_sample(data)
+    def enough(self, batch: Batch, most: int, budget: int) -> tuple[int, int]:
+        """Return how many samples are enough, and how many of them can be run at a time.
+
+        Args:
+            batch: A sample to try.
+            most: Samples per run, at most.
+            budget: Bytes that the tensors of one run may take.
+        """
         ours = self._pruned.run(batch.feed, self._read)
         size = sum(tensor.nbytes for tensor in ours.values()) * 3 / max(batch.count, 1)
-        return int(max(1, min(most, budget // max(size, 1))))
+        wanted = float(FEWEST)
+        for pair in self.pairs:
+            columns = pair.reading.columns(as_floats(ours[pair.reading.tensor]))
+            positions = columns.shape[0] * columns.shape[3] / max(batch.count, 1)
+            wanted = max(wanted, PER_ENTRY * pair.reading.entries / max(positions, 1))
+        return ceil(wanted), int(max(1, min(most, budget // max(size, 1))))
 
-    def sums(self, data: Dataset, batch_size: int) -> list[Sums]:
-        """Return the sums of every layer over the data.
+    def sums(self, batches: Iterable[Batch]) -> list[Sums]:
+        """Return the sums of every layer over some data.
 
         Raises:
             ModelError, DataError: A model cannot be run on the data.
         """
         total: list[Sums] | None = None
-        for batch in full_batches(data, batch_size):
+        for batch in batches:
             ours = self._pruned.run(batch.feed, self._read)
             dense = self._dense.run(batch.feed, self._made)
             part = _batch_sums(self.pairs, ours, dense)

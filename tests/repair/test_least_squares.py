@@ -1,0 +1,299 @@
+"""Least squares on whole models: what can be recovered is, zeros stay, other layers are left."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from text_models import build, differences, random, run
+
+from onnx_relief.data import open_data
+from onnx_relief.graph.document import input_specs, load
+from onnx_relief.repair import least_squares
+from onnx_relief.repair.refit import RIDGES
+
+SAMPLES = 40
+
+
+def refitted(pruned, dense, x, *, kept=None, batch_size=7):
+    pruned, dense = load(pruned), load(dense)
+    data = open_data({"x": x}, input_specs(dense.proto))
+    kept = {name: np.array(places) for name, places in (kept or {}).items()}
+    return least_squares(pruned, dense, kept, data, batch_size=batch_size, provider="cpu")
+
+
+def constants(model):
+    return {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+
+
+def error(model, dense, x):
+    one, other = (run(m, {"x": x})[0].astype(np.float64) for m in (model, dense))
+    return np.square(one - other).sum() / np.square(other).sum()
+
+
+def twice(shape, *, axis=1, seed=5):
+    """Return data in which every second channel is twice the one before it."""
+    x = random(SAMPLES, *shape, seed=seed)
+    second = [slice(None)] * x.ndim
+    first = list(second)
+    first[axis], second[axis] = slice(0, None, 2), slice(1, None, 2)
+    x[tuple(second)] = 2 * x[tuple(first)]
+    return x
+
+
+# Of every two inputs that say the same one is dropped: the other can make up for it exactly.
+LAYERS = {
+    "conv": ("Conv <strides = [2, 1], pads = [1, 0, 1, 0]> (x, w, b)", (6, 4, 3, 3), 1),
+    "dilated": ("Conv <dilations = [2, 1], pads = [0, 1, 1, 0]> (x, w)", (6, 4, 3, 2), 1),
+    "padded": ('Conv <strides = [2, 2], auto_pad = "SAME_UPPER"> (x, w)', (6, 4, 3, 2), 1),
+    "grouped": ("Conv <group = 2, pads = [1, 1, 1, 1]> (x, w, b)", (6, 2, 3, 3), 1),
+    "transposed": ("ConvTranspose <group = 2, strides = [2, 2]> (x, w, b)", (4, 3, 3, 3), 0),
+    "gemm": ("Gemm <alpha = 0.5, beta = 2.0> (x, w, b)", (4, 6), 0),
+    "flipped gemm": ("Gemm <transB = 1> (x, w)", (6, 4), 1),
+    "matmul": ("MatMul (x, w)", (4, 6), 0),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_what_another_input_can_make_up_for_is_recovered(name):
+    text, shape, axis = LAYERS[name]
+    size = (4, 6, 5) if len(shape) == 4 else (4,)
+    ranks = ",".join(map(str, size))
+    graph = f"(float[N,{ranks}] x) => (float y) {{ [l] y = {text} }}"
+    weight = random(*shape, seed=1)
+    masked = weight.copy()
+    dropped = [slice(None)] * len(shape)
+    dropped[axis] = slice(1, None, 2)
+    masked[tuple(dropped)] = 0
+    dense, pruned = (build(graph, w=w, b=random(6, seed=2)) for w in (weight, masked))
+    x = twice(size)
+    found = refitted(pruned, dense, x)
+    assert found.layers == ("l",)
+    assert error(pruned, dense, x) > 0.05
+    assert error(found.document.proto, dense, x) < 1e-6
+    np.testing.assert_array_equal(constants(found.document.proto)["w"] == 0, masked == 0)
+
+
+@given(
+    groups=st.sampled_from([1, 2]),
+    inputs=st.integers(1, 3),
+    kernel=st.tuples(st.integers(1, 3), st.integers(1, 2)),
+    strides=st.tuples(st.integers(1, 2), st.integers(1, 3)),
+    dilations=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    pads=st.lists(st.integers(0, 1), min_size=4, max_size=4),
+    samples=st.sampled_from([3, 9, 30]),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=25, deadline=None)
+def test_a_convolution_gets_the_weights_that_numpy_finds(
+    groups, inputs, kernel, strides, dilations, pads, samples, seed
+):
+    text = (
+        f"Conv <group = {groups}, strides = {list(strides)}, dilations = {list(dilations)}, "
+        f"pads = {pads}> (x, w)"
+    )
+    graph = f"(float[N,{groups * inputs},6,7] x) => (float y) {{ [l] y = {text} }}"
+    weight = random(2 * groups, inputs, *kernel, seed=seed)
+    keep = np.random.default_rng(seed).random(weight.shape) < 0.6
+    dense, pruned = build(graph, w=weight), build(graph, w=weight * keep)
+    x = random(samples, groups * inputs, 6, 7, seed=seed + 1)
+    found = constants(refitted(pruned, dense, x).document.proto)["w"]
+    # Kernels of a single one show what a convolution reads.
+    entries = inputs * kernel[0] * kernel[1]
+    ones = np.tile(np.eye(entries, dtype=np.float32), (groups, 1)).reshape(-1, inputs, *kernel)
+    read = run(build(graph, w=ones), {"x": x})[0].reshape(samples, groups, entries, -1)
+    lacks = (run(dense, {"x": x})[0] - run(pruned, {"x": x})[0]).reshape(samples, groups, 2, -1)
+    assert any(
+        np.allclose(found, weight * keep + change, rtol=1e-3, atol=2e-4)
+        for change in _changes(read, lacks, keep)
+    )
+
+
+def _changes(read, lacks, keep):
+    """Yield the change of all weights for every ridge, from numpy.linalg.lstsq in float64."""
+    yield np.zeros(keep.shape)
+    _, groups, entries, _ = read.shape
+    for ridge in RIDGES[:-1]:
+        change = np.zeros((groups, 2, entries))
+        for group, unit in np.ndindex(groups, 2):
+            alive = keep.reshape(groups, 2, -1)[group, unit]
+            x = read[:, group].transpose(0, 2, 1).reshape(-1, entries).astype(np.float64)
+            r = lacks[:, group, unit].reshape(-1).astype(np.float64)
+            x, r = x - x.mean(axis=0), r - r.mean()
+            pull = np.sqrt(ridge * np.square(x).sum() / entries) * np.eye(alive.sum())
+            rows = np.concatenate([x[:, alive], pull])
+            answers = np.concatenate([r, np.zeros(alive.sum())])
+            change[group, unit, alive] = np.linalg.lstsq(rows, answers, rcond=None)[0]
+        yield change.reshape(keep.shape)
+
+
+NETWORK = """(float[N,4,6,6] x) => (float[N,3] y) {
+    [first] a = Conv <pads = [1, 1, 1, 1]> (x, k1)  n = BatchNormalization (a, s, o, m, v)
+    r = Relu (n)  [second] c = Conv (r, k2, b2)  q = Relu (c)  g = GlobalAveragePool (q)
+    f = Flatten (g)  [third] y = Gemm (f, w3)
+}"""
+
+
+def network(**changed):
+    rng = np.random.default_rng(9)
+    norm = {name: rng.random(6).astype(np.float32) + 0.5 for name in "somv"}
+    kernels = {"k1": random(6, 4, 3, 3, seed=1), "k2": random(8, 6, 3, 3, seed=2)}
+    rest = {"b2": random(8, seed=3), "w3": random(8, 3, seed=4)}
+    return build(NETWORK, **{**norm, **kernels, **rest, **changed})
+
+
+def masked_network(share=0.5):
+    rng = np.random.default_rng(1)
+    dense = constants(network())
+    return network(
+        **{k: dense[k] * (rng.random(dense[k].shape) < share) for k in ("k1", "k2", "w3")}
+    )
+
+
+# Inputs that have something to do with each other, as those of real models have.
+X = np.cumsum(random(60, 4, 6, 6, seed=8), axis=2) + random(60, 1, 6, 6, seed=9)
+
+
+def test_a_masked_network_comes_closer_to_the_dense_one():
+    found = refitted(masked_network(), network(), X[:50])
+    assert found.layers == ("first", "second", "third")
+    assert error(found.document.proto, network(), X[50:]) < 0.3 * error(
+        masked_network(), network(), X[50:]
+    )
+
+
+def test_zeros_stay_zeros_and_nothing_is_added_before_a_normalisation():
+    pruned = masked_network()
+    found = constants(refitted(pruned, network(), X).document.proto)
+    before = constants(pruned)
+    for name in ("k1", "k2", "w3"):
+        np.testing.assert_array_equal(found[name] == 0, before[name] == 0)
+    changed = {name for name in before if not np.array_equal(found[name], before[name])}
+    assert changed == {"k1", "m", "k2", "b2", "w3"}
+    assert set(found) - set(before) == {"y_bias"}
+
+
+def test_a_network_that_lost_nothing_stays_as_it_is():
+    found = refitted(network(), network(), X)
+    assert differences(found.document.proto, network()) == []
+    assert found.layers == ()
+
+
+def test_layers_before_the_first_loss_keep_their_bytes():
+    kernels = constants(network())["k2"].copy()
+    kernels[:, 2] = 0
+    pruned = network(k2=kernels)
+    found = constants(refitted(pruned, network(), X).document.proto)
+    for name in ("k1", "m", "s", "o", "v"):
+        assert found[name].tobytes() == constants(pruned)[name].tobytes()
+    assert not np.array_equal(found["k2"], kernels)
+
+
+@pytest.mark.parametrize("batch_size", [1, 16])
+def test_the_size_of_batches_does_not_matter(batch_size):
+    one, other = (
+        constants(refitted(masked_network(), network(), X, batch_size=size).document.proto)
+        for size in (batch_size, 60)
+    )
+    for name, values in one.items():
+        np.testing.assert_allclose(values, other[name], rtol=1e-2, atol=1e-3)
+
+
+def test_few_samples_give_the_same_in_any_order():
+    one, other = (
+        constants(refitted(masked_network(), network(), x).document.proto)
+        for x in (X[:7], X[:7][::-1].copy())
+    )
+    for name, values in one.items():
+        np.testing.assert_allclose(values, other[name], rtol=1e-2, atol=1e-3)
+
+
+def test_a_network_that_lost_units_follows_those_that_stay():
+    dense = constants(network())
+    units = [0, 2, 3, 5]
+    small = network(
+        **{name: dense[name][units] for name in "somv"},
+        k1=dense["k1"][units],
+        k2=dense["k2"][:, units],
+    )
+    found = refitted(small, network(), X[:50], kept={"first": units})
+    assert found.left == {}
+    raw = error(small, network(), X[50:])
+    assert error(found.document.proto, network(), X[50:]) < 0.3 * raw
+
+
+def test_units_that_nobody_tells_of_are_left_alone():
+    dense = constants(network())
+    small = network(
+        **{name: dense[name][1:] for name in "somv"}, k1=dense["k1"][1:], k2=dense["k2"][:, 1:]
+    )
+    found = refitted(small, network(), X)
+    assert found.left == {"first": "it is not known which of its units were cut"}
+    assert found.notes[1] == "1 layer is not refitted: it is not known which of its units were cut"
+
+
+def test_dead_units_stay_dead():
+    dense = constants(network())
+    kernels, bias = dense["k2"].copy(), dense["b2"].copy()
+    kernels[[1, 4]], bias[[1, 4]] = 0, 0
+    pruned = network(k2=kernels, b2=bias)
+    found = constants(refitted(pruned, network(), X).document.proto)
+    assert not found["k2"][[1, 4]].any()
+    assert not found["b2"][[1, 4]].any()
+
+
+SHARED = "(float[N,4] x) => (float[N,4] y) { [a] h = Gemm (x, w)  [b] y = Gemm (h, w) }"
+QUANTISED = """(float[N,4] x) => (float[N,4] y) {
+    w = DequantizeLinear (q, scale)  [a] y = MatMul (x, w)
+}"""
+INSIDE = """(float[N,4] x) => (float[N,4] y) {
+    [if] y = If (c) <
+        then_branch = t () => (float[N,4] p) { [a] p = MatMul (x, w) },
+        else_branch = e () => (float[N,4] q) { q = Identity (x) }
+    >
+}"""
+
+
+@pytest.mark.parametrize(
+    ("graph", "weights", "reason"),
+    [
+        (SHARED, {"w": random(4, 4)}, "other layers share its weight"),
+        (
+            QUANTISED,
+            {"q": np.arange(-8, 8, dtype=np.int8).reshape(4, 4), "scale": np.float32(0.1)},
+            "its weight is stored in another form than it is used",
+        ),
+        (INSIDE, {"w": random(4, 4), "c": np.array(True)}, "its inputs are inside a body"),
+    ],
+)
+def test_layers_that_cannot_be_refitted_are_left_with_a_reason(graph, weights, reason):
+    dense = build(graph, **weights)
+    pruned = build(graph, **{**weights, **{k: v // 2 * 2 for k, v in weights.items() if v.ndim}})
+    found = refitted(pruned, dense, random(20, 4))
+    assert found.layers == ()
+    assert found.left
+    assert all(text.startswith(reason) for text in found.left.values())
+    assert differences(found.document.proto, pruned) == []
+
+
+def test_inputs_that_are_always_zero_and_few_samples_do_no_harm():
+    x = X[:9].copy()
+    x[:, 1] = 0
+    found = constants(refitted(masked_network(0.7), network(), x).document.proto)
+    assert all(np.isfinite(values).all() for values in found.values())
+
+
+def test_layers_of_a_function_are_refitted_where_it_is_called():
+    from text_models import function
+
+    graph = "(float[N,4] x) => (float[N,6] y) { y = my.layer (x, w, b) }"
+    called = function("layer", "(a, k, c) => (z)", "h = MatMul (a, k)  z = Add (h, c)")
+    weight, masked = random(4, 6, seed=1), random(4, 6, seed=1)
+    masked[1::2] = 0
+    dense, pruned = (build(graph, functions=called, w=w, b=random(6)) for w in (weight, masked))
+    x = twice((4,))
+    found = refitted(pruned, dense, x)
+    assert len(found.layers) == 1
+    assert error(found.document.proto, dense, x) < 1e-6
