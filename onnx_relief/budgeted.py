@@ -14,23 +14,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_relief.agreement import shared_homes
 from onnx_relief.data import Dataset
 from onnx_relief.divergence import Divergence
 from onnx_relief.errors import UnsupportedError
-from onnx_relief.evidence import gram_matrices, reading_of
 from onnx_relief.fields import Choice, Field, Rung
+from onnx_relief.gather import gather_fields
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.follow import UnitFlow
 from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.mask import mask
-from onnx_relief.graph.rows import why_not_updated, write_rows
+from onnx_relief.graph.rows import write_rows
 from onnx_relief.graph.sites import Site
 from onnx_relief.measure import Measurement
 from onnx_relief.plan import LayerPlan, PrunePlan
 from onnx_relief.progress import ticker
 from onnx_relief.results import Progress
-from onnx_relief.scoring.table import Need, criterion_named
 from onnx_relief.selection.allocate import Ladder, allocate, uniform
 from onnx_relief.selection.coverage import keep_covering_set
 from onnx_relief.settings import Scope, Settings
@@ -96,22 +94,9 @@ def survey_fields(
         UnsupportedError: No layer divides into the blocks that are asked for.
         DataError, ModelError: The model cannot be run on the data.
     """
-    criterion = criterion_named(settings.criterion)
-    shared = shared_homes(survey)
-    samples = calibration.take(settings.samples)
-    readings = {site.layer.name: reading_of(site, memory=settings.memory) for site in sites}
-    grams = {}
-    if criterion.need in (Need.SQUARES, Need.MATRIX):
-        grams = gram_matrices(
-            survey.document,
-            [reading for reading in readings.values() if not isinstance(reading, str)],
-            samples,
-            batch_size=settings.batch_size,
-            provider=settings.provider,
-            diagonal=criterion.need is Need.SQUARES,
-            memory=settings.memory,
-            tick=ticker(progress, "measuring second moments", samples.size),
-        )
+    gathered = gather_fields(
+        survey, sites, measured, calibration, settings, gradients=gradients, progress=progress
+    )
     found: list[Field] = []
     left: dict[str, str] = {}
     chosen = {site.layer.name for site in sites}
@@ -121,29 +106,14 @@ def survey_fields(
         if site.layer.name not in chosen
         for part in site.parts
     }
-    for site in sites:
-        for part in range(len(site.parts)):
-            home = site.parts[part].view.home
-            reading = readings[site.layer.name] if part == 0 else ""
-            field = Field(
-                survey=survey,
-                site=site,
-                part=part,
-                criterion=criterion,
-                structure=settings.structure,
-                activity=measured.activities[site.layer.name],
-                reading=None if isinstance(reading, str) else reading,
-                gram=None if isinstance(reading, str) else grams.get(reading),
-                gradient=(gradients or {}).get(site.layer.name) if part == 0 else None,
-                updates=criterion.updates and why_not_updated(survey, site, shared) is None,
-                seed=settings.seed,
-            )
-            odd = settings.structure.why_not(field.shape)
-            if odd:
-                left[site.layer.name] = odd
-            elif home not in taken:
-                taken.add(home)
-                found.append(field)
+    for field in gathered:
+        home = field.site.parts[field.part].view.home
+        odd = settings.structure.why_not(field.shape)
+        if odd:
+            left[field.site.layer.name] = odd
+        elif home not in taken:
+            taken.add(home)
+            found.append(field)
     if not found:
         reason = next(iter(left.values()), "it has no layers")
         raise UnsupportedError(

@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnx_relief.channel_settings import DEFAULT_RATIO, ChannelSettings
+from onnx_relief.channel_worth import Worth, group_prices
 from onnx_relief.data.batch import Batch
 from onnx_relief.graph.channels import Groups, Trace, cut, leave_one
 from onnx_relief.graph.cost import layer_costs
@@ -43,24 +45,35 @@ _SECONDS = 1.0
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Choice:
-    """Everything that decides which groups go but the ratio and the multiples."""
+    """Everything that decides which groups go but the ratio and the multiples.
+
+    Attributes:
+        survey: The dense model.
+        trace: Its channels.
+        groups: Which live or die together.
+        kinds: Roots of the groups that live in the same axes.
+        worth: What they are worth.
+        positions: How often each layer's weights are applied per sample.
+        settings: What the user chose.
+    """
 
     survey: Survey
     trace: Trace
     groups: Groups
     kinds: Mapping[object, NDArray[np.int64]]
-    scores: NDArray[np.float64]
+    worth: Worth
+    positions: Mapping[str, float]
     settings: ChannelSettings
 
     def gone(self, ratio: float, rounding: Rounding) -> NDArray[np.bool_]:
         """Return which groups go, by root."""
-        drop = drop_by_layer if self.settings.scope == "layer" else drop_globally
-        dropped = drop(
-            {kind: self.scores[roots] for kind, roots in self.kinds.items()},
-            ratio,
-            steps=self._steps(rounding),
-            least=self.settings.least,
-        )
+        scores = {kind: self.worth.scores[roots] for kind, roots in self.kinds.items()}
+        steps, least = self._steps(rounding), self.settings.least
+        if self.settings.scope == "layer":
+            dropped = drop_by_layer(scores, ratio, steps=steps, least=least)
+        else:
+            prices, losses = self._prices, self.worth.losses
+            dropped = drop_globally(scores, losses, prices, ratio, steps=steps, least=least)
         found = np.zeros(self.trace.pool.size, dtype=bool)
         for kind, roots in self.kinds.items():
             found[roots[dropped[kind]]] = True
@@ -76,6 +89,16 @@ class Choice:
         smaller = cut(self.survey.document, self.trace, self.groups, gone)
         costs = layer_costs(find_layers(smaller), positions or {})
         return sum((cost.macs or 0.0) if positions else cost.weights for cost in costs)
+
+    @cached_property
+    def _prices(self) -> dict[object, float]:
+        """Return what one group of each kind costs of the budget: weights, work, or 1."""
+        settings = self.settings
+        if settings.target_params is not None:
+            return group_prices(self.survey, self.trace, self.groups, self.kinds, None)
+        if settings.target_macs is not None or settings.target_latency is not None:
+            return group_prices(self.survey, self.trace, self.groups, self.kinds, self.positions)
+        return dict.fromkeys(self.kinds, 1.0)
 
     def _steps(self, rounding: Rounding) -> dict[object, int]:
         grouped = _grouped(self.survey)
@@ -169,16 +192,15 @@ class Stopwatch:
         return [timing.median for timing in found.timings]
 
 
-def decide(choice: Choice, positions: Mapping[str, float], watch: Stopwatch) -> Decision:
+def decide(choice: Choice, watch: Stopwatch) -> Decision:
     """Return which groups go.
 
     Args:
         choice: What there is to choose from, and the budget.
-        positions: How often each layer's weights are applied per sample.
         watch: How latency is measured.
     """
     settings = choice.settings
-    options = [_fitted(choice, one, positions) for one in roundings(settings.round_to)]
+    options = [_fitted(choice, one) for one in roundings(settings.round_to)]
     chosen = options[0]
     if len(options) > 1:
         chosen = _fastest(choice, options, watch)
@@ -187,7 +209,7 @@ def decide(choice: Choice, positions: Mapping[str, float], watch: Stopwatch) -> 
     return chosen
 
 
-def _fitted(choice: Choice, rounding: Rounding, positions: Mapping[str, float]) -> Decision:
+def _fitted(choice: Choice, rounding: Rounding) -> Decision:
     """Return what goes with one way to round; a target in time is first taken for one in work."""
     settings = choice.settings
     work = settings.target_macs or settings.target_latency
@@ -195,7 +217,7 @@ def _fitted(choice: Choice, rounding: Rounding, positions: Mapping[str, float]) 
     if share is None:
         ratio = DEFAULT_RATIO if settings.ratio is None else settings.ratio
         return _decision(choice, ratio, rounding)
-    where = positions if work is not None else None
+    where = choice.positions if work is not None else None
     whole = choice.size(np.zeros(choice.trace.pool.size, dtype=bool), where)
 
     def left(ratio: float) -> float:

@@ -1,8 +1,8 @@
-"""Structured pruning on one screen: measure, score coupled channels, cut, keep the mean signal.
+"""Structured pruning on one screen: measure, score coupled channels, cut, make up for the loss.
 
-A group of channels that live or die together is worth what the layers that read it would lose: for
-each reader the mean share of its units' signal that comes through these channels (the relief score,
-arXiv 2109.10795), relative to an even share, so that layers of different widths compare.
+A group of channels that live or die together is worth what the layers that read it would lose
+(`onnx_relief.channel_worth`): with the criterion `obs`, after their other weights have made up for
+it; with the others, the share of their units' score that comes through these channels.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from onnx_relief.channel_budget import Choice, Decision, Stopwatch, decide
 from onnx_relief.channel_settings import ChannelSettings
+from onnx_relief.channel_worth import made_up, worth_of
 from onnx_relief.data import Dataset
-from onnx_relief.decide import score
 from onnx_relief.errors import UnsupportedError
 from onnx_relief.evaluation import first_sample
 from onnx_relief.graph.channels import RULES, Groups, Trace, cut, trace_channels
 from onnx_relief.graph.channels.ids import STAYS, varying
-from onnx_relief.graph.channels.mean_signal import Correction, corrections, give_back
+from onnx_relief.graph.channels.mean_signal import corrections, give_back
 from onnx_relief.graph.document import Document, check
 from onnx_relief.graph.folded import with_whole_weights
 from onnx_relief.graph.inline import inlined
@@ -32,7 +32,6 @@ from onnx_relief.graph.unique_names import with_old_names
 from onnx_relief.measure import Measurement, full_batches, measure
 from onnx_relief.moments import Channels, moments
 from onnx_relief.observe import observe
-from onnx_relief.plan import Weight
 from onnx_relief.progress import ticker
 from onnx_relief.repair import repair
 from onnx_relief.result import Made
@@ -94,12 +93,27 @@ def prune_channels(
     if not kinds:
         why = next(iter(groups.reasons.values()), "nothing in it makes channels")
         raise UnsupportedError(f"{document.name} has no channels that could go ({why})")
-    scores = _group_scores(survey, trace, groups, measured)
+    worth = worth_of(
+        survey,
+        trace,
+        groups,
+        kinds,
+        measured,
+        calibration,
+        settings,
+        compare=channels.scope == "global",
+        progress=progress,
+    )
     decision = decide(
         Choice(
-            survey=survey, trace=trace, groups=groups, kinds=kinds, scores=scores, settings=channels
+            survey=survey,
+            trace=trace,
+            groups=groups,
+            kinds=kinds,
+            worth=worth,
+            positions={name: found.positions for name, found in measured.activities.items()},
+            settings=channels,
         ),
-        {name: found.positions for name, found in measured.activities.items()},
         Stopwatch(
             batch=next(iter(calibration.batches(channels.latency_batch))),
             provider=settings.provider,
@@ -108,11 +122,13 @@ def prune_channels(
         ),
     )
     gone = decision.gone
-    changes: list[Correction] = []
+    updated, changes = made_up(worth, gone, document, survey)
     if channels.repair != "none":
         means = _mean_inputs(document, trace, calibration, settings)
-        changes = corrections(trace, groups, gone, survey, means)
-    smaller = cut(give_back(document, trace, changes), trace, groups, gone)
+        done = {change.node for change in changes}
+        others = corrections(trace, groups, gone, survey, means)
+        changes += [change for change in others if change.node not in done]
+    smaller = cut(give_back(updated, trace, changes), trace, groups, gone)
     smaller = drop_orphans(smaller, document)
     check(smaller)
     repaired = repair(
@@ -176,36 +192,6 @@ def _measured(
     tick = ticker(progress, "measuring activity", samples.size)
     batches = full_batches(samples, settings.batch_size)
     return measure(survey, survey.sites, batches, settings, tick=tick)
-
-
-def _group_scores(
-    survey: Survey, trace: Trace, groups: Groups, measured: Measurement
-) -> NDArray[np.float64]:
-    """Return what every group is worth to its readers, by root; even shares are 1."""
-    by_output = {site.node.output[0]: site for site in survey.sites}
-    worth = np.zeros(trace.pool.size)
-    for read in trace.reads:
-        node = trace.whole.nodes[read.node]
-        site = by_output.get(node.output[0])
-        if site is None or site.layer.name not in measured.activities:
-            continue
-        # What a recurrent layer reads of itself it reads through its second weight.
-        which = 1 if read.tensor in node.output else 0
-        found = score(survey, site, measured.activities[site.layer.name]).weights
-        shares = _channel_shares(site.layer.weights[which], found[which])
-        if shares is not None and shares.size == read.ids.size:
-            np.add.at(worth, groups.of(read.ids), shares)
-    return worth
-
-
-def _channel_shares(weight: Weight, scores: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """Return for every input channel the share of signal that it brings; an even share is 1."""
-    if weight.inputs == 1 and weight.groups > 1:
-        return None  # depthwise: the only input of a unit brings all of its signal
-    by_input = scores.sum(axis=2).reshape(weight.groups, -1, weight.inputs)
-    shares = by_input.mean(axis=1).reshape(-1)
-    total = shares.sum()
-    return np.asarray(shares * (shares.size / total) if total > 0 else shares)
 
 
 def _kinds(

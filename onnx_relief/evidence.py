@@ -7,6 +7,7 @@ that is too wide by itself gets the diagonal blocks of its matrix.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -101,12 +102,12 @@ def reading_of(site: Site, *, memory: int = MEMORY) -> Reading | str:
         geometry=layer.geometry,
         axis=-1 if layer.geometry else feature_axis(site),
     )
-    blocks = (n for n in range(1, entries + 1) if entries % n == 0)
-    for number in blocks:
+    # Blocks hold whole channels, so that a channel's columns lie together.
+    for number in (n for n in range(1, weight.inputs + 1) if weight.inputs % n == 0):
         cut = replace(reading, blocks=number)
         if entries // number <= _WIDEST and 2 * cut.bytes <= memory:
             return cut
-    return replace(reading, blocks=entries)
+    return replace(reading, blocks=weight.inputs)
 
 
 def answers_of(site: Site, reading: Reading, read: Array, made: Array) -> Array:
@@ -170,6 +171,8 @@ def gram_matrices(
             if tick is not None:
                 tick(batch.count)
         tick = None
+        if sum(found[reading].second.nbytes for reading in found) > memory // 2:
+            found |= {reading: _parked(found[reading]) for reading in some}
     for reading, gram in found.items():
         if not np.isfinite(gram.second).all():
             raise DataError(
@@ -195,6 +198,15 @@ def open_at(document: Document, tensors: Sequence[str], *, provider: str) -> Ses
 def as_floats(tensor: Array) -> Array:
     """Return a tensor in float32, or float64 if it is that."""
     return tensor if tensor.dtype == np.float64 else tensor.astype(np.float32, copy=False)
+
+
+def _parked(gram: Gram) -> Gram:
+    """Return the same sums, kept in a file that goes with them, and read where they are used."""
+    with tempfile.TemporaryFile() as file:
+        gram.second.tofile(file)
+        file.flush()
+        kept = np.memmap(file, np.float64, mode="r", shape=gram.second.shape)
+    return replace(gram, second=kept)
 
 
 def _passes(wanted: Sequence[Reading], budget: int, diagonal: bool) -> Iterator[list[Reading]]:

@@ -122,7 +122,7 @@ class Field:
             weights=rows,
             signals=lambda: signal.of(rows, 0, len(rows)),
             mean_square=self._mean_square(),
-            moment=self._moment() if self._solves else None,
+            moment=self._moment() if self.solves else None,
             split=self.reading.split if self.reading else None,
             join=self.reading.join if self.reading else None,
             gradient=self.gradient,
@@ -133,7 +133,7 @@ class Field:
 
     def ladder(self) -> Iterator[Rung]:
         """Yield what is lost at falling shares, 1 first."""
-        if self._solves:
+        if self.solves:
             yield from self._solved_ladder()
             return
         scores = self.scores()
@@ -146,9 +146,9 @@ class Field:
         """Return the best choice that keeps `count` blocks."""
         if count >= self.blocks and self.structure.pattern is not Pattern.N_OF_M:
             return Choice(np.ones(self.shape, dtype=bool))
-        if not self._solves:
+        if not self.solves:
             return Choice(self.structure.keep(self.scores(), count))
-        split = self._split()
+        split = self.split()
         share = count / self.blocks
         moment = self._moment()
         kept = survivors(moment, split, share, self._project)
@@ -156,11 +156,11 @@ class Field:
 
     def choose_covering(self, keep: Bools) -> Choice:
         """Return the choice that keeps just `keep`, with weights that make up for the rest."""
-        if not self._solves or keep.all():
+        if not self.solves or keep.all():
             return Choice(keep)
         assert self.reading is not None
         wide = np.broadcast_to(keep, self.shape).reshape(len(keep), -1)
-        return self._fitted(self._moment(), self._split(), self.reading.split(wide))
+        return self._fitted(self._moment(), self.split(), self.reading.split(wide))
 
     def _moment(self) -> Floats:
         assert self.gram is not None
@@ -175,7 +175,8 @@ class Field:
         return self.gram is not None and self.gram.second.ndim == 3
 
     @property
-    def _solves(self) -> bool:
+    def solves(self) -> bool:
+        """Whether surviving weights are found together with those that go."""
         return self.criterion.updates and self._has_matrix
 
     def _mean_square(self) -> Floats:
@@ -187,17 +188,19 @@ class Field:
         flat = self.gram.mean_square.reshape(weight.groups, weight.inputs, -1)
         return np.asarray(flat)
 
-    def _split(self) -> Floats:
+    def split(self) -> Floats:
+        """Return the weights in the form of the Gram matrix, (blocks, units, entries)."""
         assert self.reading is not None
         return np.asarray(self.reading.split(self.rows().reshape(self.shape[0], -1)))
 
-    def _joined(self, split: NDArray[np.generic]) -> NDArray[np.generic]:
+    def joined(self, split: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Return what `split` took apart, (units, inputs, taps)."""
         assert self.reading is not None
         return np.asarray(self.reading.join(split).reshape(self.shape))
 
     def _project(self, wishes: Floats, share: float) -> Bools:
         assert self.reading is not None
-        squares = np.asarray(self._joined(wishes**2), dtype=np.float64)
+        squares = np.asarray(self.joined(wishes**2), dtype=np.float64)
         kept = self._full(squares, share)
         return np.asarray(self.reading.split(kept.reshape(len(kept), -1)))
 
@@ -206,7 +209,7 @@ class Field:
         return np.asarray(self.structure.keep(scores, max(count, 1)))
 
     def _solved_ladder(self) -> Iterator[Rung]:
-        split = self._split()
+        split = self.split()
         moment = self._moment()
         energy = float(output_error(moment, split).sum()) or 1.0
         yield Rung(1.0, 0.0, None)
@@ -218,15 +221,19 @@ class Field:
         cross = np.matmul(split, moment)
         return self._choice(split, kept, fit_on_support(moment, cross, kept))
 
+    def shift(self, split: Floats, fitted: Floats) -> Floats:
+        """Return what the units' outputs lose on average by new weights, (units,)."""
+        assert self.gram is not None
+        assert self.reading is not None
+        lost = ((split - fitted) * self.gram.mean[:, None, :]).sum(axis=2)
+        per_unit = lost.reshape(self.reading.groups, self.reading.blocks, -1).sum(axis=1)
+        return np.asarray(per_unit.reshape(-1) * self.site.layer.weights[self.part].scale)
+
     def _choice(self, split: Floats, kept: Bools, fitted: Floats) -> Choice:
-        keep = np.asarray(self._joined(kept), dtype=bool)
+        keep = np.asarray(self.joined(kept), dtype=bool)
         if not self.updates:
             return Choice(keep)
         shift = None
         if self._centred:
-            assert self.gram is not None
-            assert self.reading is not None
-            lost = ((split - fitted) * self.gram.mean[:, None, :]).sum(axis=2)
-            per_unit = lost.reshape(self.reading.groups, self.reading.blocks, -1).sum(axis=1)
-            shift = per_unit.reshape(-1) * self.site.layer.weights[self.part].scale
-        return Choice(keep, np.asarray(self._joined(fitted), dtype=np.float64), shift)
+            shift = self.shift(split, fitted)
+        return Choice(keep, np.asarray(self.joined(fitted), dtype=np.float64), shift)

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_relief.selection.allocate import Ladder, allocate
+
 
 def keep_counts(
     sizes: Sequence[int], wanted: Sequence[int], steps: Sequence[int], least: int
@@ -60,28 +62,46 @@ def drop_by_layer(
 
 def drop_globally(
     kinds: Mapping[object, NDArray[np.float64]],
+    losses: Mapping[object, NDArray[np.float64]],
+    prices: Mapping[object, float],
     ratio: float,
     *,
     steps: Mapping[object, int] | None = None,
     least: int = 1,
 ) -> dict[object, NDArray[np.bool_]]:
-    """Drop the share `ratio` of all groups, wherever scores are lowest; arguments as above.
+    """Drop the share `ratio` of what all groups cost together, wherever least is lost.
 
-    Scores of one kind have to compare with those of another.
+    Args:
+        kinds: Scores of the groups of each kind.
+        losses: By kind, what is lost after so many groups have gone, (groups + 1,).
+        prices: By kind, what one group costs.
+        ratio: Share that goes, in [0, 1).
+        steps: By kind, keep a multiple of so many, or all; 1 where nothing is said.
+        least: Keep at least so many of each kind.
+
+    Returns:
+        Which groups go, by kind.
     """
-    every = np.concatenate([*kinds.values(), np.zeros(0)])
-    order = np.argsort(every, kind="stable")
-    low = np.zeros(every.size, dtype=bool)
-    low[order[: int(ratio * every.size + 1e-9)]] = True
-    ends = np.cumsum([len(scores) for scores in kinds.values()])[:-1]
-    parts = np.split(low, ends) if kinds else []
+    ladders = [_ladder(losses[kind], prices[kind], least) for kind in kinds]
+    whole = sum(ladder.blocks * ladder.price for ladder in ladders)
+    wanted = allocate(ladders, (1 - ratio) * whole)
     sizes = [len(scores) for scores in kinds.values()]
-    wanted = [int((~part).sum()) for part in parts]
     counts = keep_counts(sizes, wanted, _listed(kinds, steps), least)
     return {
         kind: _all_but_best(scores, count)
         for (kind, scores), count in zip(kinds.items(), counts, strict=True)
     }
+
+
+def _ladder(losses: NDArray[np.float64], price: float, least: int) -> Ladder:
+    groups = len(losses) - 1
+    return Ladder(
+        shares=1 - np.arange(groups + 1) / groups,
+        losses=losses,
+        blocks=groups,
+        price=price,
+        least=least,
+    )
 
 
 def _listed(kinds: Mapping[object, object], steps: Mapping[object, int] | None) -> list[int]:

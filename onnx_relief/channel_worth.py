@@ -1,0 +1,304 @@
+"""What coupled channels are worth to the layers that read them, in an order and on a ladder.
+
+All axes in which the same channels live are one kind. Of every kind a ladder says what its readers
+lose when so many channels are left; each kind cut alone once tells what that loss is worth to the
+model's own outputs, so that kinds compare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_relief.data import Dataset
+from onnx_relief.divergence import Divergence
+from onnx_relief.errors import UnsupportedError
+from onnx_relief.fields import RIDGE, Field
+from onnx_relief.gather import gather_fields
+from onnx_relief.graph.channels import Groups, Trace
+from onnx_relief.graph.channels.mean_signal import Correction, has_room
+from onnx_relief.graph.document import Document
+from onnx_relief.graph.layers import Survey
+from onnx_relief.graph.rows import write_rows
+from onnx_relief.graph.sites import Site
+from onnx_relief.measure import Measurement
+from onnx_relief.progress import ticker
+from onnx_relief.results import Progress
+from onnx_relief.settings import Settings
+from onnx_relief.solving.structured import Elimination, Reader, eliminate
+from onnx_relief.solving.support import damped, fit_on_support
+
+Floats = NDArray[np.float64]
+Kinds = Mapping[object, NDArray[np.int64]]
+PROBED = 32
+"""Samples on which every kind is tried alone."""
+_TRIED_AT = 0.03
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Reading:
+    """One layer that reads channels through one of its weights.
+
+    Attributes:
+        field: The weight, and what is known of it.
+        node: Index of its node.
+        roots: Group of every input channel, (groups * inputs,).
+    """
+
+    field: Field
+    node: int
+    roots: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Worth:
+    """What all groups are worth.
+
+    Attributes:
+        scores: By root; the lowest of a kind goes first.
+        losses: By kind, what is lost after so many of its groups have gone, (groups + 1,), in the
+            same unit for all kinds.
+        readings: Who reads channels.
+    """
+
+    scores: Floats
+    losses: Mapping[object, Floats]
+    readings: tuple[Reading, ...]
+
+
+def worth_of(
+    survey: Survey,
+    trace: Trace,
+    groups: Groups,
+    kinds: Kinds,
+    measured: Measurement,
+    calibration: Dataset,
+    settings: Settings,
+    *,
+    compare: bool,
+    progress: Progress | None = None,
+) -> Worth:
+    """Return what the groups of every kind are worth.
+
+    Args:
+        survey: The dense model.
+        trace: Its channels.
+        groups: Which live or die together.
+        kinds: Roots of the groups of each kind.
+        measured: Activity of the layers.
+        calibration: Sample data.
+        settings: The criterion, and how to run.
+        compare: Whether kinds have to compare with each other.
+        progress: Told how far the work has come.
+
+    Raises:
+        DataError, ModelError: The model cannot be run on the data.
+    """
+    readings = _readings(survey, trace, groups, measured, calibration, settings, progress)
+    probe = None
+    if compare:
+        try:
+            probe = Divergence(
+                survey.document,
+                calibration.take(PROBED),
+                batch_size=settings.batch_size,
+                provider=settings.provider,
+            )
+        except UnsupportedError:
+            probe = None  # no floats to compare: all kinds count the same
+    scores = np.zeros(trace.pool.size)
+    losses: dict[object, Floats] = {}
+    tick = ticker(progress, "trying every kind of channels alone", len(kinds))
+    for kind, roots in kinds.items():
+        concerned = [one for one in readings if np.isin(one.roots, roots).any()]
+        found = _eliminated(concerned, roots)
+        scores[roots[found.order]] = np.arange(1, roots.size + 1)
+        rate = 1.0
+        lost = float(found.losses[found.probe])
+        if probe is not None and found.probe and lost > 0:
+            alone = _without(survey, concerned, roots[found.order[: found.probe]], found.probed)
+            rate = max(probe.of(alone) / lost, 1e-9)
+        losses[kind] = np.maximum.accumulate(found.losses) * rate
+        tick(1)
+    return Worth(scores=scores, losses=losses, readings=tuple(readings))
+
+
+def group_prices(
+    survey: Survey,
+    trace: Trace,
+    groups: Groups,
+    kinds: Kinds,
+    positions: Mapping[str, float] | None,
+) -> dict[object, float]:
+    """Return by kind how many weights of layers one group takes part in, or how much work.
+
+    Args:
+        survey: The dense model.
+        trace: Its channels.
+        groups: Which live or die together.
+        kinds: Roots of the groups of each kind.
+        positions: How often each layer's weights are applied per sample; None for weights.
+    """
+    per_weight: dict[str, tuple[int, float]] = {}
+    for site in survey.sites:
+        times = 1.0 if positions is None else positions.get(site.layer.name, 0.0)
+        for part in site.parts:
+            per_weight[part.view.home.name] = (part.view.size, times)
+    cost = np.zeros(trace.pool.size)
+    for member in trace.members:
+        size, times = per_weight.get(member.constant, (0, 0.0))
+        ids = groups.of(member.ids).reshape(-1)
+        np.add.at(cost, ids, size * times / max(ids.size, 1))
+    return {kind: max(float(cost[roots].mean()), 1e-9) for kind, roots in kinds.items()}
+
+
+def made_up(
+    worth: Worth, groups_gone: NDArray[np.bool_], document: Document, survey: Survey
+) -> tuple[Document, list[Correction]]:
+    """Return the model whose readers make up for groups that go, and what their biases get.
+
+    Args:
+        worth: Who reads channels.
+        groups_gone: Whether a group goes, by root.
+        document: The dense model.
+        survey: Its layers.
+    """
+    weights: dict[str, Floats] = {}
+    changes = []
+    for reading in worth.readings:
+        field = reading.field
+        lost = groups_gone[reading.roots]
+        if not lost.any() or not field.updates or field.gram is None or field.reading is None:
+            continue
+        moment = _moment(field)
+        split = field.split()
+        keep = np.broadcast_to(_columns_kept(field, lost), split.shape)
+        fitted = fit_on_support(moment, np.matmul(split, moment), keep)
+        name = field.site.layer.name
+        weights[name] = np.asarray(field.joined(fitted), dtype=np.float64)
+        shift = field.shift(split, fitted)
+        if shift.any() and has_room(field.site):
+            changes.append(Correction(field.site, reading.node, shift))
+    return write_rows(document, survey, weights, {}), changes
+
+
+def _readings(
+    survey: Survey,
+    trace: Trace,
+    groups: Groups,
+    measured: Measurement,
+    calibration: Dataset,
+    settings: Settings,
+    progress: Progress | None,
+) -> list[Reading]:
+    by_output = {site.node.output[0]: site for site in survey.sites}
+    wanted: list[tuple[Site, int, int, NDArray[np.int64]]] = []
+    for read in trace.reads:
+        node = trace.whole.nodes[read.node]
+        site = by_output.get(node.output[0])
+        if site is None or site.layer.name not in measured.activities:
+            continue
+        # What a recurrent layer reads of itself it reads through its second weight.
+        part = 1 if read.tensor in node.output else 0
+        weight = site.layer.weights[part]
+        depthwise = weight.inputs == 1 and weight.groups > 1
+        roots = groups.of(read.ids).reshape(-1)
+        if not depthwise and roots.size == weight.inputs * weight.groups:
+            wanted.append((site, part, read.node, roots))
+    sites = list({site.layer.name: site for site, *_ in wanted}.values())
+    fields = gather_fields(survey, sites, measured, calibration, settings, progress=progress)
+    by_place = {(field.site.layer.name, field.part): field for field in fields}
+    return [
+        Reading(field=by_place[site.layer.name, part], node=node, roots=roots)
+        for site, part, node, roots in wanted
+    ]
+
+
+def _eliminated(readings: Sequence[Reading], roots: NDArray[np.int64]) -> Elimination:
+    """Return in which order the groups of one kind go, by number in `roots`."""
+    solving = [one for one in readings if one.field.solves]
+    if solving and len(solving) == len(readings):
+        return eliminate([_reader(one, roots) for one in readings], roots.size, near=_TRIED_AT)
+    shares = np.zeros(roots.size)
+    for one in readings:
+        found = _channel_shares(one)
+        shares += np.array([found[one.roots == root].sum() for root in roots])
+    order = np.argsort(shares, kind="stable")
+    losses = np.concatenate([[0.0], np.cumsum(shares[order])])
+    probe = 1 + int(np.argmin(np.abs(np.log(np.maximum(losses[1:], 1e-12) / _TRIED_AT))))
+    gone = np.isin(np.arange(roots.size), order[:probe])
+    probed = []
+    for one in readings:
+        rows = one.field.rows()
+        lost = np.isin(one.roots, roots[gone])
+        weight = one.field.site.layer.weights[one.field.part]
+        by_group = lost.reshape(weight.groups, 1, weight.inputs, 1)
+        kept = np.where(by_group, 0.0, rows.reshape(weight.groups, -1, *rows.shape[1:]))
+        probed.append(kept.reshape(rows.shape))
+    return Elimination(order=order, losses=losses, probe=probe, probed=tuple(probed))
+
+
+def _reader(reading: Reading, roots: NDArray[np.int64]) -> Reader:
+    field = reading.field
+    moment = _moment(field)
+    columns = _column_numbers(field)
+    places = [np.flatnonzero(reading.roots == root) for root in roots]
+    return Reader(
+        moment=moment,
+        weights=field.split(),
+        columns=[columns[place].reshape(-1) for place in places],
+    )
+
+
+def _moment(field: Field) -> Floats:
+    """Return the damped moments of a layer's inputs; about their mean where its bias can move."""
+    assert field.gram is not None
+    return damped(field.gram.covariance(centred=has_room(field.site)), RIDGE)
+
+
+def _column_numbers(field: Field) -> NDArray[np.int64]:
+    """Return the columns that every input channel feeds, (channels, taps), through all blocks."""
+    weight = field.site.layer.weights[field.part]
+    # Blocks hold whole channels of a group, one after the other.
+    return np.arange(weight.groups * field.shape[1] * field.shape[2]).reshape(-1, field.shape[2])
+
+
+def _columns_kept(field: Field, lost: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which columns stay, (blocks, 1, entries)."""
+    assert field.reading is not None
+    kept = np.repeat(~lost, field.shape[2])
+    return kept.reshape(field.reading.groups * field.reading.blocks, 1, -1)
+
+
+def _without(
+    survey: Survey,
+    readings: Sequence[Reading],
+    gone: NDArray[np.int64],
+    probed: Sequence[Floats],
+) -> Document:
+    """Return the model whose readers no longer read some groups."""
+    weights: dict[str, Floats] = {}
+    shifts: dict[str, Floats] = {}
+    for reading, values in zip(readings, probed, strict=True):
+        field = reading.field
+        if field.part or not np.isin(reading.roots, gone).any():
+            continue
+        name = field.site.layer.name
+        if not field.solves:
+            weights[name] = values
+            continue
+        weights[name] = np.asarray(field.joined(values), dtype=np.float64)
+        if field.site.bias is not None:
+            shifts[name] = field.shift(field.split(), values)
+    return write_rows(survey.document, survey, weights, shifts)
+
+
+def _channel_shares(reading: Reading) -> Floats:
+    """Return for every input channel the mean share of the units that read it."""
+    scores = reading.field.scores().sum(axis=2)
+    weight = reading.field.site.layer.weights[reading.field.part]
+    by_input = scores.reshape(weight.groups, -1, weight.inputs)
+    return np.asarray(by_input.mean(axis=1).reshape(-1) / weight.groups)

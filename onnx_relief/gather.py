@@ -1,0 +1,74 @@
+"""Everything that a criterion needs to know of some layers, measured in one pass over the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_relief.agreement import shared_homes
+from onnx_relief.data import Dataset
+from onnx_relief.evidence import gram_matrices, reading_of
+from onnx_relief.fields import Field
+from onnx_relief.graph.layers import Survey
+from onnx_relief.graph.rows import why_not_updated
+from onnx_relief.graph.sites import Site
+from onnx_relief.measure import Measurement
+from onnx_relief.progress import ticker
+from onnx_relief.results import Progress
+from onnx_relief.scoring.table import Need, criterion_named
+from onnx_relief.settings import Settings
+
+
+def gather_fields(
+    survey: Survey,
+    sites: Sequence[Site],
+    measured: Measurement,
+    calibration: Dataset,
+    settings: Settings,
+    *,
+    gradients: Mapping[str, NDArray[np.float64]] | None = None,
+    progress: Progress | None = None,
+) -> list[Field]:
+    """Return one field for every weight of `sites`, for the criterion that the settings name.
+
+    Raises:
+        DataError, ModelError: The model cannot be run on the data.
+    """
+    criterion = criterion_named(settings.criterion)
+    shared = shared_homes(survey)
+    samples = calibration.take(settings.samples)
+    readings = {site.layer.name: reading_of(site, memory=settings.memory) for site in sites}
+    grams = {}
+    if criterion.need in (Need.SQUARES, Need.MATRIX):
+        grams = gram_matrices(
+            survey.document,
+            [reading for reading in readings.values() if not isinstance(reading, str)],
+            samples,
+            batch_size=settings.batch_size,
+            provider=settings.provider,
+            diagonal=criterion.need is Need.SQUARES,
+            memory=settings.memory,
+            tick=ticker(progress, "measuring second moments", samples.size),
+        )
+    fields = []
+    for site in sites:
+        for part in range(len(site.parts)):
+            reading = readings[site.layer.name] if part == 0 else ""
+            seen = None if isinstance(reading, str) else reading
+            field = Field(
+                survey=survey,
+                site=site,
+                part=part,
+                criterion=criterion,
+                structure=settings.structure,
+                activity=measured.activities[site.layer.name],
+                reading=seen,
+                gram=grams.get(seen) if seen else None,
+                gradient=(gradients or {}).get(site.layer.name) if part == 0 else None,
+                updates=criterion.updates and why_not_updated(survey, site, shared) is None,
+                seed=settings.seed,
+            )
+            fields.append(field)
+    return fields
