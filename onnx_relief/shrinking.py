@@ -28,6 +28,7 @@ from onnx_relief.graph.channels.mean_signal import (
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.folded import with_whole_weights
 from onnx_relief.graph.inline import inlined
+from onnx_relief.graph.inside import brought_inside
 from onnx_relief.graph.layers import find_layers
 from onnx_relief.graph.orphans import drop_orphans
 from onnx_relief.graph.unique_names import with_old_names, with_unique_names
@@ -113,6 +114,7 @@ def shrink(document: Document, feed: Mapping[str, Array], *, round_to: int | Non
         smaller = step.document
         step = _once(smaller, feed, staying)
     nothing = removed == joins == 0
+    smaller = smaller if nothing else brought_inside(smaller)
     if nothing or bytes_of(smaller) > bytes_of(document):  # a new bias has a name, too
         return Shrunk(document=document, groups=first.groups, removed=0, joins=0, kept=step.kept)
     return Shrunk(

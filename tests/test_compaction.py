@@ -18,6 +18,7 @@ from onnx_relief.compaction import compact
 from onnx_relief.errors import UnsupportedError
 from onnx_relief.graph.channels.dead import Removal
 from onnx_relief.graph.document import load
+from onnx_relief.graph.save import save
 from onnx_relief.shrinking import shrink
 
 
@@ -201,3 +202,32 @@ def test_inspect_says_why_it_cannot_predict_and_nothing_of_dense_models(tmp_path
     assert "after compaction: not known, an input has a free size" in capsys.readouterr().out
     assert main(f"inspect {written(tmp_path, mlp())} --json".split()) == 0
     assert json.loads(capsys.readouterr().out)["after_compaction"] is None
+
+
+def test_a_model_with_a_data_file_becomes_one_file_that_is_smaller(tmp_path):
+    """A data file would be saved whole, with the bytes of all that was cut."""
+    model, small = tmp_path / "model.onnx", tmp_path / "small.onnx"
+    proto = wide(64, 35)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(random(3), "bias"))
+    proto.graph.node[-1].output[0] = "h"
+    proto.graph.node.append(onnx.helper.make_node("Add", ["h", "bias"], ["y"]))
+    onnx.save_model(
+        proto, model, save_as_external_data=True, location="model.bin", size_threshold=0
+    )
+    before = sum(path.stat().st_size for path in tmp_path.iterdir())
+    found = compact(load(model), feed(), provider="cpu")
+    assert not found.document.has_external_data
+    save(found.document, small)
+    assert {path.name for path in tmp_path.iterdir()} == {"model.onnx", "model.bin", "small.onnx"}
+    assert small.stat().st_size < before / 2
+    assert_outputs_agree(onnx.load(model), onnx.load(small), feed(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_dense_model_with_a_data_file_stays_as_it_is(tmp_path):
+    model = tmp_path / "model.onnx"
+    onnx.save_model(
+        mlp(), model, save_as_external_data=True, location="model.bin", size_threshold=0
+    )
+    document = load(model)
+    found = compact(document, feed(), provider="cpu").document
+    assert found.proto.SerializeToString() == document.proto.SerializeToString()
