@@ -119,10 +119,10 @@ def _observe(
 def _observe_body(seen: _Seen, scope: Scope, stepping: frozenset[str]) -> None:
     """Run the body of a node on what the graph around it has made, if that is possible."""
     assert scope.owner is not None
-    proto = onnx.ModelProto()
-    proto.CopyFrom(seen.survey.document.proto)
-    proto.ClearField("graph")
-    proto.graph.CopyFrom(scope.graph)
+    model = seen.survey.document.proto
+    proto = onnx.ModelProto(
+        ir_version=model.ir_version, opset_import=model.opset_import, graph=scope.graph
+    )
     feed = {name: array for name, array in _first_step(seen, scope)}
     del proto.graph.input[:]
     for name in sorted(names_read(scope.graph)):

@@ -66,7 +66,11 @@ class Whole:
 
 
 def whole(model: Model) -> Whole:
-    """Return all graphs of a model, whose names are unique, as one."""
+    """Return all graphs of a model as one.
+
+    Raises:
+        ValueError: A name stands for several tensors (`onnx_relief.graph.unique_names`).
+    """
     nodes = every_node(model.proto.graph)
     uses: dict[str, list[Use]] = {}
     bodies: dict[int, list[onnx.GraphProto]] = {}
@@ -86,6 +90,10 @@ def whole(model: Model) -> Whole:
         for scope in model.scopes
         for name in (*scope.inputs, *scope.producers, *scope.initializers, *scope.sparse)
     ]
+    homes: dict[str, Scope] = {}
+    for name, scope in defined:
+        if homes.setdefault(name, scope) is not scope:
+            raise ValueError(f"{name!r} is the name of several tensors")
     return Whole(
         nodes=nodes,
         bodies=bodies,
@@ -93,7 +101,7 @@ def whole(model: Model) -> Whole:
         held=frozenset(name for scope in model.scopes for name in scope.initializers),
         uses=uses,
         moving=frozenset(name for scope in model.scopes for name in scope.moving),
-        homes=dict(defined),
+        homes=homes,
     )
 
 

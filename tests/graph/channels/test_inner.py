@@ -13,6 +13,7 @@ from text_models import assert_outputs_agree
 
 from onnx_relief.cli import main
 from onnx_relief.compaction import compact
+from onnx_relief.graph.channels.whole import whole
 from onnx_relief.graph.document import load
 from onnx_relief.graph.unique_names import with_old_names, with_unique_names
 from onnx_relief.graph.walk import understand
@@ -41,6 +42,11 @@ def test_names_that_two_bodies_share_come_back():
     assert sorted(names.values()) == ["h", "o", "out", "r"]
     back = with_old_names(document, names)
     assert back.proto.SerializeToString() == model.SerializeToString()
+
+
+def test_names_that_stand_for_several_tensors_are_not_followed():
+    with pytest.raises(ValueError, match="is the name of several tensors"):
+        whole(understand(same_names_in_branches()))
 
 
 def test_each_branch_loses_its_own_units():
