@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_relief.channel_budget import Choice, Decision, Stopwatch, decide
+from onnx_relief.channel_budget import Choice, Decision, Stopwatch
+from onnx_relief.channel_decision import decide
 from onnx_relief.channel_settings import ChannelSettings
 from onnx_relief.channel_worth import made_up, worth_of
 from onnx_relief.data import Dataset

@@ -170,6 +170,15 @@ def test_a_target_in_time_is_reached_and_hardly_more(monkeypatch, target, round_
     assert sum(left) / sum(dense) == pytest.approx(found.decision.latency)
 
 
+def test_a_multiple_that_is_too_coarse_for_a_target_gives_way(monkeypatch):
+    by_weights(monkeypatch)  # 16 leaves a layer of 32 half or all of its channels
+    coarse = cut(cnn(32, 32), shape=(3, 8, 8), round_to=16, target_latency=0.6).decision
+    found = cut(cnn(32, 32), shape=(3, 8, 8), target_latency=0.6).decision
+    assert coarse.latency < 0.4 < 0.5 < found.latency <= 0.6
+    work = cut(cnn(32, 32), shape=(3, 8, 8), target_params=0.6).decision
+    assert 0.5 < work.left <= 0.6
+
+
 def test_a_target_in_time_that_no_cut_reaches_gives_the_fastest(monkeypatch):
     by_weights(monkeypatch, floor=0.4)
     found = cut(cnn(), shape=(3, 8, 8), round_to=1, target_latency=0.3)
