@@ -1,0 +1,55 @@
+"""Second moments of layer inputs: what the taps meet, however it is batched."""
+
+from __future__ import annotations
+
+import numpy as np
+from geometries import shapes
+from hypothesis import given
+from hypothesis import strategies as st
+from reference import seen_by_taps
+
+from onnx_relief.activity.gram import coarse_answers, coarsened, gram_of, patch_columns
+
+
+@given(shapes(), st.integers(1, 2), st.integers(1, 2))
+def test_columns_are_what_the_taps_meet(shape, groups, width):
+    maps = np.random.default_rng(0).standard_normal((2, groups * width, *shape.size))
+    columns = patch_columns(maps, shape.geometry, groups)
+    seen = seen_by_taps(maps, shape.kernel, shape.attributes, transposed=shape.transposed)
+    assert np.allclose(columns, seen.reshape(2, groups, -1, seen.shape[-1]))
+
+
+@given(st.integers(1, 6), st.integers(1, 5), st.integers(1, 3), st.integers(1, 4))
+def test_batches_and_order_do_not_matter(samples, entries, groups, positions):
+    rng = np.random.default_rng(samples)
+    columns = rng.standard_normal((samples, groups, entries, positions))
+    answers = rng.standard_normal((samples, groups, 2, positions))
+    whole = gram_of(columns, answers)
+    parts = [gram_of(columns[i : i + 1], answers[i : i + 1]) for i in reversed(range(samples))]
+    merged = parts[0]
+    for part in parts[1:]:
+        merged = merged.merge(part)
+    assert merged.count == whole.count == samples * positions
+    assert np.allclose(merged.covariance(), whole.covariance())
+    assert np.allclose(merged.cross_covariance(), whole.cross_covariance())
+    flat = columns.transpose(1, 2, 0, 3).reshape(groups, entries, -1)
+    beside = answers.transpose(1, 2, 0, 3).reshape(groups, 2, -1)
+    for group in range(groups):
+        both = np.concatenate([flat[group], beside[group]])
+        expected = np.cov(both, bias=True).reshape(entries + 2, entries + 2)
+        assert np.allclose(whole.covariance()[group], expected[:entries, :entries])
+        assert np.allclose(whole.cross_covariance()[group], expected[entries:, :entries])
+    assert np.allclose(gram_of(columns, diagonal=True).mean_square, whole.mean_square)
+
+
+@given(shapes(kinds=st.just(False)), st.integers(1, 6))
+def test_a_grid_is_part_of_all_positions(shape, most):
+    maps = np.random.default_rng(0).standard_normal((1, 2, *shape.size))
+    geometry = shape.geometry
+    columns = patch_columns(maps, geometry, 1, most=most)
+    every = patch_columns(maps, geometry, 1)
+    numbers = np.arange(every.shape[-1]).reshape(1, 1, *geometry.output_size(shape.size))
+    places = coarse_answers(numbers, geometry, shape.size, 1, most=most).reshape(-1)
+    assert np.array_equal(columns, every[..., places])
+    assert places.size <= max(2**geometry.rank * most, 1)
+    assert coarsened(geometry, shape.size, None) is geometry

@@ -1,0 +1,90 @@
+"""Least squares on a support against numpy.linalg.lstsq and the dense formula, in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onnx_relief.solving import support
+from onnx_relief.solving.support import damped, fit_on_support, output_error
+
+
+@st.composite
+def problems(draw):
+    """Draw inputs (groups, samples, entries), weights and a support."""
+    groups, units = draw(st.integers(1, 3)), draw(st.integers(1, 4))
+    entries, samples = draw(st.integers(1, 7)), draw(st.integers(1, 30))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    inputs = rng.standard_normal((groups, samples, entries))
+    if draw(st.booleans()):
+        inputs[:, :, draw(st.integers(0, entries - 1))] = 0.0
+    weights = rng.standard_normal((groups, units, entries))
+    return inputs, weights, rng.random((groups, units, entries)) < draw(st.floats(0.1, 1))
+
+
+def moment_of(inputs):
+    return np.einsum("gsi,gsj->gij", inputs, inputs) / inputs.shape[1]
+
+
+@given(problems())
+def test_it_is_least_squares(problem):
+    inputs, weights, keep = problem
+    moment = damped(moment_of(inputs), 1e-3)
+    fitted = fit_on_support(moment, weights @ moment, keep)
+    assert not fitted[~keep].any()
+    for group, wanted in enumerate(weights):
+        root = np.linalg.cholesky(moment[group]).T  # |root w|**2 = w' H w
+        for unit, kept in enumerate(keep[group]):
+            best = np.linalg.lstsq(root[:, kept], root @ wanted[unit], rcond=None)[0]
+            assert np.allclose(fitted[group, unit, kept], best, atol=1e-8)
+
+
+@given(problems())
+def test_it_is_the_update_of_optimal_brain_surgeon(problem):
+    inputs, weights, keep = problem
+    moment = damped(moment_of(inputs), 1e-2)
+    fitted = fit_on_support(moment, weights @ moment, keep)
+    for group, wanted in enumerate(weights):
+        inverse = np.linalg.inv(moment[group])
+        for unit, kept in enumerate(keep[group]):
+            gone = ~kept
+            solved = np.linalg.solve(inverse[np.ix_(gone, gone)], wanted[unit, gone])
+            expected = wanted[unit] - inverse[:, gone] @ solved
+            assert np.allclose(fitted[group, unit], np.where(kept, expected, 0), atol=1e-7)
+
+
+@given(problems())
+def test_keeping_all_changes_nothing(problem):
+    inputs, weights, keep = problem
+    moment = damped(moment_of(inputs), 1e-2)
+    fitted = fit_on_support(moment, weights @ moment, np.ones_like(keep))
+    assert np.allclose(fitted, weights, atol=1e-8)
+    assert output_error(moment, fitted - weights).max() < 1e-12
+
+
+@given(problems())
+def test_conjugate_gradients_come_to_the_same(problem):
+    inputs, weights, keep = problem
+    moment = damped(moment_of(inputs), 1e-1)
+    direct = fit_on_support(moment, weights @ moment, keep)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(support, "_DIRECT", -1)
+        iterated = fit_on_support(moment, weights @ moment, keep)
+    assert np.allclose(direct, iterated, atol=1e-4 * max(1, np.abs(weights).max()))
+
+
+def test_the_error_is_the_mean_square_of_the_outputs():
+    inputs, change = np.random.default_rng(0).standard_normal((2, 1, 50, 4))
+    moved = inputs @ change[:, :3].transpose(0, 2, 1)
+    found = output_error(moment_of(inputs), change[:, :3])
+    assert np.allclose(found, (moved**2).mean(axis=1))
+
+
+@pytest.mark.parametrize("inputs", [np.zeros((1, 5, 3)), np.ones((1, 5, 3))])
+def test_singular_moments_are_mended(inputs):
+    moment = damped(moment_of(inputs), 1e-2)
+    weights = np.array([[[1.0, 2.0, 3.0]]])
+    fitted = fit_on_support(moment, weights @ moment, np.array([[[True, False, False]]]))
+    assert np.isfinite(fitted).all()
