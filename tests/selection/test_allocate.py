@@ -1,0 +1,66 @@
+"""A budget is spent, and nowhere could it be spent better."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onnx_relief.selection.allocate import RUNGS, Ladder, allocate, uniform
+
+
+@st.composite
+def ladders(draw, most=60):
+    """Draw layers whose loss grows faster the less they keep."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**16)))
+    found = []
+    for _ in range(draw(st.integers(1, 3))):
+        power = rng.uniform(1.1, 4)
+        shares = np.array(RUNGS)
+        losses = rng.uniform(0.01, 5) * (1 - shares) ** power
+        blocks = int(rng.integers(2, most))
+        found.append(Ladder(shares=shares, losses=losses, blocks=blocks))
+    return found
+
+
+def loss_of(ladder, count):
+    return np.interp(count / ladder.blocks, ladder.shares[::-1], ladder.losses[::-1])
+
+
+@given(ladders(), st.floats(0, 1))
+def test_the_budget_is_spent_to_the_last_block(found, share):
+    budget = round(share * sum(one.blocks for one in found))
+    for spread in (allocate, uniform):
+        counts = spread(found, budget)
+        assert sum(counts) == max(budget, len(found))
+        assert all(1 <= n <= one.blocks for n, one in zip(counts, found, strict=True))
+
+
+@given(ladders(most=12), st.floats(0.2, 0.9))
+def test_no_other_way_is_better_by_more_than_a_block(found, share):
+    budget = max(round(share * sum(one.blocks for one in found)), len(found))
+    mine = sum(loss_of(o, n) for o, n in zip(found, allocate(found, budget), strict=True))
+    best = min(
+        sum(loss_of(o, n) for o, n in zip(found, counts, strict=True))
+        for counts in product(*(range(1, one.blocks + 1) for one in found))
+        if sum(counts) <= budget
+    )
+    a_block = max(loss_of(one, 1) - loss_of(one, min(2, one.blocks)) for one in found)
+    assert mine <= best + a_block + 1e-9
+
+
+def test_what_costs_more_keeps_less():
+    shares = np.array(RUNGS)
+    losses = (1 - shares) ** 2
+    cheap, dear = (Ladder(shares=shares, losses=losses, blocks=100, price=p) for p in (1.0, 5.0))
+    few, many = allocate([dear, cheap], 300.0)
+    assert few < many
+    assert few * 5 + many <= 300
+
+
+def test_what_has_to_stay_stays():
+    shares = np.array(RUNGS)
+    ladder = Ladder(shares=shares, losses=1 - shares, blocks=50, least=20)
+    assert allocate([ladder], 3) == [20]
