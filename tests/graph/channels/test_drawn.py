@@ -50,7 +50,7 @@ def test_any_single_group_can_go(network, data):
     assert [array.shape for array in before] == [array.shape for array in after]
 
 
-@settings(drawing, max_examples=10)
+@settings(drawing, max_examples=20)
 @given(networks(), st.integers(0, 1 << 16))
 def test_compacting_is_equal_and_done_after_once(network, seed):
     model, rng = Traced(network), np.random.default_rng(seed)

@@ -89,7 +89,7 @@ def test_the_command_prunes_what_lies_in_bodies(tmp_path):
     assert (after["", "w1"], after["y.else_branch", "w4"]) == ((6, 4), (4, 5))
 
 
-@pytest.mark.parametrize("name", ["silero-vad", "silero-vad-outer", "silero-vad-16k"])
+@pytest.mark.parametrize("name", ["silero-vad", "silero-vad-outer"])
 def test_a_voice_detector_is_followed_in_its_branches(name):
     if not (CORPUS / f"{name}.onnx").exists():
         pytest.skip("needs the corpus: tools/fetch_corpus.py")
