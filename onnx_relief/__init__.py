@@ -2,7 +2,7 @@
 
 >>> import onnx_relief as relief
 >>> [name for name in relief.__all__ if name.islower() and name.isalpha()]
-['compact', 'compare', 'evaluate', 'inspect', 'iterate', 'prune', 'retrain']
+['analyze', 'compact', 'compare', 'evaluate', 'inspect', 'iterate', 'prune', 'retrain']
 
 The names below are loaded when they are first used: importing the package itself loads neither
 ONNX nor a runtime.
@@ -14,6 +14,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from onnx_relief.analysis import Analysis, TrialRow
+    from onnx_relief.analyze_api import analyze
     from onnx_relief.api import compare, evaluate, prune
     from onnx_relief.channel_pruning import ChannelsPruned
     from onnx_relief.compaction import Compacted
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
+    "Analysis": "analysis",
     "ChannelsPruned": "channel_pruning",
     "Compacted": "compaction",
     "Comparison": "report.compared",
@@ -64,7 +67,9 @@ _HOMES = {
     "SettingsError": "errors",
     "TargetError": "errors",
     "TrainSettings": "training",
+    "TrialRow": "analysis",
     "UnsupportedError": "errors",
+    "analyze": "analyze_api",
     "compact": "compaction_api",
     "compare": "api",
     "evaluate": "api",
@@ -78,6 +83,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Analysis",
     "ChannelsPruned",
     "Compacted",
     "Comparison",
@@ -98,8 +104,10 @@ __all__ = [
     "SettingsError",
     "TargetError",
     "TrainSettings",
+    "TrialRow",
     "UnsupportedError",
     "__version__",
+    "analyze",
     "compact",
     "compare",
     "evaluate",

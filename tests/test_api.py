@@ -19,6 +19,7 @@ from onnx_relief.graph.document import Document
 from onnx_relief.graph.origin import DIGEST_KEY, FILE_KEY
 
 PUBLIC = [
+    "Analysis",
     "ChannelsPruned",
     "Compacted",
     "Comparison",
@@ -39,8 +40,10 @@ PUBLIC = [
     "SettingsError",
     "TargetError",
     "TrainSettings",
+    "TrialRow",
     "UnsupportedError",
     "__version__",
+    "analyze",
     "compact",
     "compare",
     "evaluate",

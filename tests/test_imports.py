@@ -31,6 +31,7 @@ VALUES = {
     "training",
     "history",
     "results",
+    "analysis",
     "files",
 }
 # The only parts of the package that a part may import, besides itself.
@@ -43,6 +44,7 @@ MAY_IMPORT = {
     "budget": {"errors"},
     "settings": {"errors", "geometry", "plan", "structures", "budget"},
     "training": {"errors"},
+    "analysis": {"errors"},
     "scoring": {"errors", "geometry", "plan"},
     "selection": {"errors", "geometry", "plan"},
     "activity": {"errors", "geometry", "plan"},
@@ -65,6 +67,7 @@ OUTSIDE = {
     "MNN": {"deploy"},
     "cv2": {"deploy"},
     "ncnn": {"deploy"},
+    "ray": {"cluster"},
     "onnx_graphsurgeon": {"graph"},
     "PIL": {"data"},
     "typer": {"cli", "commands"},

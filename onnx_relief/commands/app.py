@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from onnx_relief import __version__
+from onnx_relief.commands.analyze import AnalyzeOptions, analyze
 from onnx_relief.commands.bench import BenchOptions, bench
 from onnx_relief.commands.compact import CompactOptions, compact
 from onnx_relief.commands.compare import CompareOptions, compare
@@ -28,6 +29,7 @@ app = typer.Typer(
     help="Prune ONNX models with sample data, and say honestly what it cost.",
 )
 app.command("inspect")(command_of(inspect, InspectOptions))
+app.command("analyze")(command_of(analyze, AnalyzeOptions))
 app.command("prune")(command_of(prune, PruneOptions))
 app.command("retrain")(command_of(retrain, RetrainOptions))
 app.command("iterate")(command_of(iterate, IterateOptions))

@@ -1,0 +1,93 @@
+"""An analysis as tables for a terminal and as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from onnx_relief.analysis import CHANNELS, LAYER, Analysis, TrialRow
+from onnx_relief.report.plots import Cell, as_page, grid_svg
+from onnx_relief.report.table import named_table, sentences
+from onnx_relief.report.text import plain, score_text
+
+_TITLES = {LAYER: "layer", CHANNELS: "channels that live or die together"}
+_MENTIONED = 3
+_NOTHING = 1e-9
+
+
+def analysis_table(analysis: Analysis) -> RenderableType:
+    """Return one line for every layer and every kind of channels, one column for every share."""
+    dense = score_text(analysis.dense, analysis.unit)
+    parts: list[RenderableType] = [
+        Text(f"dense: {analysis.metric} {dense}, on {plain(analysis.data)}", style="bold")
+    ]
+    for kind in (LAYER, CHANNELS):
+        if analysis.names(kind):
+            parts.append(_table(analysis, kind))
+    parts += sentences([*remarks(analysis), *analysis.notes])
+    return Group(*parts)
+
+
+def remarks(analysis: Analysis) -> Iterator[str]:
+    """Yield what the numbers come to."""
+    for kind, what in ((LAYER, "layers"), (CHANNELS, "channels")):
+        worst = []
+        for name in analysis.names(kind):
+            last = analysis.rows(kind, name)[-1:]
+            worst += [(lost, row) for row in last if (lost := _worse(analysis, row)) is not None]
+        worst.sort(key=lambda pair: -pair[0])
+        named = ", ".join(repr(row.name) for lost, row in worst[:_MENTIONED] if lost > _NOTHING)
+        if named and len(worst) > 1:
+            yield f"the most sensitive {what}: {named}"
+
+
+def analysis_svg(analysis: Analysis) -> str:
+    """Return the tables as one picture, worse numbers redder."""
+    lost = [_worse(analysis, row) for row in analysis.trials]
+    worst = max((loss for loss in lost if loss is not None), default=0.0)
+    rows = []
+    for kind in (LAYER, CHANNELS):
+        for name in analysis.names(kind):
+            cells = []
+            for row in analysis.rows(kind, name):
+                loss = _worse(analysis, row)
+                heat = None if loss is None else loss / worst if worst > 0 else 0.0
+                cells.append(Cell(text=_score(analysis, row), heat=heat))
+            rows.append((name, cells))
+    dense = score_text(analysis.dense, analysis.unit)
+    title = f"{analysis.model}: {analysis.metric} with one part pruned alone (dense {dense})"
+    return grid_svg(title, [_share(share) for share in _shares(analysis)], rows)
+
+
+def analysis_page(analysis: Analysis) -> str:
+    """Return the picture as a page of HTML."""
+    return as_page(analysis_svg(analysis), f"Sensitivity of {analysis.model}")
+
+
+def _table(analysis: Analysis, kind: str) -> Table:
+    table = named_table(_TITLES[kind], *(f"without {_share(s)}" for s in _shares(analysis)))
+    for name in analysis.names(kind):
+        rows = analysis.rows(kind, name)
+        table.add_row(Text(plain(name)), *(_score(analysis, row) for row in rows))
+    return table
+
+
+def _worse(analysis: Analysis, row: TrialRow) -> float | None:
+    """Return by how much a trial is worse than the dense model; None where that is not known."""
+    lost = analysis.lost(row)
+    return None if lost is None else max(lost, 0.0)
+
+
+def _shares(analysis: Analysis) -> list[float]:
+    return sorted(set(analysis.sparsities))
+
+
+def _score(analysis: Analysis, row: TrialRow) -> str:
+    return score_text(row.score, analysis.unit)
+
+
+def _share(share: float) -> str:
+    return f"{100 * share:.4g} %"
