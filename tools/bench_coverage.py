@@ -1,6 +1,6 @@
 """Cut half of all channels out of every model of the corpus, and write docs/coverage.md.
 
-Of the groups of channels that run through the same axes of the same weights every second one goes,
+Of the groups of channels that run through the same axes of the same weights the first half goes,
 whatever it is worth: this measures what can be followed, not what should be pruned. Each result is
 compared with the model in which the same channels are zero, in every weight that they touch.
 """

@@ -29,7 +29,7 @@ TARGETS: Final = {
 
 _INTRODUCTION: Final = """\
 Half of all channels are cut out of each model: of the groups of channels that run through the same
-axes of the same weights every second one goes, without rounding and whatever it is worth. A layer
+axes of the same weights the first half goes, without rounding and whatever it is worth. A layer
 between two others keeps a quarter of its weights then. Where attention is written out, half of the
 width of every head goes, and then half of the heads.
 
