@@ -8,6 +8,7 @@ BatchNormalization nodes this is their re-estimation; without them it is the sam
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
@@ -18,11 +19,18 @@ from onnx_relief.graph.bias import with_bias
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey, find_layers
 from onnx_relief.graph.rewrite import write_constants
-from onnx_relief.graph.sites import Part, Site
+from onnx_relief.graph.sites import Site
 from onnx_relief.graph.walk import TensorHome
 from onnx_relief.moments import Channels, Moments, moments
 from onnx_relief.plan import LayerKind
 from onnx_relief.progress import ticker
+from onnx_relief.repair.pairs import (
+    as_stored,
+    beta_of,
+    can_be_given_a_bias,
+    is_plain,
+    main_outputs,
+)
 from onnx_relief.results import Progress
 
 _MOST = 3.0
@@ -54,15 +62,17 @@ def match_moments(
     Raises:
         ModelError, DataError: A model cannot be run on the data.
     """
-    sites = [site for site in find_layers(dense).sites if _can_be_repaired(site)]
-    wanted = {site.output: _channels(site) for site in sites}
+    sites = _repairable(find_layers(dense))
+    wanted = {site.output: _channels(site) for site in sites.values()}
     before = moments(dense, wanted, data, batch_size=batch_size, provider=provider)
     tick = ticker(progress, "repairing layers", len(sites))
-    for dense_site in sites:
+    for name, dense_site in sites.items():
         tick(1)
         survey = find_layers(pruned)
-        site = next((s for s in survey.sites if s.layer.name == dense_site.layer.name), None)
-        if site is None or not _can_be_repaired(site) or site.output != dense_site.output:
+        site = _repairable(survey).get(name)
+        target = before[dense_site.output]
+        chosen = kept.get(name, np.arange(target.mean.size))
+        if site is None or site.output != dense_site.output or chosen.size != site.layer.units:
             continue
         now = moments(
             pruned,
@@ -71,8 +81,6 @@ def match_moments(
             batch_size=batch_size,
             provider=provider,
         )[site.output]
-        target = before[site.output]
-        chosen = kept.get(site.layer.name, np.arange(target.mean.size))
         wished = Moments(target.mean[chosen], target.variance[chosen])
         pruned = _repaired(pruned, survey, site, now, wished)
     return pruned
@@ -88,25 +96,19 @@ def _repaired(
     if np.allclose(factor, 1, atol=1e-4) and np.allclose(now.mean, wished.mean, atol=1e-5):
         return document
     values: dict[TensorHome, NDArray[np.generic]] = {}
-    rows = survey.rows(site.parts[0]).astype(np.float64) * factor[:, None, None]
-    values[site.parts[0].view.home] = _as_stored(site.parts[0], rows)
+    rows = survey.rows(site.parts[0]).astype(np.float64)
+    values[site.parts[0].view.home] = as_stored(site.parts[0], rows * factor[:, None, None])
     old = np.zeros(factor.size)
-    scale = site.layer.bias.scale if site.layer.bias else 1.0
+    scale = site.layer.bias.scale if site.layer.bias else beta_of(site)
     if site.bias:
         old = survey.rows(site.bias).astype(np.float64).reshape(-1) * scale
-    bias = wished.mean - factor * (now.mean - old)
+    # A unit without weights is dead, and may be cut out as long as it stays so.
+    bias = np.where(rows.any(axis=(1, 2)), wished.mean - factor * (now.mean - old), old) / scale
     if site.bias:
-        spread = (bias / scale).reshape(site.bias.layout.rows)
-        values[site.bias.view.home] = _as_stored(site.bias, spread)
+        spread = bias.reshape(site.bias.layout.rows)
+        values[site.bias.view.home] = as_stored(site.bias, spread)
         return write_constants(document, values)
     return with_bias(write_constants(document, values), site, bias)
-
-
-def _as_stored(part: Part, rows: NDArray[np.float64]) -> NDArray[np.generic]:
-    seen = part.layout.from_rows(rows, part.view.shape)
-    stored = np.empty(part.view.size)
-    stored[part.view.places().reshape(-1)] = seen.reshape(-1)
-    return stored.reshape(part.view.stored_shape)
 
 
 def _channels(site: Site) -> Channels:
@@ -116,11 +118,18 @@ def _channels(site: Site) -> Channels:
     return Channels(2, 1)
 
 
-def _can_be_repaired(site: Site) -> bool:
-    """Whether the layer stands in the main graph, has float weights of its own, and one output."""
-    layer = site.layer
-    plain = layer.kind is not LayerKind.RECURRENT and len(site.parts) == 1
-    floats = all(part.view.dtype.kind == "f" and part.view.zero.ndim == 0 for part in site.tensors)
-    has_room = site.bias is not None or layer.op in ("Conv", "ConvTranspose", "Gemm")
-    known = layer.geometry is not None or layer.op == "Gemm"
-    return plain and floats and has_room and known and site.scope.parent is None
+def _repairable(survey: Survey) -> dict[str, Site]:
+    """Return the layers of the main graph with float weights of their own and one output."""
+    shared = Counter(part.view.home for site in survey.sites for part in site.tensors)
+    own = main_outputs(survey)
+    return {
+        site.layer.name: site
+        for site in survey.sites
+        if site.layer.kind is not LayerKind.RECURRENT
+        and site.scope.parent is None
+        and site.output in own
+        and (site.layer.geometry is not None or site.layer.op == "Gemm")
+        and all(shared[p.view.home] == 1 and is_plain(survey, p) for p in site.tensors)
+        and (site.bias is not None or can_be_given_a_bias(site, own))
+        and 0 not in (site.layer.weights[0].scale, site.layer.bias.scale if site.layer.bias else 1)
+    }

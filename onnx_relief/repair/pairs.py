@@ -71,7 +71,7 @@ def pairs_of(
     """
     twins = {site.layer.name: site for site in dense.sites}
     shared = Counter(part.view.home for site in pruned.sites for part in site.tensors)
-    own = {name for node in pruned.document.proto.graph.node for name in node.output}
+    own = main_outputs(pruned)
     found, left = [], {}
     for site in pruned.sites:
         name = site.layer.name
@@ -81,6 +81,11 @@ def pairs_of(
         else:
             left[name] = pair
     return found, left
+
+
+def main_outputs(survey: Survey) -> set[str]:
+    """Return the tensors that nodes of the file's main graph make, not those of its functions."""
+    return {name for node in survey.document.proto.graph.node for name in node.output}
 
 
 def _pair(
@@ -100,24 +105,28 @@ def _pair(
     if twin is None or twin.output != site.output:
         return "the dense model has no layer of its name"
     weight = site.parts[0]
+    if site.layer.weights[0].scale == 0:
+        return "its node multiplies by zero"
     if shared[weight.view.home] > 1:
         return "other layers share its weight"
-    if not _is_plain(survey, weight):
+    if not is_plain(survey, weight):
         return "its weight is stored in another form than it is used"
     if units is None and twin.layer.units != site.layer.units:
         return "it is not known which of its units were cut"
     if units is not None and units.size != site.layer.units:
         return "it is not known which of its units were cut"
     bias = _movable(survey, site, shared)
+    return Pair(site, units, reading, bias, can_be_given_a_bias(site, own))
+
+
+def can_be_given_a_bias(site: Site, own: set[str]) -> bool:
+    """Whether a layer has room for a bias, in a node of the file's main graph that makes `own`."""
     free = len(site.node.input) < 3 or not site.node.input[2]
-    can_add = free and site.layer.op in _WITH_BIAS and site.node.output[0] in own
-    return Pair(site, units, reading, bias, can_add)
+    known = site.layer.op in ("Conv", "ConvTranspose", "Gemm")
+    return known and free and site.node.output[0] in own and beta_of(site) != 0
 
 
-_WITH_BIAS = ("Conv", "ConvTranspose", "Gemm")
-
-
-def _is_plain(survey: Survey, part: Part) -> bool:
+def is_plain(survey: Survey, part: Part) -> bool:
     """Whether the stored numbers are those that are used, or casts of them."""
     stored = survey.constants.shape_and_type(part.view.home)[1]
     whole = part.view.zero.ndim == 0 and not part.view.zero.any()
@@ -127,7 +136,7 @@ def _is_plain(survey: Survey, part: Part) -> bool:
 def _movable(survey: Survey, site: Site, shared: Counter[TensorHome]) -> tuple[Part, float] | None:
     """Return the bias of a layer, or the mean that a BatchNormalization takes off its output."""
     if site.bias is not None and site.layer.bias is not None:
-        fine = shared[site.bias.view.home] == 1 and _is_plain(survey, site.bias)
+        fine = shared[site.bias.view.home] == 1 and is_plain(survey, site.bias)
         return (site.bias, 1 / site.layer.bias.scale) if fine and site.layer.bias.scale else None
     uses = site.scope.uses.get(site.output, [])
     node = uses[0].node if len(uses) == 1 and uses[0].scope is site.scope else None
@@ -143,7 +152,7 @@ def _movable(survey: Survey, site: Site, shared: Counter[TensorHome]) -> tuple[P
     units = site.layer.units
     part = Part(view, RowLayout((units, 1), (0, 1), (units, 1)))
     fixed = survey.constants.why_not_writable(view)
-    return (part, -1.0) if fixed is None and _is_plain(survey, part) else None
+    return (part, -1.0) if fixed is None and is_plain(survey, part) else None
 
 
 def changed(
@@ -161,22 +170,24 @@ def changed(
     site = pair.site
     part, scale = site.parts[0], site.layer.weights[0].scale
     rows = survey.rows(part).astype(np.float64)
-    values = {part.view.home: _as_stored(part, rows + weights.reshape(rows.shape) / scale)}
+    values = {part.view.home: as_stored(part, rows + weights.reshape(rows.shape) / scale)}
     if pair.bias is not None:
         bias, factor = pair.bias
         old = survey.rows(bias).astype(np.float64)
-        values[bias.view.home] = _as_stored(bias, old + factor * offset[:, None])
+        values[bias.view.home] = as_stored(bias, old + factor * offset[:, None])
     document = write_constants(document, values)
     if pair.bias is None and pair.can_add and offset.any():
-        return with_bias(document, site, offset / _beta(site))
+        return with_bias(document, site, offset / beta_of(site))
     return document
 
 
-def _beta(site: Site) -> float:
+def beta_of(site: Site) -> float:
+    """Return what a layer multiplies a bias in its node with."""
     return float(attributes(site.node).get("beta", 1.0)) if site.layer.op == "Gemm" else 1.0
 
 
-def _as_stored(part: Part, rows: Floats) -> NDArray[np.generic]:
+def as_stored(part: Part, rows: Floats) -> NDArray[np.generic]:
+    """Return the values of a weight or bias in canonical layout as they are stored."""
     seen = part.layout.from_rows(rows, part.view.shape)
     stored = np.empty(part.view.size)
     stored[part.view.places().reshape(-1)] = seen.reshape(-1)
