@@ -25,6 +25,7 @@ from onnx_relief.graph.channels.mean_signal import (
     give_back,
     why_not_exact,
 )
+from onnx_relief.graph.channels.merge import with_merged_constants
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.folded import with_whole_weights
 from onnx_relief.graph.inline import inlined
@@ -52,6 +53,7 @@ class Shrunk:
         removed: Those that were cut.
         joins: Sums that do not wait any more for a branch which was a constant.
         kept: Why groups stay, and how many.
+        again: Whether a next step may find more.
     """
 
     document: Document
@@ -59,6 +61,7 @@ class Shrunk:
     removed: int
     joins: int
     kept: Mapping[str, int]
+    again: bool = False
 
 
 def how_many_stay(round_to: int | None) -> Callable[[int, Sequence[int]], int]:
@@ -109,7 +112,7 @@ def shrink(document: Document, feed: Mapping[str, Array], *, round_to: int | Non
     smaller, names = with_unique_names(with_whole_weights(inlined(document)))
     step = first = _once(smaller, feed, staying)
     removed = joins = 0
-    while step.removed or step.joins:
+    while step.again:
         removed, joins = removed + step.removed, joins + step.joins
         smaller = step.document
         step = _once(smaller, feed, staying)
@@ -139,11 +142,12 @@ def _once(
 ) -> Shrunk:
     survey = find_layers(document)
     trace, groups = trace_channels(survey.model, observe(survey, feed), RULES)
+    uneven = why_not_exact(trace, survey)
     found = removable(
         trace,
         groups,
         lambda name: survey.constants.array(trace.whole.homes[name], name),
-        why_not_exact(trace, survey),
+        uneven,
         staying,
     )
     roots = np.unique(np.concatenate([[STAYS], *(groups.of(m.ids) for m in trace.members)]))
@@ -153,13 +157,19 @@ def _once(
         changes = corrections(trace, groups, found.gone, survey, found.constants, may_add=True)
         smaller = cut(give_back(document, trace, changes), trace, groups, found.gone)
         smaller = add_after(smaller, trace, groups, found.gone, changes)
-        joins = 0
+        joins = merged = 0
     else:  # only now: a branch may be idle because of what went before
         smaller, joins = without_idle_branches(document, trace, found.settled)
+        merged = 0
+        if not joins:
+            smaller, merged = with_merged_constants(
+                survey, trace, groups, found.alike, found.constants, uneven
+            )
     return Shrunk(
         document=drop_orphans(smaller, document),
         groups=len(roots) - 1,
         removed=removed,
         joins=joins,
         kept=kept,
+        again=bool(removed or joins or merged),
     )

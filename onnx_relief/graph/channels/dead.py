@@ -33,6 +33,7 @@ class Removal:
         constants: By tensor, the number that each of its channels is; 0 where that is not known.
             Biases of layers that read it take over what goes.
         stuck: Why constant channels stay that nothing but their number is needed of, and how many.
+        alike: Of these, those that live in the same axes, where there are several.
         settled: By tensor of which all channels are constants, the number that each of them is.
     """
 
@@ -40,6 +41,7 @@ class Removal:
     constants: Mapping[str, Floats] = field(default_factory=dict)
     stuck: Mapping[str, int] = field(default_factory=dict)
     settled: Mapping[str, Floats] = field(default_factory=dict)
+    alike: Sequence[Ids] = ()
 
 
 def removable(
@@ -78,7 +80,15 @@ def removable(
         if np.nan_to_num(one.values).any()
     }
     settled = {name: values for name, values in steady.found.items() if not np.isnan(values).any()}
-    return Removal(gone, constants, _stuck(trace, groups, reads, gone, why_not), settled)
+    stuck = _stuck(trace, groups, reads, gone, why_not)
+    alike = [np.array([root for root in roots.tolist() if root in stuck]) for roots, _ in kinds]
+    return Removal(
+        gone=gone,
+        constants=constants,
+        stuck=Counter(stuck.values()),
+        settled=settled,
+        alike=[roots for roots in alike if roots.size > 1],
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,8 +153,8 @@ def _stuck(
     reads: list[_Reading],
     gone: Bools,
     why_not: Mapping[int, str],
-) -> dict[str, int]:
-    """Return why channels stay although they are constants, and how many groups of them."""
+) -> dict[int, str]:
+    """Return why groups stay although they are constants, by root."""
     moving = np.zeros(trace.pool.size, dtype=bool)
     reasons: dict[int, str] = {}
     for one in reads:
@@ -154,7 +164,7 @@ def _stuck(
         for root in np.unique(roots[needed & ~np.isnan(one.values)]).tolist():
             reasons.setdefault(root, f"they are constants other than 0, and {why}")
     moving[STAYS] = True
-    return dict(Counter(why for root, why in reasons.items() if not moving[root]))
+    return {root: why for root, why in reasons.items() if not moving[root]}
 
 
 def _kinds(trace: Trace, groups: Groups) -> list[tuple[Ids, list[int]]]:
