@@ -9,7 +9,7 @@ import onnx
 import pytest
 from inner import branches, same_names_in_branches
 from test_cut import Traced, feed_for
-from text_models import assert_outputs_agree
+from text_models import assert_outputs_agree, build, random
 
 from onnx_relief.cli import main
 from onnx_relief.compaction import compact
@@ -87,6 +87,38 @@ def test_the_command_prunes_what_lies_in_bodies(tmp_path):
     assert main(prune.split()) == 0
     after = sizes(onnx.load(out))
     assert (after["", "w1"], after["y.else_branch", "w4"]) == ((6, 4), (4, 5))
+
+
+def test_a_branch_that_does_not_fit_the_data_is_cut_as_far_as_it_can_be_seen(tmp_path):
+    """The other branch wants four rows at once: up to there it is followed, then it stays."""
+    model = build(
+        """(float[N,6] x) => (float[N,5] y) {
+            total = ReduceMax <keepdims = 0> (x)  finite = Less (total, most)
+            y = If (finite) <
+                then_branch = t () => (float[N,5] a) { h = MatMul (x, w1)  a = MatMul (h, w2) },
+                else_branch = e () => (float[N,5] b) {
+                    i = MatMul (x, w3)  r = Relu (i)  j = MatMul (r, w4)  k = Tanh (j)
+                    four = Reshape (k, rows)  m = MatMul (four, w5)  b = MatMul (m, w6)
+                }>
+        }""",
+        most=np.float32(1e9),
+        rows=np.array([-1, 4, 6]),
+        w1=random(6, 8),
+        w2=random(8, 5, seed=1),
+        w3=random(6, 8, seed=2),
+        w4=random(8, 6, seed=3),
+        w5=random(6, 4, seed=4),
+        w6=random(4, 5, seed=5),
+    )
+    path, data, out = (str(tmp_path / name) for name in ("m.onnx", "x.npz", "out.onnx"))
+    onnx.save(model, path)
+    np.savez(data, x=random(5, 6))
+    prune = f"prune {path} --data {data} -o {out} --granularity channel --ratio .5 --round-to 1 -q"
+    assert main([*prune.split(), "--batch-size", "1"]) == 0
+    after = sizes(onnx.load(out))
+    assert [after["", f"w{at}"] for at in range(1, 7)] == [
+        *((6, 4), (4, 5), (6, 4), (4, 6), (6, 4), (4, 5)),
+    ]
 
 
 @pytest.mark.parametrize("name", ["silero-vad", "silero-vad-outer"])
