@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from onnx_relief.channel_budget import Choice, Decision, Stopwatch
 from onnx_relief.channel_decision import decide
 from onnx_relief.channel_settings import ChannelSettings
-from onnx_relief.channel_worth import made_up, worth_of
+from onnx_relief.channel_worth import Worth, made_up, worth_of
 from onnx_relief.data import Dataset
 from onnx_relief.errors import UnsupportedError
 from onnx_relief.evaluation import first_sample
@@ -29,7 +30,7 @@ from onnx_relief.graph.folded import with_whole_weights
 from onnx_relief.graph.inline import inlined
 from onnx_relief.graph.layers import Survey, find_layers, uniquely_named
 from onnx_relief.graph.orphans import drop_orphans
-from onnx_relief.graph.unique_names import with_old_names
+from onnx_relief.graph.unique_names import Names, with_old_names
 from onnx_relief.measure import Measurement, full_batches, measure
 from onnx_relief.moments import Channels, moments
 from onnx_relief.observe import observe
@@ -83,12 +84,136 @@ def prune_channels(
         UnsupportedError: No channel can be followed from where it is made to where it is read.
         DataError, ModelError, SettingsError: As `prune`.
     """
+    ranked = rank_channels(
+        document,
+        calibration,
+        settings,
+        heads=channels.heads,
+        compare=channels.scope == "global",
+        progress=progress,
+    )
+    return ranked.prune(channels, progress=progress)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Ranked:
+    """A model's channels and what they are worth, before it is decided how many go.
+
+    Attributes:
+        survey: The dense model, its tensors named uniquely.
+        names: What they are called in the file.
+        trace: Its channels.
+        groups: Which live or die together.
+        kinds: Roots of the groups that can go, by the axes that they live in.
+        worth: What they are worth.
+        positions: How often each layer's weights are applied per sample.
+        calibration: Sample data.
+        settings: Which layers, how many samples, and how to run.
+    """
+
+    survey: Survey
+    names: Names
+    trace: Trace
+    groups: Groups
+    kinds: Mapping[object, NDArray[np.int64]]
+    worth: Worth
+    positions: Mapping[str, float]
+    calibration: Dataset
+    settings: Settings
+
+    @cached_property
+    def means(self) -> dict[str, NDArray[np.float64]]:
+        """The mean of every channel that a layer reads, by tensor."""
+        return _mean_inputs(self.survey.document, self.trace, self.calibration, self.settings)
+
+    def prune(
+        self, channels: ChannelSettings, *, progress: Progress | None = None
+    ) -> ChannelsPruned:
+        """Return the model without so many channels; errors as `prune_channels`."""
+        decision = decide(
+            Choice(
+                survey=self.survey,
+                trace=self.trace,
+                groups=self.groups,
+                kinds=self.kinds,
+                worth=self.worth,
+                positions=self.positions,
+                settings=channels,
+            ),
+            Stopwatch(
+                batch=next(iter(self.calibration.batches(channels.latency_batch))),
+                provider=self.settings.provider,
+                threads=channels.latency_threads,
+                progress=progress,
+            ),
+        )
+        gone = decision.gone
+        smaller, corrected = self.without(gone, mean=channels.repair != "none")
+        check(smaller)
+        repaired = repair(
+            "none" if channels.repair == "mean" else channels.repair,
+            smaller,
+            self.survey.document,
+            _units_kept(self.survey, self.trace, self.groups, gone),
+            self.calibration.take(self.settings.samples),
+            batch_size=self.settings.batch_size,
+            provider=self.settings.provider,
+            progress=progress,
+        )
+        return ChannelsPruned(
+            document=with_old_names(repaired.document, self.names),
+            groups=sum(map(len, self.kinds.values())),
+            removed=int(gone.sum()),
+            corrected=corrected,
+            kept=Counter(self.groups.reasons.values()),
+            decision=decision,
+            repair=None if repaired.kind == "none" else repaired.row,
+        )
+
+    def without(self, gone: NDArray[np.bool_], *, mean: bool) -> tuple[Document, int]:
+        """Return the model without groups, and how many biases make up for it.
+
+        Args:
+            gone: Whether a group goes, by root.
+            mean: Whether biases give back the mean signal that is lost.
+        """
+        document, trace, groups = self.survey.document, self.trace, self.groups
+        updated, changes = made_up(self.worth, gone, document, self.survey)
+        if mean:
+            done = {change.node for change in changes}
+            others = corrections(trace, groups, gone, self.survey, self.means)
+            changes += [change for change in others if change.node not in done]
+        smaller = cut(give_back(updated, trace, changes), trace, groups, gone)
+        return drop_orphans(smaller, document), len(changes)
+
+
+def rank_channels(
+    document: Document,
+    calibration: Dataset,
+    settings: Settings,
+    *,
+    heads: bool = False,
+    compare: bool = False,
+    progress: Progress | None = None,
+) -> Ranked:
+    """Return a model's channels and what they are worth.
+
+    Args:
+        document: The dense model; it is not changed.
+        calibration: Sample data.
+        settings: Which layers, how many samples, and how to run.
+        heads: Whether whole heads of attention go, instead of a part of each.
+        compare: Whether channels of different layers have to compare.
+        progress: Told how far the work has come.
+
+    Raises:
+        UnsupportedError: No channel can be followed from where it is made to where it is read.
+        DataError, ModelError, SettingsError: As `prune`.
+    """
     survey, names = uniquely_named(find_layers(with_whole_weights(inlined(document))))
-    document = survey.document
     settings.check_patterns(survey.layers)
-    feed = first_sample(calibration).feed
-    observed = observe(survey, feed)
-    trace, groups = trace_channels(survey.model, observed, RULES, outer=channels.heads)
+    observed = observe(survey, first_sample(calibration).feed)
+    trace, groups = trace_channels(survey.model, observed, RULES, outer=heads)
     measured = _measured(survey, calibration, settings, progress)
     kinds = _kinds(survey, trace, groups, settings)
     if not kinds:
@@ -102,54 +227,19 @@ def prune_channels(
         measured,
         calibration,
         settings,
-        compare=channels.scope == "global",
+        compare=compare,
         progress=progress,
     )
-    decision = decide(
-        Choice(
-            survey=survey,
-            trace=trace,
-            groups=groups,
-            kinds=kinds,
-            worth=worth,
-            positions={name: found.positions for name, found in measured.activities.items()},
-            settings=channels,
-        ),
-        Stopwatch(
-            batch=next(iter(calibration.batches(channels.latency_batch))),
-            provider=settings.provider,
-            threads=channels.latency_threads,
-            progress=progress,
-        ),
-    )
-    gone = decision.gone
-    updated, changes = made_up(worth, gone, document, survey)
-    if channels.repair != "none":
-        means = _mean_inputs(document, trace, calibration, settings)
-        done = {change.node for change in changes}
-        others = corrections(trace, groups, gone, survey, means)
-        changes += [change for change in others if change.node not in done]
-    smaller = cut(give_back(updated, trace, changes), trace, groups, gone)
-    smaller = drop_orphans(smaller, document)
-    check(smaller)
-    repaired = repair(
-        "none" if channels.repair == "mean" else channels.repair,
-        smaller,
-        document,
-        _units_kept(survey, trace, groups, gone),
-        calibration.take(settings.samples),
-        batch_size=settings.batch_size,
-        provider=settings.provider,
-        progress=progress,
-    )
-    return ChannelsPruned(
-        document=with_old_names(repaired.document, names),
-        groups=sum(map(len, kinds.values())),
-        removed=int(gone.sum()),
-        corrected=len(changes),
-        kept=Counter(groups.reasons.values()),
-        decision=decision,
-        repair=None if repaired.kind == "none" else repaired.row,
+    return Ranked(
+        survey=survey,
+        names=names,
+        trace=trace,
+        groups=groups,
+        kinds=kinds,
+        worth=worth,
+        positions={name: found.positions for name, found in measured.activities.items()},
+        calibration=calibration,
+        settings=settings,
     )
 
 
@@ -180,9 +270,9 @@ def _units_kept(
     """Return for every layer the places of the units that stay."""
     kept = {}
     for site in survey.sites:
-        ids = trace.of(site.node.output[0]).reshape(-1)
-        if ids.size == site.layer.units:
-            kept[site.layer.name] = np.flatnonzero(~gone[groups.of(ids)])
+        ids = trace.ids.get(site.node.output[0])
+        if ids is not None and ids.size == site.layer.units:
+            kept[site.layer.name] = np.flatnonzero(~gone[groups.of(ids.reshape(-1))])
     return kept
 
 
