@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from classifier import samples
-from text_models import build, differences, random, run
+from text_models import build, differences, function, random, run
 
 from onnx_relief.data import open_data
 from onnx_relief.graph.document import input_specs, load
@@ -89,3 +89,40 @@ def test_a_layer_that_lost_units_is_compared_with_those_that_stay(units):
     wanted = moments_of(dense, ["a"])["a"]
     now = moments_of(found.proto, ["a"])["a"]
     np.testing.assert_allclose(now.mean, wanted.mean[units], atol=1e-3)
+
+
+def test_dead_units_stay_dead():
+    kernels = random(5, 4, 3, 3, seed=2)
+    bias = random(5)
+    kernels[[1, 3]], bias[[1, 3]] = 0, 0
+    found = repaired(network(k2=kernels, b2=bias), network()).proto
+    stored = {t.name: np.frombuffer(t.raw_data, np.float32) for t in found.graph.initializer}
+    assert not stored["k2"].reshape(5, -1)[[1, 3]].any()
+    assert not stored["b2"][[1, 3]].any()
+
+
+ODD = {
+    "shared weight": "[p] h = Gemm (x, w)  [q] y = Gemm (h, w)",
+    "bias of another": "[p] h = Gemm (x, w, b)  i = Add (h, b)  y = Relu (i)",
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_layers_whose_constants_others_read_are_left_as_they_are(name):
+    graph = f"(float[N,4] x) => (float[N,4] y) {{ {ODD[name]} }}"
+    bias = random(4, seed=2)
+    dense, other = (build(graph, w=random(4, 4, seed=s), b=bias) for s in (1, 3))
+    pruned, dense = load(other), load(dense)
+    found = match_moments(pruned, dense, {}, data_for(dense, (4,)), batch_size=7, provider="cpu")
+    assert differences(found.proto, other) == []
+
+
+def test_layers_inside_functions_are_repaired_where_their_constants_are_their_own():
+    graph = "(float[N,4] x) => (float[N,4] y) { y = my.layer (x, w, b) }"
+    inside = function("layer", "(a, k, c) => (z)", "h = Gemm (a, k, c)  z = Relu (h)")
+    dense, other = (
+        load(build(graph, functions=inside, w=random(4, 4, seed=s), b=random(4))) for s in (1, 3)
+    )
+    data = data_for(dense, (4,))
+    found = match_moments(other, dense, {}, data, batch_size=7, provider="cpu")
+    assert differences(found.proto, other.proto) == []  # "h" is no tensor of the main graph
