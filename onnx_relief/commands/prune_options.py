@@ -122,6 +122,10 @@ class PruneOptions(
         Path | None,
         typer.Option(help="Everything that is printed, as .json.", rich_help_panel=_WRITING),
     ] = None
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="The curve of --sweep, as .svg or .html.", rich_help_panel=_WRITING),
+    ] = None
     dump_activations: Annotated[
         Path | None,
         typer.Option(
@@ -134,7 +138,7 @@ class PruneOptions(
         bool,
         typer.Option(
             "--compact",
-            help="Cut out what became dead, as the command compact does.",
+            help="Cut out what became dead, as the command compact does, which takes --round-to, too.",
             rich_help_panel=_WRITING,
         ),
     ] = False
@@ -176,6 +180,23 @@ class PruneOptions(
     @property
     def _structure(self) -> Structure:
         return KERNEL if self.cuts_channels else parse_structure(self.granularity)
+
+    @property
+    def budgets_besides_sweep(self) -> dict[str, object]:
+        """Everything else that could say how much goes, by flag."""
+        return {
+            "--alpha": self.alpha,
+            "--alpha-conv": self.alpha_conv,
+            "--alpha-fc": self.alpha_fc,
+            "--alpha-layer": self.alpha_layer,
+            "--sparsity": self.sparsity,
+            "--ratio": self.ratio,
+            "--target-params": self.target_params,
+            "--target-macs": self.target_macs,
+            "--target-bytes": self.target_bytes,
+            "--target-latency": self.target_latency,
+            "--max-drop": self.max_drop,
+        }
 
     @property
     def _budget(self) -> Budget:
