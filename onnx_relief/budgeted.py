@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from onnx_relief.data import Dataset
 from onnx_relief.divergence import Divergence
@@ -85,7 +84,6 @@ def survey_fields(
     calibration: Dataset,
     settings: Settings,
     *,
-    gradients: Mapping[str, NDArray[np.float64]] | None = None,
     progress: Progress | None = None,
 ) -> Fields:
     """Return what is known of the weights of `sites` for the criterion that the settings name.
@@ -94,9 +92,7 @@ def survey_fields(
         UnsupportedError: No layer divides into the blocks that are asked for.
         DataError, ModelError: The model cannot be run on the data.
     """
-    gathered = gather_fields(
-        survey, sites, measured, calibration, settings, gradients=gradients, progress=progress
-    )
+    gathered = gather_fields(survey, sites, measured, calibration, settings, progress=progress)
     found: list[Field] = []
     left: dict[str, str] = {}
     chosen = {site.layer.name for site in sites}

@@ -69,7 +69,7 @@ class Field:
         activity: What the data showed of its inputs.
         reading: How it reads them; None where Gram matrices cannot be taken.
         gram: Second moments of the inputs, where the criterion needs them.
-        gradient: Mean square of gradient times weight, where the criterion needs it.
+        gradient: Mean square of the gradient, where the criterion needs it.
         updates: Whether surviving weights may change.
         seed: For the criterion `random`.
     """

@@ -28,13 +28,13 @@ def gather_fields(
     calibration: Dataset,
     settings: Settings,
     *,
-    gradients: Mapping[str, NDArray[np.float64]] | None = None,
     progress: Progress | None = None,
 ) -> list[Field]:
     """Return one field for every weight of `sites`, for the criterion that the settings name.
 
     Raises:
         DataError, ModelError: The model cannot be run on the data.
+        UnsupportedError: The criterion needs gradients, and the bridge cannot carry the model.
     """
     criterion = criterion_named(settings.criterion)
     shared = shared_homes(survey)
@@ -52,6 +52,20 @@ def gather_fields(
             memory=settings.memory,
             tick=ticker(progress, "measuring second moments", samples.size),
         )
+    gradients: Mapping[str, Sequence[NDArray[np.float64]]] = {}
+    if criterion.need is Need.GRADIENT:
+        # It needs torch, which comes with an extra; everything else here does without.
+        from onnx_relief.gradients import weight_gradients
+
+        gradients = weight_gradients(
+            survey.document,
+            samples,
+            by_labels=samples.has_labels,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            provider=settings.provider,
+            progress=progress,
+        )
     fields = []
     for site in sites:
         for part in range(len(site.parts)):
@@ -66,7 +80,7 @@ def gather_fields(
                 activity=measured.activities[site.layer.name],
                 reading=seen,
                 gram=grams.get(seen) if seen else None,
-                gradient=(gradients or {}).get(site.layer.name) if part == 0 else None,
+                gradient=gradients[site.layer.name][part] if site.layer.name in gradients else None,
                 updates=criterion.updates and why_not_updated(survey, site, shared) is None,
                 seed=settings.seed,
             )

@@ -90,7 +90,7 @@ class Settings:
                 raise SettingsError(f"{flag} must lie in (0, 1], got {value}")
         if self.samples is not None and self.samples < 1:
             raise SettingsError(f"--samples must be at least 1, got {self.samples}")
-        if self.memory < 1 << 20:
+        if self.memory < 1_000_000:
             raise SettingsError(f"--memory must be at least 1MB, got {self.memory} bytes")
         if self.repair not in REPAIRS:
             names = ", ".join(REPAIRS)

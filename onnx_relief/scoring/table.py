@@ -18,6 +18,7 @@ from onnx_relief.errors import SettingsError
 from onnx_relief.scoring.chance import random_scores
 from onnx_relief.scoring.magnitude import magnitude_scores
 from onnx_relief.scoring.obs import obs_scores
+from onnx_relief.scoring.taylor import taylor_scores
 from onnx_relief.scoring.wanda import wanda_scores
 
 Floats = NDArray[np.float64]
@@ -45,7 +46,7 @@ class Clues:
             taken.
         split: Brings weights (units, entries) into the form of `moment`.
         join: Undoes `split`.
-        gradient: Mean square of gradient times weight, (units, inputs, taps).
+        gradient: Mean square of the gradient, (units, inputs, taps); None where there is none.
         seed: For what is drawn.
     """
 
@@ -99,7 +100,7 @@ def _obs(clues: Clues) -> Floats:
 def _taylor(clues: Clues) -> Floats:
     if clues.gradient is None:
         return _wanda(clues)  # the bridge does not reach this layer
-    return clues.gradient
+    return taylor_scores(clues.weights, clues.gradient)
 
 
 CRITERIA = {

@@ -94,8 +94,17 @@ def _whole_blocks(ladders: Sequence[Ladder], shares: Floats, budget: float) -> l
 
 
 def _lower_hull(ladder: Ladder) -> Floats:
-    """Return the corners (share, loss) of the lower convex hull, from share 1 downwards."""
-    points = [(float(s), float(e)) for s, e in zip(ladder.shares, ladder.losses, strict=True)]
+    """Return the corners (share, loss) of the lower convex hull, from share 1 downwards.
+
+    Shares are those of whole blocks, and none is less than what has to stay.
+    """
+    least = min(ladder.least, ladder.blocks)
+    counts = np.maximum(np.rint(ladder.shares * ladder.blocks), least)
+    shares, first = np.unique(-counts, return_index=True)
+    points = [
+        (float(-share / ladder.blocks), float(ladder.losses[place]))
+        for share, place in zip(shares, first, strict=True)
+    ]
     hull: list[tuple[float, float]] = []
     for point in points:
         while len(hull) > 1 and _turns_down(hull[-2], hull[-1], point):
