@@ -1,0 +1,276 @@
+"""Pruning to a budget: reached, explained, and the same however a layer is written."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from classifier import cnn, data_file, mlp, samples, weights, written
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from text_models import build, random
+
+from onnx_relief.budget import Budget
+from onnx_relief.cli import main
+from onnx_relief.data import open_data
+from onnx_relief.divergence import Divergence
+from onnx_relief.graph.cost import zipped_bytes
+from onnx_relief.graph.document import input_specs, load
+from onnx_relief.pipeline import prune
+from onnx_relief.scoring.table import CRITERIA
+from onnx_relief.settings import Granularity, Scope, Settings
+from onnx_relief.structures import KERNEL, WEIGHT, parse_structure
+from onnx_relief.targets import AS_IT_IS, Judged
+
+CRITERIA_HERE = list(CRITERIA)
+WIDE = """(float[N,6] x) => (float[N,3] y) {
+    [first] h = Gemm (x, w1, b1)
+    a = Relu (h)
+    [second] y = Gemm (a, w2, b2)
+}"""
+
+
+def wide(units=16):
+    return build(
+        WIDE,
+        w1=random(6, units, seed=1),
+        b1=random(units, seed=2),
+        w2=random(units, 3, seed=3),
+        b2=random(3, seed=4),
+    )
+
+
+def told(capsys, folder, model, *flags):
+    """Run `prune` and return exit code, report and what went to the standard error."""
+    path, out = written(folder, model), folder / "pruned.onnx"
+    said = ["prune", path, "--data", data_file(folder), "-o", out, *flags, "--json", "-q"]
+    code = main([str(one) for one in said])
+    found = capsys.readouterr()
+    return code, json.loads(found.out) if found.out else None, found.err, out
+
+
+def pruned(model, *, shape=(6,), count=40, judged=AS_IT_IS, granularity="weight", **chosen):
+    """Return what `prune` makes of a model on random data, and its weights."""
+    structure = parse_structure(granularity)
+    document = load(model)
+    inputs = samples(count, shape, labelled=False)
+    kernels = structure == KERNEL
+    settings = Settings(
+        granularity=Granularity.KERNEL if kernels else Granularity.WEIGHT,
+        blocks=None if structure in (KERNEL, WEIGHT) else structure,
+        **chosen,
+    )
+    data = open_data(inputs, input_specs(document.proto))
+    found = prune(document, data, settings, judged=judged)
+    return found, weights(found.document.proto)
+
+
+@pytest.mark.parametrize("criterion", CRITERIA_HERE)
+@pytest.mark.parametrize("scope", list(Scope))
+def test_sparsity_is_exact_with_every_criterion(criterion, scope):
+    _, found = pruned(wide(), criterion=criterion, budget=Budget(sparsity=0.5), scope=scope)
+    zeros = (found["w1"] == 0).sum() + (found["w2"] == 0).sum()
+    assert zeros == (16 * 6 + 16 * 3) // 2
+    assert (found["w1"] != 0).any(axis=0).all()
+    assert (found["w2"] != 0).any(axis=0).all()
+
+
+@pytest.mark.parametrize("granularity", ["row", "4x1", "1x2", "2:4", "kernel"])
+@pytest.mark.parametrize("criterion", ["relief", "wanda", "obs"])
+def test_every_structure_goes_with_every_criterion(granularity, criterion):
+    model = build(
+        WIDE.replace("N,3", "N,4"),
+        w1=random(6, 16, seed=1),
+        b1=random(16),
+        w2=random(16, 4, seed=3),
+        b2=random(4),
+    )
+    budget = Budget() if granularity == "2:4" else Budget(sparsity=0.5)
+    made, found = pruned(model, granularity=granularity, criterion=criterion, budget=budget)
+    assert made.missed is None
+    if granularity == "2:4":  # the first layer's 6 inputs do not divide by 4
+        assert ((found["w2"].T.reshape(4, 4, 4) != 0).sum(axis=2) <= 2).all()
+        assert np.array_equal(found["w1"], random(6, 16, seed=1))
+        assert "do not divide" in made.left_alone["first"]
+        return
+    zeros = (found["w1"] == 0).sum() + (found["w2"] == 0).sum()
+    assert 80 <= zeros < 80 + 16
+    if granularity == "4x1":
+        blocks = (found["w2"].T != 0).reshape(1, 4, 16)
+        assert (blocks.all(axis=1) == blocks.any(axis=1)).all()
+
+
+@given(st.integers(0, 2**16))
+@settings(max_examples=5, deadline=None)
+def test_a_layer_is_pruned_alike_as_gemm_matmul_or_convolution(seed):
+    weight, first = random(6, 4, seed=seed), random(5, 6, seed=seed + 1)
+    graphs = {
+        "Gemm": "{ h = MatMul (x, f) a = Relu (h) [layer] y = Gemm (a, w) }",
+        "MatMul": "{ h = MatMul (x, f) a = Relu (h) [layer] y = MatMul (a, w) }",
+        "Conv": """{ h = MatMul (x, f) a = Relu (h) s = Unsqueeze (a, axes)
+            [layer] c = Conv (s, k) y = Squeeze (c, axes) }""",
+    }
+    rng = np.random.default_rng(seed)
+    inputs = rng.standard_normal((50, 5)).astype(np.float32)
+    masks = {}
+    for name, body in graphs.items():
+        constants = {"f": first, "w": weight}
+        if name == "Conv":
+            constants = {"f": first, "k": weight.T[:, :, None], "axes": np.array([2])}
+        document = load(build(f"(float[N,5] x) => (float[N,4] y) {body}", **constants))
+        data = open_data({"x": inputs}, input_specs(document.proto))
+        for criterion in ("relief", "wanda", "obs", "magnitude"):
+            chosen = Settings(
+                criterion=criterion,
+                granularity=Granularity.WEIGHT,
+                budget=Budget(sparsity=0.5),
+                only=("layer",),
+            )
+            plan = prune(document, data, chosen).plan.for_layer("layer")
+            masks.setdefault(criterion, []).append(plan.keep[0].reshape(4, 6))
+    for criterion, found in masks.items():
+        assert all(np.array_equal(found[0], other) for other in found[1:]), criterion
+
+
+def test_obs_makes_up_for_what_goes():
+    better = 0
+    for seed in range(6):
+        model, errors = wide(24), {}
+        inputs = samples(300, labelled=False)
+        inputs["x"] = inputs["x"] @ random(6, 6, seed=seed)  # so that inputs say the same in part
+        document = load(model)
+        data = open_data(inputs, input_specs(document.proto))
+        for criterion in ("wanda", "obs"):
+            chosen = Settings(
+                criterion=criterion, granularity=Granularity.WEIGHT, budget=Budget(sparsity=0.6)
+            )
+            made = prune(document, data, chosen).document
+            errors[criterion] = Divergence(document, data, batch_size=64).of(made)
+        better += errors["obs"] < errors["wanda"]
+    assert better >= 5
+
+
+def test_shares_of_parameters_are_reached():
+    _, found = pruned(wide(60), criterion="obs", budget=Budget(target_params=0.5))
+    total = sum(array.size for array in found.values())
+    assert abs(sum(np.count_nonzero(array) for array in found.values()) / total - 0.5) < 0.01
+
+
+def test_shares_of_work_are_reached():
+    made, found = pruned(cnn(), shape=(2, 8, 8), criterion="wanda", budget=Budget(target_macs=0.5))
+    work = 64 * np.count_nonzero(found["k"]) + np.count_nonzero(found["w"])
+    assert made.missed is None
+    whole = 64 * 72 + 12
+    assert 0.5 - 64 / whole < work / whole <= 0.5
+
+
+def test_sizes_are_reached():
+    whole = zipped_bytes(load(wide(200)))
+    target = int(whole * 0.5)
+    made, _ = pruned(wide(200), criterion="magnitude", budget=Budget(target_bytes=target))
+    assert made.missed is None
+    assert 0.98 * target <= zipped_bytes(made.document) <= target
+
+
+def test_a_size_that_cannot_be_reached_is_said():
+    made, _ = pruned(wide(), criterion="magnitude", budget=Budget(target_bytes=10))
+    assert "--target-bytes 10 is not reached" in made.missed
+
+
+@pytest.mark.parametrize("most", [0.0, 10.0, 50.0])
+def test_a_drop_is_not_exceeded(most):
+    def drop(document):  # the more goes the worse
+        found = weights(document.proto)
+        return 100 * float(np.mean([(found[name] == 0).mean() for name in ("w1", "w2")]))
+
+    judged = Judged(finish=lambda document, _plan: document, drop=drop)
+    made, _ = pruned(wide(60), criterion="magnitude", budget=Budget(max_drop=most), judged=judged)
+    assert drop(made.document) <= most
+    if most:
+        assert drop(made.document) > most - 5
+
+
+def test_alpha_goes_with_every_criterion():
+    for criterion in CRITERIA_HERE:
+        _, found = pruned(wide(), criterion=criterion, alpha=0.8)
+        assert 0 < (found["w1"] == 0).mean() < 1
+
+
+def test_a_weight_that_two_layers_read_is_decided_once():
+    model = build(
+        """(float[N,6] x) => (float[N,6] y) {
+            h = MatMul (x, w)  a = Relu (h)  g = MatMul (a, w)  r = Relu (g)  y = MatMul (r, v)
+        }""",
+        w=random(6, 6, seed=1),
+        v=random(6, 6, seed=2),
+    )
+    _, found = pruned(model, criterion="obs", budget=Budget(sparsity=0.5))
+    assert (found["w"] == 0).sum() + (found["v"] == 0).sum() == 36
+    kept = found["w"] != 0
+    assert np.array_equal(found["w"][kept], random(6, 6, seed=1)[kept])
+
+
+def test_what_is_skipped_stays():
+    _, found = pruned(mlp(), criterion="obs", budget=Budget(sparsity=0.4), skip=("first",))
+    assert np.array_equal(found["w1"], random(6, 5, seed=1))
+    assert (found["w2"] == 0).sum() == 6
+
+
+def test_little_memory_keeps_as_much():
+    for memory in (2 << 30, 1 << 20):
+        chosen = {"criterion": "obs", "budget": Budget(sparsity=0.5), "memory": memory}
+        _, found = pruned(cnn(), shape=(2, 8, 8), **chosen)
+        assert sum(int((found[name] == 0).sum()) for name in ("k", "w")) == (72 + 12) // 2
+
+
+def test_fewer_samples_than_inputs_is_mended():
+    _, found = pruned(wide(), count=2, criterion="obs", budget=Budget(sparsity=0.5))
+    assert all(np.isfinite(array).all() for array in found.values())
+
+
+@given(st.integers(1, 40))
+@settings(max_examples=4, deadline=None)
+def test_batches_do_not_matter(batch):
+    masks = []
+    for size in (40, batch):
+        _, found = pruned(wide(), criterion="obs", budget=Budget(sparsity=0.5), batch_size=size)
+        masks.append(found["w1"])
+    assert np.allclose(*masks, atol=1e-3)
+
+
+def test_a_target_that_cannot_be_reached_is_code_6_and_the_best_model(tmp_path, capsys):
+    flags = ("--granularity", "weight", "--target-params", 0.01)
+    code, _, error, out = told(capsys, tmp_path, wide(), *flags)
+    assert code == 6
+    assert "--target-params 0.01 is not reached" in error
+    assert (weights(out)["w1"] == 0).any()
+
+
+def test_the_report_says_what_was_asked(tmp_path, capsys):
+    flags = ("--criterion", "obs", "--granularity", "weight", "--max-drop", 5)
+    code, report, error, _ = told(capsys, tmp_path, wide(), *flags)
+    assert code == 0, error
+    assert report["settings"]["criterion"] == "obs"
+    assert report["settings"]["budget"] == "--max-drop 5.0"
+    assert report["evaluation"]["dense"] - report["evaluation"]["pruned"] <= 5
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--sparsity", 0.5, "--max-drop", 1), "--sparsity and --max-drop"),
+        (("--alpha", 0.9, "--sparsity", 0.5), "--alpha and --sparsity"),
+        (("--granularity", "7x1"), "divide"),
+        (("--granularity", "4:2"), "--granularity '4:2' does not exist"),
+        (("--criterion", "best"), "--criterion 'best' does not exist"),
+        (("--memory", "little"), "--memory 'little' is no size"),
+        (("--target-bytes", "tiny"), "--target-bytes 'tiny' is no size"),
+    ],
+)
+def test_what_makes_no_sense_is_one_sentence(tmp_path, capsys, flags, words):
+    code, _, error, out = told(capsys, tmp_path, mlp(), *flags)
+    assert code in (2, 5)
+    assert words in error
+    assert len(error.strip().splitlines()) == 1
+    assert not out.exists()
