@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import onnx
 
-from onnx_relief.graph.channels import layers
 from onnx_relief.graph.channels.ids import varying
-from onnx_relief.graph.channels.layers import starts
+from onnx_relief.graph.channels.layers import conv, gemm, linear, matmul, starts
 from onnx_relief.graph.channels.mix import elementwise, same
 from onnx_relief.graph.channels.trace import NotFollowedError, Rule, Trace
 from onnx_relief.graph.walk import attributes
@@ -39,7 +38,7 @@ def fused_conv(trace: Trace, node: onnx.NodeProto) -> None:
     plain = onnx.NodeProto()
     plain.CopyFrom(node)
     del plain.input[3:]
-    layers.conv(trace, plain)
+    conv(trace, plain)
     if joined:
         if not trace.carries(joined):
             raise NotFollowedError(f"FusedConv joins them with {joined!r}, which stays")
@@ -53,11 +52,11 @@ def fused_matmul(trace: Trace, node: onnx.NodeProto) -> None:
     if any(settings.get(name, 0) for name in ("transA", "transBatchA", "transBatchB")):
         raise NotFollowedError("FusedMatMul reads its input transposed")
     if not settings.get("transB", 0):
-        layers.matmul(trace, node)
+        matmul(trace, node)
         return
     if not trace.is_constant(node.input[1]) or trace.is_constant(node.input[0]):
         raise NotFollowedError("FusedMatMul reads its input transposed")
-    layers.linear(trace, node, transposed=True)
+    linear(trace, node, transposed=True)
 
 
 RULES: dict[str, Rule] = {
@@ -73,7 +72,7 @@ RULES: dict[str, Rule] = {
         ),
         (fused_conv, ("FusedConv",)),
         (fused_matmul, ("FusedMatMul",)),
-        (layers.gemm, ("FusedGemm",)),
+        (gemm, ("FusedGemm",)),
     )
     for name in names
 }
