@@ -180,6 +180,20 @@ def attention_operator():
     )
 
 
+def instance_normalised():
+    return build(
+        f"""(float[N,3,8,8] x) => (float[N,5] y) {{
+            a = Conv {PADS} (x, k0)  n = InstanceNormalization (a, s, o)  r = Relu (n)
+            b = Conv (r, k1)  g = GlobalMaxPool (b)  f = Flatten (g)  y = MatMul (f, w)
+        }}""",
+        k0=kernels(6, 3),
+        s=random(6),
+        o=random(6, seed=1),
+        k1=kernels(7, 6, seed=1),
+        w=random(7, 5),
+    )
+
+
 def fused_convolutions():
     """What ONNX Runtime makes of a residual block."""
     return build(
@@ -235,6 +249,6 @@ def fused_encoder():
 
 BLOCKS = (
     *(convnext, glu, packed_heads, pixel_shuffle_written_out, gru_with_states, tied_embedding),
-    *(transposed_convolutions, einsums, attention_operator),
+    *(transposed_convolutions, einsums, attention_operator, instance_normalised),
 )
 FUSED = (fused_convolutions, fused_encoder)

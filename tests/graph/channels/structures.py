@@ -338,22 +338,8 @@ def mixer():
     )
 
 
-def instance_normalised():
-    return build(
-        f"""(float[N,3,8,8] x) => (float[N,5] y) {{
-            a = Conv {PADS} (x, k0)  n = InstanceNormalization (a, s, o)  r = Relu (n)
-            b = Conv (r, k1)  g = GlobalMaxPool (b)  f = Flatten (g)  y = MatMul (f, w)
-        }}""",
-        k0=kernels(6, 3),
-        s=random(6),
-        o=random(6, seed=1),
-        k1=kernels(7, 6, seed=1),
-        w=random(7, 5),
-    )
-
-
 STRUCTURES = (
     *(chain, residual, slice_and_pad, dense, grouped, inverted_residual, shuffle, pixel_shuffle),
     *(unet, c2f, sliced, attention, packed_attention, gated, channels_last, quantised),
-    *(embedding, shared_weights, mixer, instance_normalised),
+    *(embedding, shared_weights, mixer),
 )
