@@ -58,6 +58,7 @@ def prune(
     plan: PrunePlan | PathLike | None = None,
     dump_activations: PathLike | None = None,
     store: str = "dense",
+    repair: str = "none",
     progress: Progress | None = None,
 ) -> Result:
     """Return a copy of a model whose connections that carry little signal are zero.
@@ -86,6 +87,8 @@ def prune(
         dump_activations: Folder for the raw inputs of every layer.
         store: ``dense``, or ``sparse`` for very sparse weights as sparse tensors where the file
             gets smaller by it; only ONNX Runtime reads those.
+        repair: ``none``, ``bias``, ``least-squares`` or ``reconstruct``: how the weights that stay
+            make up for those that go.
         progress: Called with (stage, done, total or None).
 
     Raises:
@@ -104,6 +107,7 @@ def prune(
         samples=samples,
         batch_size=batch_size,
         provider=provider,
+        repair=repair,
     )
     job = open_job(
         load(model),

@@ -1,7 +1,8 @@
 """What cutting whole channels costs, one shot and after repair, at several ratios.
 
 For every model: the share of parameters and multiply-accumulates that is left, and the accuracy
-without repair, with the mean given back, and with every unit's mean and variance given back.
+without repair, with the mean given back, with every unit's mean and variance given back, and with
+weights refitted by least squares.
 Writes docs/channels.md with --markdown.
 """
 
@@ -17,7 +18,7 @@ from typing import Final
 from _bench import MissingError, from_models, from_shared, provenance, table, write_aside
 
 from onnx_relief.channel_pruning import prune_channels
-from onnx_relief.channel_settings import REPAIRS, ChannelSettings
+from onnx_relief.channel_settings import ChannelSettings
 from onnx_relief.data import Dataset, Preprocess, open_data
 from onnx_relief.evaluation import evaluate_model
 from onnx_relief.graph.cost import layer_costs
@@ -31,11 +32,12 @@ EXAMPLE: Final = """example:
   python tools/bench_channels.py --markdown docs/channels.md
 """
 SAMPLES: Final = 500
+REPAIRS: Final = ("none", "mean", "bias", "least-squares")
 INTRODUCTION: Final = (
     "`prune --granularity channel` on models whose weights are trained, with unlabelled "
     f"calibration samples (at most {SAMPLES}) from the training part, judged on the test part; no "
     "retraining. What is left counts the weights of convolutions and fully connected layers, and "
-    "their multiply-accumulates. The last three columns are the accuracy by `--repair`. Widths are "
+    "their multiply-accumulates. The last columns are the accuracy by `--repair`. Widths are "
     "not rounded (`--round-to 1`)."
 )
 

@@ -3,7 +3,6 @@
 from onnx_relief.repair.bias import match_moments
 from onnx_relief.repair.guard import Judge, held_out
 from onnx_relief.repair.kinds import KINDS, Repaired, repair
-from onnx_relief.repair.least_squares import least_squares
 from onnx_relief.repair.mender import Mender
 
 __all__ = [
@@ -12,7 +11,6 @@ __all__ = [
     "Mender",
     "Repaired",
     "held_out",
-    "least_squares",
     "match_moments",
     "repair",
 ]

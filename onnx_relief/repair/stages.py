@@ -26,7 +26,7 @@ Array = NDArray[Any]
 Tensors = Mapping[str, Array]
 FEWEST = 256
 """So many samples are looked at, where there are as many."""
-PER_ENTRY = 50
+PER_ENTRY = 20
 """And more, until there are about so many positions for every weight of a unit."""
 
 
@@ -143,10 +143,13 @@ def _batch_sums(pairs: Sequence[Pair], ours: Tensors, dense: Tensors) -> list[Su
         lacks, wanted = [], []
         for place in places:
             pair = pairs[place]
-            target = as_floats(pair.target(dense[pair.site.output]))
-            made = as_floats(ours[pair.site.output])
-            lacks.append(answers_of(pair.site, reading, read, target - made))
-            wanted.append(float(np.square(target, dtype=np.float64).mean()))
+            name = pair.site.output
+            target, made = (
+                as_floats(answers_of(pair.site, reading, read, tensor))
+                for tensor in (pair.target(dense[name]), ours[name])
+            )
+            lacks.append(target - made)
+            wanted.append(float(np.square(target, dtype=np.float64).sum()))
         gram = gram_of(reading.columns(read), np.concatenate(lacks, axis=2))
         ends = np.cumsum([lack.shape[2] for lack in lacks])
         for place, lack, end, size in zip(places, lacks, ends, wanted, strict=True):
@@ -154,7 +157,7 @@ def _batch_sums(pairs: Sequence[Pair], ours: Tensors, dense: Tensors) -> list[Su
             found[place] = Sums(
                 _units(gram, some),
                 float(np.square(lack, dtype=np.float64).sum()),
-                size * lack.size,
+                size,
             )
     return [found[place] for place in range(len(pairs))]
 

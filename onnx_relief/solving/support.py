@@ -19,6 +19,8 @@ Floats = NDArray[np.float64]
 _DIRECT = 3e12
 """Multiplications that direct solves may take for one layer; beyond, conjugate gradients."""
 _STEPS = 60
+_SMALL = 32
+"""Inputs up to which a system is so small that many of them are solved in one call."""
 _TINY = 1e-12
 
 
@@ -41,6 +43,8 @@ def fit_on_support(moment: Floats, cross: Floats, keep: NDArray[np.bool_]) -> Fl
         cross: E[y x'], (groups, units per group, d).
         keep: Which weights survive, of the shape of `cross`.
     """
+    if moment.shape[-1] <= _SMALL:
+        return _at_once(moment, cross, keep)
     fitted = np.zeros_like(cross)
     for group in range(len(moment)):
         sizes = keep[group].sum(axis=1).astype(float)
@@ -50,6 +54,15 @@ def fit_on_support(moment: Floats, cross: Floats, keep: NDArray[np.bool_]) -> Fl
         else:
             fitted[group] = _direct(moment[group], cross[group], keep[group])
     return fitted
+
+
+def _at_once(moment: Floats, cross: Floats, keep: NDArray[np.bool_]) -> Floats:
+    """Solve for every unit of every group together, as for depthwise convolutions."""
+    entries = keep.shape[-1]
+    both = keep[..., :, None] & keep[..., None, :]
+    systems = np.where(both, moment[:, None], np.eye(entries))
+    answers = np.where(keep, cross, 0.0)[..., None]
+    return np.where(keep, np.linalg.solve(systems, answers)[..., 0], 0.0)
 
 
 def _direct(moment: Floats, cross: Floats, keep: NDArray[np.bool_]) -> Floats:

@@ -11,7 +11,7 @@ from text_models import build, differences, random, run
 
 from onnx_relief.data import open_data
 from onnx_relief.graph.document import input_specs, load
-from onnx_relief.repair import least_squares
+from onnx_relief.repair.least_squares import least_squares
 from onnx_relief.repair.refit import RIDGES
 
 SAMPLES = 40
