@@ -53,7 +53,7 @@ def allocate(ladders: Sequence[Ladder], budget: float) -> list[int]:
     def shares_at(worth: float) -> Floats:
         """Return the shares at which a further bit of the budget saves less than `worth`."""
         return np.array(
-            [_share(hull, worth * whole) for hull, whole in zip(hulls, wholes, strict=True)]
+            [_share(hull, worth, whole) for hull, whole in zip(hulls, wholes, strict=True)]
         )
 
     steps = [_slopes(hull)[0] / whole for hull, whole in zip(hulls, wholes, strict=True)]
@@ -128,8 +128,11 @@ def _slopes(hull: Floats) -> tuple[Floats, Floats]:
     return np.diff(hull[:, 1]) / np.where(fall > 0, fall, 1), hull[1:, 0]
 
 
-def _share(hull: Floats, worth: float) -> float:
-    """Return the share at the end of the last stretch that costs no more than `worth` per share."""
+def _share(hull: Floats, worth: float, whole: float) -> float:
+    """Return the share at the end of the last stretch that costs no more than `worth`.
+
+    What a stretch costs is divided by `whole` just as the worths are, so that both round alike.
+    """
     slopes, ends = _slopes(hull)
-    count = int(np.searchsorted(slopes, worth, side="right"))
+    count = int(np.searchsorted(slopes / whole, worth, side="right"))
     return float(ends[count - 1]) if count else float(hull[0, 0])

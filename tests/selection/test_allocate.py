@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import product
 
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from onnx_relief.selection.allocate import RUNGS, Ladder, allocate, uniform
@@ -64,3 +64,16 @@ def test_what_has_to_stay_stays():
     shares = np.array(RUNGS)
     ladder = Ladder(shares=shares, losses=1 - shares, blocks=50, least=20)
     assert allocate([ladder], 3) == [20]
+
+
+@given(st.floats(0.01, 9), st.floats(0.5, 40))
+@example(7.381, 18.0)
+def test_a_budget_of_whole_blocks_is_met_whatever_losses_round_to(step, price):
+    """A loss per weight that is divided and multiplied again may come out a little different."""
+    ladder = Ladder(
+        shares=np.array([1.0, 0.75, 0.5, 0.25]),
+        losses=np.cumsum([0, step, step * 1.1, step * 1.3]),
+        blocks=4,
+        price=price,
+    )
+    assert [allocate([ladder], count * price) for count in (1, 2, 3, 4)] == [[1], [2], [3], [4]]
