@@ -6,7 +6,7 @@ What can be known before the long work is checked before it: model, data, metric
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import Enum
 from importlib import metadata
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from onnx_relief import __version__
+from onnx_relief.budget import Budget
 from onnx_relief.data import Dataset, Preprocess, open_data
 from onnx_relief.errors import DataError, SettingsError
 from onnx_relief.evaluation import compare_models, first_sample, try_out
@@ -23,7 +24,7 @@ from onnx_relief.graph.layers import Survey, find_layers
 from onnx_relief.graph.origin import note_dense
 from onnx_relief.judge import Judge, loss_of
 from onnx_relief.latency import measure_latency
-from onnx_relief.pipeline import Pruned, prune, replay
+from onnx_relief.pipeline import Pruned, prune, prune_each, replay
 from onnx_relief.plan import PrunePlan
 from onnx_relief.positions import positions_on_data, positions_on_shapes
 from onnx_relief.progress import ticker
@@ -166,7 +167,7 @@ def run(
     Raises:
         ReliefError: As `pipeline.prune` and `pipeline.replay`.
     """
-    mender = Mender(job.document, job.calibration, job.settings, progress)
+    mender = _mender(job, progress)
     if job.plan is not None:
         pruned = replay(job.document, job.plan)
         pruned = replace(pruned, document=mender.finish(pruned.document, pruned.plan))
@@ -181,6 +182,37 @@ def run(
             keep_scores=keep_scores,
             judged=Judged(finish=mender.finish, drop=_drop_of(job)),
         )
+    return _noted(job, pruned, mender)
+
+
+def run_each(
+    job: Job, budgets: Sequence[Budget], *, progress: Progress | None = None
+) -> Iterator[Pruned]:
+    """Yield the masked model for one budget after the other, measured once for all.
+
+    Raises:
+        ReliefError: As `pipeline.prune_each`.
+    """
+    assert job.calibration is not None
+    mender = _mender(job, progress)
+    found = prune_each(
+        job.document,
+        job.calibration,
+        job.settings,
+        budgets,
+        progress=progress,
+        judged=Judged(finish=mender.finish, drop=_drop_of(job)),
+    )
+    for pruned in found:
+        yield _noted(job, pruned, mender)
+
+
+def _mender(job: Job, progress: Progress | None) -> Mender:
+    return Mender(job.document, job.calibration, job.settings, progress)
+
+
+def _noted(job: Job, pruned: Pruned, mender: Mender) -> Pruned:
+    """Return what was pruned with what became of its repair, and a note of the dense model."""
     if pruned.plan.drops_nothing:
         return pruned
     pruned = replace(pruned, repair=mender.told(pruned.document))

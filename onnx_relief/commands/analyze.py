@@ -23,7 +23,9 @@ from onnx_relief.commands.options import (
     PrepareOptions,
     RunOptions,
     SpeakOptions,
+    check_plot,
     parse_samples,
+    parse_sparsities,
     preprocess_of,
 )
 from onnx_relief.commands.signals import Stopped, undisturbed
@@ -183,41 +185,6 @@ def analyze(options: AnalyzeOptions) -> None:
     paths = [Text(f"{flag}: {plain(str(path))}") for flag, path in named]
     told = {**found.to_dict(), "run": str(options.folder)}
     speaker.result(Group(analysis_table(found), *paths), to_json(told))
-
-
-def parse_sparsities(flag: str, text: str) -> tuple[float, ...]:
-    """Return the shares of ``0.3,0.5,70%``.
-
-    Raises:
-        SettingsError: One of them is none.
-
-    >>> parse_sparsities("--sparsities", "0.3, 50%")
-    (0.3, 0.5)
-    """
-    found = []
-    for part in filter(None, (one.strip() for one in text.split(","))):
-        try:
-            share = float(part.removesuffix("%")) / (100 if part.endswith("%") else 1)
-        except ValueError:
-            share = -1.0
-        if not 0 <= share < 1:
-            raise SettingsError(
-                f"{flag} {part!r} is no share from 0 to below 1; give for example 0.5,0.7,0.9"
-            )
-        found.append(share)
-    if not found:
-        raise SettingsError(f"{flag} names no share; give for example 0.5,0.7,0.9")
-    return tuple(found)
-
-
-def check_plot(plot: Path | None) -> None:
-    """Refuse a picture of another kind.
-
-    Raises:
-        SettingsError: Its name does not say .svg or .html.
-    """
-    if plot is not None and plot.suffix.lower() not in (".svg", ".html"):
-        raise SettingsError(f"--plot draws .svg or .html, so {plot} has to end so")
 
 
 def _jobs(options: AnalyzeOptions) -> int:

@@ -47,6 +47,15 @@ class BudgetOptions:
             rich_help_panel=_PANEL,
         ),
     ] = None
+    sweep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="0.5,0.7,0.9",
+            help="Prune to each of these shares, measuring once, and show the trade-off; the "
+            "models are called MODEL.pruned-50.onnx and so on.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
     memory: Annotated[
         str,
         typer.Option(

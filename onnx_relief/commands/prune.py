@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Group
@@ -10,11 +9,11 @@ from rich.text import Text
 
 from onnx_relief.commands.channels import ChannelJob, cut_channels
 from onnx_relief.commands.console import Speaker
-from onnx_relief.commands.options import preprocess_of
+from onnx_relief.commands.options import check_plot, preprocess_of
 from onnx_relief.commands.prune_options import PruneOptions
 from onnx_relief.commands.signals import check_stopped, undisturbed
-from onnx_relief.commands.storing import parse_round_to
-from onnx_relief.compaction import compact_on
+from onnx_relief.commands.storing import parse_round_to, stored
+from onnx_relief.commands.sweep import sweep
 from onnx_relief.errors import SettingsError, TargetError
 from onnx_relief.files import (
     StagedFiles,
@@ -26,7 +25,7 @@ from onnx_relief.files import (
 )
 from onnx_relief.graph.document import load
 from onnx_relief.graph.save import staged
-from onnx_relief.graph.sparse_store import is_sparse, store_sparse
+from onnx_relief.graph.sparse_store import is_sparse
 from onnx_relief.job import Job, Sources, account, open_job, read_plan, run
 from onnx_relief.pipeline import Pruned
 from onnx_relief.plan import PrunePlan
@@ -47,6 +46,13 @@ def prune(options: PruneOptions) -> None:
     tensors really get smaller.
     """
     speaker = Speaker(options)
+    check_plot(options.plot)
+    if options.sweep is not None:
+        is_sparse(options.store), parse_round_to(options.round_to)  # before anything is done
+        sweep(options, speaker)
+        return
+    if options.plot is not None:
+        raise SettingsError("--plot draws the curve of a --sweep; leave it out, or sweep")
     if options.cuts_channels:
         _refuse_for_channels(options)
         cut_channels(_channel_job(options), speaker)
@@ -106,16 +112,9 @@ def _prune(options: PruneOptions, speaker: Speaker) -> tuple[Report, str | None]
         scored = options.save_scores is not None
         dump = options.dump_activations
         pruned = run(job, progress=progress, dump=dump, keep_scores=scored)
-        if options.compact:
-            smaller = compact_on(
-                pruned.document,
-                job.evaluation,
-                provider=settings.provider,
-                round_to=parse_round_to(options.round_to),
-            )
-            pruned = replace(pruned, document=smaller.document)
-        if is_sparse(options.store):
-            pruned = replace(pruned, document=store_sparse(pruned.document)[0])
+        pruned = stored(
+            pruned, job, compact=options.compact, round_to=options.round_to, store=options.store
+        )
         with staged(pruned.document, options.target, force=options.force) as model:
             name = str(options.target)
             report = account(job, pruned, model.path, name=name, progress=progress)

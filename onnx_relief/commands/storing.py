@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
 
+from onnx_relief.compaction import compact_on
 from onnx_relief.errors import SettingsError
+from onnx_relief.graph.sparse_store import is_sparse, store_sparse
+from onnx_relief.job import Job
+from onnx_relief.pipeline import Pruned
 
 RoundTo = Annotated[
     str,
@@ -22,6 +27,26 @@ Store = Annotated[
         "gets smaller by it. Only ONNX Runtime reads those, and once zipped nothing is won."
     ),
 ]
+
+
+def stored(pruned: Pruned, job: Job, *, compact: bool, round_to: str, store: str) -> Pruned:
+    """Return what was pruned in the form that the flags ask for.
+
+    Raises:
+        SettingsError: A flag cannot be understood.
+        UnsupportedError: The smaller model would differ.
+    """
+    if compact:
+        smaller = compact_on(
+            pruned.document,
+            job.evaluation,
+            provider=job.settings.provider,
+            round_to=parse_round_to(round_to),
+        )
+        pruned = replace(pruned, document=smaller.document)
+    if is_sparse(store):
+        pruned = replace(pruned, document=store_sparse(pruned.document)[0])
+    return pruned
 
 
 def parse_round_to(text: str) -> int | None:
