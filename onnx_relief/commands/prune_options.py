@@ -138,7 +138,7 @@ class PruneOptions(
         bool,
         typer.Option(
             "--compact",
-            help="Cut out what became dead, as the command compact does, which takes --round-to, too.",
+            help="Cut out what became dead, as the command compact does; --round-to counts, too.",
             rich_help_panel=_WRITING,
         ),
     ] = False
