@@ -12,10 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
+from onnx_relief.analysis import Points
 from onnx_relief.data import Dataset
 from onnx_relief.divergence import Divergence
-from onnx_relief.errors import UnsupportedError
+from onnx_relief.errors import SettingsError, UnsupportedError
 from onnx_relief.fields import Choice, Field, Rung
 from onnx_relief.gather import gather_fields
 from onnx_relief.graph.document import Document
@@ -33,8 +35,10 @@ from onnx_relief.selection.coverage import keep_covering_set
 from onnx_relief.settings import Scope, Settings
 from onnx_relief.structures import Pattern
 
+Floats = NDArray[np.float64]
 PROBED = 32
 """Samples on which every layer is tried alone."""
+_LEAST_RATE = 1e-9
 _TRIED_AT = 0.03
 """About the loss at which a layer is tried: larger than rounding, small enough to add up."""
 
@@ -126,8 +130,12 @@ def priced(
     fields: Fields, calibration: Dataset, settings: Settings, *, progress: Progress | None = None
 ) -> Priced:
     """Return the ladders of all fields, in the model's own loss where the scope is global."""
-    probe = None
-    if settings.scope is Scope.GLOBAL and settings.structure.pattern is not Pattern.N_OF_M:
+    probe, table = None, dict(settings.sensitivity)
+    if (
+        not table
+        and settings.scope is Scope.GLOBAL
+        and settings.structure.pattern is not Pattern.N_OF_M
+    ):
         try:
             probe = Divergence(
                 fields.survey.document,
@@ -140,7 +148,7 @@ def priced(
     tick = ticker(progress, "trying every layer alone", len(fields.fields))
     ladders = []
     for field in fields.fields:
-        rungs, rate = [], 1.0
+        rungs, rate = [], np.ones(1)
         tried: Rung | None = None
         for rung in field.ladder():
             rungs.append((rung.share, rung.loss))
@@ -148,12 +156,14 @@ def priced(
                 tried = rung
         if probe is not None and tried is not None and tried.choice is not None:
             alone = written(fields, {field: tried.choice})
-            rate = max(probe.of(alone) / tried.loss, 1e-9)
+            rate = np.maximum(probe.of(alone) / tried.loss, _LEAST_RATE)
         shares, losses = np.array(rungs).T
+        if table:
+            rate = _rates(fields, field, table, shares, losses)
         ladders.append(
             Ladder(
                 shares=shares,
-                losses=np.maximum.accumulate(losses) * rate,
+                losses=np.maximum.accumulate(losses * rate),
                 blocks=field.blocks,
                 price=field.weights_per_block,
                 least=field.least,
@@ -254,6 +264,41 @@ def written(fields: Fields, choices: Mapping[Field, Choice]) -> Document:
     weights = {f.site.layer.name: c.weights for f, c in choices.items() if c.weights is not None}
     shifts = {f.site.layer.name: c.shift for f, c in choices.items() if c.shift is not None}
     return write_rows(document, fields.survey, weights, shifts) if weights else document
+
+
+def _rates(
+    fields: Fields, field: Field, table: Mapping[str, Points], shares: Floats, losses: Floats
+) -> Floats:
+    """Return what losses at some shares are worth, from what was measured at a few of them.
+
+    Args:
+        fields: All layers that share the budget.
+        field: One of them.
+        table: By layer, (share that goes, what the model loses).
+        shares: Shares that stay, falling.
+        losses: What the field itself loses there.
+
+    Raises:
+        SettingsError: Nothing was measured of the layer.
+    """
+    name = field.site.layer.name
+    if name not in table:
+        raise SettingsError(
+            f"--sensitivity does not know layer {name!r}; analyze it, too, or leave it alone with "
+            "--skip"
+        )
+    parts = [one.blocks * one.weights_per_block for one in fields.fields if one.site is field.site]
+    part = field.blocks * field.weights_per_block / sum(parts)
+    kept, rates = list[float](), list[float]()
+    for gone, lost in table[name]:
+        own = float(np.interp(1 - gone, shares[::-1], losses[::-1]))
+        if own > 0:
+            kept.append(1 - gone)
+            rates.append(max(lost * part / own, _LEAST_RATE))
+    if not rates:
+        return np.ones(1)
+    order = np.argsort(kept)
+    return np.asarray(np.interp(shares, np.array(kept)[order], np.array(rates)[order]))
 
 
 def _farness(rung: Rung) -> float:

@@ -7,6 +7,7 @@ from enum import Enum
 from fnmatch import fnmatchcase
 from typing import Final
 
+from onnx_relief.analysis import Points
 from onnx_relief.budget import Budget
 from onnx_relief.errors import SettingsError
 from onnx_relief.plan import Layer, LayerKind
@@ -53,6 +54,7 @@ class Settings:
         criterion: What scores connections.
         budget: How much goes, where that is not said by alpha.
         scope: How a budget is spread over the layers.
+        sensitivity: By layer, (share that goes, what the model loses), where that was measured.
         memory: Bytes that statistics may take, about.
         seed: For what is drawn.
         repair: How the weights that stay make up for those that go; one of `REPAIRS`.
@@ -73,6 +75,7 @@ class Settings:
     criterion: str = "relief"
     budget: Budget = NO_BUDGET
     scope: Scope = Scope.GLOBAL
+    sensitivity: tuple[tuple[str, Points], ...] = ()
     memory: int = 2 << 30
     seed: int = 0
     repair: str = "none"

@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "plan": {"errors", "geometry"},
     "structures": {"errors"},
     "budget": {"errors"},
-    "settings": {"errors", "geometry", "plan", "structures", "budget"},
+    "settings": {"errors", "geometry", "plan", "structures", "budget", "analysis"},
     "training": {"errors"},
     "analysis": {"errors"},
     "scoring": {"errors", "geometry", "plan"},

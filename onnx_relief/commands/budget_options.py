@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -44,6 +45,14 @@ class BudgetOptions:
             metavar="POINTS",
             help="Prune as much as costs no more points of the metric on --eval-data; without "
             "labels, points of agreement with the dense model.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+    sensitivity: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="ANALYSIS.json",
+            help="Spread the budget by what `analyze` measured of each layer.",
             rich_help_panel=_PANEL,
         ),
     ] = None

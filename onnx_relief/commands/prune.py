@@ -9,6 +9,7 @@ from rich.text import Text
 
 from onnx_relief.commands.channels import ChannelJob, cut_channels
 from onnx_relief.commands.console import Speaker
+from onnx_relief.commands.opening import open_options
 from onnx_relief.commands.options import check_plot, preprocess_of
 from onnx_relief.commands.prune_options import PruneOptions
 from onnx_relief.commands.signals import check_stopped, undisturbed
@@ -23,17 +24,14 @@ from onnx_relief.files import (
     remove_asides,
     staged_files,
 )
-from onnx_relief.graph.document import load
 from onnx_relief.graph.save import staged
 from onnx_relief.graph.sparse_store import is_sparse
-from onnx_relief.job import Job, Sources, account, open_job, read_plan, run
+from onnx_relief.job import account, read_plan, run
 from onnx_relief.pipeline import Pruned
-from onnx_relief.plan import PrunePlan
 from onnx_relief.report.build import Report, to_json
 from onnx_relief.report.table import report_table
 from onnx_relief.report.text import plain
 from onnx_relief.scores import scores_by_weight, write_scores
-from onnx_relief.settings import Settings
 
 
 def prune(options: PruneOptions) -> None:
@@ -78,6 +76,7 @@ def _refuse_for_channels(options: PruneOptions) -> None:
         ("--save-plan", options.save_plan),
         ("--save-scores", options.save_scores),
         ("--dump-activations", options.dump_activations),
+        ("--sensitivity", options.sensitivity),
         ("--store sparse", True if options.store == "sparse" else None),
     ):
         if value is not None:
@@ -103,12 +102,11 @@ def _channel_job(options: PruneOptions) -> ChannelJob:
 
 
 def _prune(options: PruneOptions, speaker: Speaker) -> tuple[Report, str | None]:
-    settings = options.settings
     is_sparse(options.store), parse_round_to(options.round_to)  # before anything is done
     _check_outputs(options)
     plan = None if options.plan is None else read_plan(options.plan)
     with speaker.progress() as progress, staged_files(force=options.force) as files:
-        job = _open(options, settings, plan)
+        job = open_options(options, plan)
         scored = options.save_scores is not None
         dump = options.dump_activations
         pruned = run(job, progress=progress, dump=dump, keep_scores=scored)
@@ -148,23 +146,6 @@ def _check_outputs(options: PruneOptions) -> None:
         check_output(path, flag, force=options.force)
     if options.dump_activations is not None:
         check_output_folder(options.dump_activations, "--dump-activations", force=options.force)
-
-
-def _open(options: PruneOptions, settings: Settings, plan: PrunePlan | None) -> Job:
-    sources = Sources(
-        data=options.data,
-        eval_data=options.eval_data,
-        preprocess=preprocess_of(options),
-        strict=options.strict,
-    )
-    return open_job(
-        load(options.model),
-        sources,
-        settings,
-        plan=plan,
-        metric=options.metric,
-        output=options.output,
-    )
 
 
 def _stage(options: PruneOptions, pruned: Pruned, report: Report, files: StagedFiles) -> None:

@@ -21,6 +21,7 @@ from onnx_relief.commands.options import (
     parse_alphas,
     parse_samples,
 )
+from onnx_relief.commands.sensitivity import losses_in
 from onnx_relief.errors import SettingsError
 from onnx_relief.job import choose_member
 from onnx_relief.settings import DEFAULT_ALPHA, Estimator, Granularity, Scope, Settings
@@ -223,6 +224,7 @@ class PruneOptions(
             criterion=self.criterion,
             budget=self._budget,
             scope=choose_member("--scope", Scope, self.scope or Scope.GLOBAL.value),
+            sensitivity=losses_in(self.sensitivity) if self.sensitivity else (),
             memory=self.memory_bytes(),
             seed=self.seed,
             repair="none" if self.cuts_channels else self.repair or "none",

@@ -13,16 +13,16 @@ from onnx_relief.api import compare
 from onnx_relief.budget import Budget
 from onnx_relief.channel_pruning import rank_channels
 from onnx_relief.commands.console import Speaker
-from onnx_relief.commands.options import parse_sparsities, preprocess_of
+from onnx_relief.commands.opening import open_options
+from onnx_relief.commands.options import parse_sparsities
 from onnx_relief.commands.prune_options import PruneOptions
 from onnx_relief.commands.signals import check_stopped
 from onnx_relief.commands.storing import stored
 from onnx_relief.errors import DataError, SettingsError, TargetError
 from onnx_relief.files import check_distinct, check_output, remove_asides, write_file
-from onnx_relief.graph.document import load
 from onnx_relief.graph.origin import note_dense
 from onnx_relief.graph.save import save, staged
-from onnx_relief.job import Job, Sources, account, open_job, plain_settings, run_each
+from onnx_relief.job import Job, account, plain_settings, run_each
 from onnx_relief.pipeline import Pruned
 from onnx_relief.report.build import to_json
 from onnx_relief.report.swept import Sweep, SweepPoint, sweep_page, sweep_svg, sweep_table
@@ -45,7 +45,7 @@ def sweep(options: PruneOptions, speaker: Speaker) -> None:
     try:
         with speaker.progress() as progress:
             trace = _channels if options.cuts_channels else _masks
-            job = _open(options)
+            job = open_options(options)
             found = list(trace(options, job, shares, places, progress))
     finally:
         remove_asides(places)
@@ -143,21 +143,6 @@ def _channels(
                 missed=found.decision.missed,
             ),
         )
-
-
-def _open(options: PruneOptions) -> Job:
-    return open_job(
-        load(options.model),
-        Sources(
-            data=options.data,
-            eval_data=options.eval_data,
-            preprocess=preprocess_of(options),
-            strict=options.strict,
-        ),
-        options.settings,
-        metric=options.metric,
-        output=options.output,
-    )
 
 
 def _shares(options: PruneOptions) -> list[float]:
