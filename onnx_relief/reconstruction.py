@@ -27,7 +27,7 @@ from onnx_relief.retraining import require_extra
 from onnx_relief.runtime import open_session
 
 if TYPE_CHECKING:
-    from onnx_relief.bridge.reconstruct import Lesson, Point
+    from onnx_relief.bridge.lessons import Lesson, Point
 
 Array = NDArray[Any]
 Places = Mapping[str, NDArray[np.int64]]
@@ -81,7 +81,8 @@ def reconstruct(
     from onnx_relief.bridge.back import write_back
     from onnx_relief.bridge.check import check
     from onnx_relief.bridge.convert import convert, masks_for
-    from onnx_relief.bridge.reconstruct import Lesson, step_count, train_to_match
+    from onnx_relief.bridge.lessons import Lesson
+    from onnx_relief.bridge.reconstruct import step_count, train_to_match
     from onnx_relief.bridge.train import open_teacher
 
     survey = find_layers(pruned)
@@ -126,7 +127,7 @@ def points_of_comparison(
         UnsupportedError: No output holds floats.
         ModelError: A model cannot be run.
     """
-    from onnx_relief.bridge.reconstruct import Point
+    from onnx_relief.bridge.lessons import Point
 
     outputs = [spec.name for spec in output_specs(survey.document.proto)]
     taps = [name for name in block_outputs(survey) if name not in outputs]
