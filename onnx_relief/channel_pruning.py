@@ -183,7 +183,11 @@ class Ranked:
             done = {change.node for change in changes}
             others = corrections(trace, groups, gone, self.survey, self.means)
             changes += [change for change in others if change.node not in done]
-        smaller = cut(give_back(updated, trace, changes), trace, groups, gone)
+        before = trace.mark()
+        try:  # biases that are added belong to this model alone
+            smaller = cut(give_back(updated, trace, changes), trace, groups, gone)
+        finally:
+            trace.forget_since(before)
         return drop_orphans(smaller, document), len(changes)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from onnx_relief.channel_pruning import Ranked, rank_channels
 from onnx_relief.data import Dataset
 from onnx_relief.graph.channels import leave_one
 from onnx_relief.graph.document import Document
+from onnx_relief.report.text import plural
 from onnx_relief.results import Progress
 from onnx_relief.selection.groups import drop_by_layer
 from onnx_relief.settings import Settings
@@ -59,21 +60,26 @@ def open_channels(
         DataError, ModelError, SettingsError: As `prune`.
     """
     ranked = rank_channels(document, calibration, settings, progress=progress)
-    sizes = {
-        part.view.home.name: part.view.size for site in ranked.survey.sites for part in site.parts
-    }
-    names = _named(ranked.kinds, sizes)
+    names = _named(ranked)
     return ChannelTrials(ranked=ranked, kinds=dict(zip(names, ranked.kinds.values(), strict=True)))
 
 
-def _named(kinds: Iterable[object], sizes: Mapping[str, int]) -> list[str]:
-    """Return a name for every kind: the largest weight that the channels run through."""
+def _named(ranked: Ranked) -> list[str]:
+    """Return a name for every kind: the layers whose units they are, or else a constant."""
+    makers = {
+        site.layer.name: ranked.groups.of(ids)
+        for site in ranked.survey.sites
+        if (ids := ranked.trace.ids.get(site.node.output[0])) is not None
+        and ids.size == site.layer.units
+    }
     names: list[str] = []
-    for places in kinds:
+    for places, roots in ranked.kinds.items():
         assert isinstance(places, tuple)
-        constant, axis = max(places, key=lambda place: sizes.get(place[0], 0))
-        others = len({name for name, _ in places}) - 1
-        name = f"{constant} axis {axis}" + (f" and {others} more" if others else "")
+        made = [name for name, units in makers.items() if np.isin(units, roots).any()]
+        constant, axis = places[0]
+        name = f"units of {made[0]}" if made else f"{constant} axis {axis}"
+        if len(made) > 1:
+            name += f" and {plural(len(made) - 1, 'layer')} more"
         number = 1
         while (unique := name if number == 1 else f"{name} #{number}") in names:
             number += 1

@@ -22,7 +22,7 @@ from onnx_relief.progress import ticker
 from onnx_relief.results import Progress
 from onnx_relief.settings import Settings
 from onnx_relief.trial_log import Key, TrialLog
-from onnx_relief.trials import DIVERGENCE, KL, Bench, Runner, Task
+from onnx_relief.trials import DIVERGENCE, KL, PROBED, Bench, Runner, Task
 
 SPARSITIES = (0.3, 0.5, 0.7, 0.9)
 OWN_METRICS = (DIVERGENCE, KL)
@@ -121,7 +121,7 @@ def analyze_model(
         digest=digest_of_model(document),
         metric=metric,
         unit=METRICS[metric].unit if metric in METRICS else "",
-        data=evaluation.description,
+        data=(evaluation.take(PROBED) if metric in OWN_METRICS else evaluation).description,
         criterion=settings.prune.criterion,
         granularity=_granularity(settings),
         sparsities=settings.sparsities,

@@ -45,7 +45,7 @@ def an_analysis():
 
 def test_every_layer_and_kind_of_channels_is_tried_at_every_share(found):
     assert found.names(LAYER) == ("conv", "fc")
-    assert found.names(CHANNELS) == ("k axis 0 and 2 more",)
+    assert found.names(CHANNELS) == ("units of conv",)
     for kind in (LAYER, CHANNELS):
         for name in found.names(kind):
             assert [row.sparsity for row in found.rows(kind, name)] == list(SHARES)

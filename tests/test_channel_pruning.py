@@ -12,7 +12,7 @@ from classifier import data_file, samples, written
 from classifier import weights as weights_of
 from text_models import build, random, run
 
-from onnx_relief.channel_pruning import prune_channels
+from onnx_relief.channel_pruning import prune_channels, rank_channels
 from onnx_relief.channel_settings import ChannelSettings
 from onnx_relief.cli import main
 from onnx_relief.data import open_data
@@ -79,6 +79,17 @@ def test_a_layer_without_a_bias_gets_one():
     assert len(gemm.input) == 3
     bias = next(t for t in found.graph.initializer if t.name == gemm.input[2])
     assert list(bias.dims) == [20]
+
+
+def test_models_that_are_cut_from_one_ranking_are_those_that_are_cut_alone():
+    """The second convolution gets a bias in each of them, and none is left over for the next."""
+    document = load(cnn())
+    data = open_data(samples(shape=(3, 8, 8), labelled=False), input_specs(document.proto))
+    ranked = rank_channels(document, data, Settings(provider="cpu"))
+    for ratio in (0.2, 0.5, 0.2):
+        channels = ChannelSettings(ratio=ratio, round_to=1)
+        alone = prune_channels(document, data, Settings(provider="cpu"), channels)
+        assert ranked.prune(channels).document.proto == alone.document.proto
 
 
 def test_in_an_old_model_the_new_bias_is_an_input_too():

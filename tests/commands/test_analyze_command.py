@@ -52,7 +52,7 @@ def test_table_files_and_json_say_the_same(command, here):
     assert (code, err) == (0, "")
     found = Analysis.from_json((here / "a.json").read_text())
     assert (here / "model.analysis" / "analysis.json").read_text() == (here / "a.json").read_text()
-    for text in ("conv", "fc", "k axis 0 and 2 more", "90 %", f"{found.dense:.2f} %"):
+    for text in ("conv", "fc", "units of conv", "90 %", f"{found.dense:.2f} %"):
         assert text in out
         assert text in (here / "a.html").read_text()
     code, out, _ = command(f"{ANALYZE} --json")
