@@ -26,9 +26,10 @@ from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey, find_layers
 from onnx_relief.progress import ticker
 from onnx_relief.repair.guard import held_out
+from onnx_relief.repair.joins import join_after
 from onnx_relief.repair.pairs import Pair, changed, pairs_of
 from onnx_relief.repair.refit import refit
-from onnx_relief.repair.stages import Memory, Sums, Twins, stages
+from onnx_relief.repair.stages import Memory, Sums, Twins, depths, stages
 from onnx_relief.results import Progress
 
 _NOTHING = 1e-9
@@ -90,13 +91,18 @@ def least_squares(
     split = held_out(data)
     work, judge = Memory(split.work, memory // 8), Memory(split.judge, memory // 8)
     sample = first_sample(data)
+    depth = depths(find_layers(pruned))
     groups = stages(find_layers(pruned), [pair.site.layer.name for pair in pairs])
     tick = ticker(progress, "refitting layers", len(pairs))
     refitted: list[str] = []
     for names in groups:
         survey = find_layers(pruned)
         now = pairs_of(survey, whole, kept, memory=memory // 4)[0]
-        wanted = [pair for pair in now if pair.site.layer.name in names]
+        wanted = [
+            replace(pair, join=join_after(survey, pair.site, depth))
+            for pair in now
+            if pair.site.layer.name in names
+        ]
         for some in _fitting(wanted, memory // 2):
             twins = Twins(_runnable(survey), _runnable(whole), some, provider=provider)
             samples, few = twins.enough(sample, batch_size, memory // 4)

@@ -22,6 +22,7 @@ from onnx_relief.graph.rewrite import write_constants
 from onnx_relief.graph.sites import Part, RowLayout, Site
 from onnx_relief.graph.views import FLOATS
 from onnx_relief.graph.walk import STANDARD, TensorHome, attributes
+from onnx_relief.repair.joins import Join
 
 Floats = NDArray[np.float64]
 
@@ -37,6 +38,7 @@ class Pair:
         bias: What moves its outputs by a constant, and by how much per unit of change; None where
             nothing does, and one can or cannot be added.
         can_add: Whether it can be given a bias.
+        join: The sum that its outputs go into, if it is to make up for the other branch, too.
     """
 
     site: Site
@@ -44,6 +46,7 @@ class Pair:
     reading: Reading
     bias: tuple[Part, float] | None
     can_add: bool
+    join: Join | None = None
 
     @property
     def centred(self) -> bool:

@@ -32,16 +32,9 @@ PER_ENTRY = 20
 
 def stages(survey: Survey, names: Sequence[str]) -> list[list[str]]:
     """Return layers of the main graph in its order; those that do not read each other together."""
-    by_output = {site.node.output[0]: site.layer.name for site in survey.sites}
-    depth: dict[str, int] = {}
-    found: list[tuple[int, str]] = []
-    for node in survey.model.scopes[0].graph.node:
-        read = {*node.input, *(n for _, body in subgraphs(node) for n in names_read(body))}
-        level = max((depth.get(name, 0) for name in read), default=0)
-        layer = by_output.get(node.output[0])
-        if layer is not None and layer in names:
-            found.append((level, layer))
-        depth.update(dict.fromkeys(node.output, level + (layer is not None)))
+    depth = depths(survey)
+    wanted = [site for site in survey.sites if site.layer.name in names]
+    found = [(depth[site.node.output[0]], site.layer.name) for site in wanted]
     found.sort(key=lambda pair: pair[0])
     return [[name for _, name in some] for _, some in groupby(found, lambda pair: pair[0])]
 
@@ -70,6 +63,18 @@ class Memory:
             self._kept = (samples, batch_size, some)
 
 
+def depths(survey: Survey) -> dict[str, int]:
+    """Return for every tensor of the main graph how many layers come before it in a row."""
+    made = {site.node.output[0] for site in survey.sites if site.scope.parent is None}
+    main = survey.model.scopes[0]
+    depth = dict.fromkeys((*main.inputs, *main.initializers), 0)
+    for node in main.graph.node:
+        read = {*node.input, *(n for _, body in subgraphs(node) for n in names_read(body))}
+        level = max((depth.get(name, 0) for name in read), default=0)
+        depth.update(dict.fromkeys(node.output, level + (node.output[0] in made)))
+    return depth
+
+
 @dataclass(frozen=True, eq=False)
 class Sums:
     """What is known of one layer.
@@ -92,7 +97,8 @@ class Twins:
         self, pruned: Document, dense: Document, pairs: Sequence[Pair], *, provider: str
     ) -> None:
         self.pairs = pairs
-        self._made = list(dict.fromkeys(pair.site.output for pair in pairs))
+        joins = [pair.join.tensor for pair in pairs if pair.join is not None]
+        self._made = list(dict.fromkeys([*(pair.site.output for pair in pairs), *joins]))
         self._read = list(dict.fromkeys([*(pair.site.data for pair in pairs), *self._made]))
         self._pruned: Session = open_at(pruned, self._read, provider=provider)
         self._dense: Session = open_at(dense, self._made, provider=provider)
@@ -148,7 +154,7 @@ def _batch_sums(pairs: Sequence[Pair], ours: Tensors, dense: Tensors) -> list[Su
                 as_floats(answers_of(pair.site, reading, read, tensor))
                 for tensor in (pair.target(dense[name]), ours[name])
             )
-            lacks.append(target - made)
+            lacks.append(_with_join(pair, reading, read, target - made, ours, dense))
             wanted.append(float(np.square(target, dtype=np.float64).sum()))
         gram = gram_of(reading.columns(read), np.concatenate(lacks, axis=2))
         ends = np.cumsum([lack.shape[2] for lack in lacks])
@@ -160,6 +166,22 @@ def _batch_sums(pairs: Sequence[Pair], ours: Tensors, dense: Tensors) -> list[Su
                 size,
             )
     return [found[place] for place in range(len(pairs))]
+
+
+def _with_join(
+    pair: Pair, reading: Reading, read: Array, lack: Array, ours: Tensors, dense: Tensors
+) -> Array:
+    """Return what a layer's outputs lack, or where they are added to others, what the sum lacks."""
+    if pair.join is None:
+        return lack
+    name = pair.join.tensor
+    wanted, found = pair.target(dense[name]), ours[name]
+    if wanted.shape != found.shape or found.shape != ours[pair.site.output].shape:
+        return lack
+    apart = answers_of(pair.site, reading, read, as_floats(wanted) - as_floats(found))
+    gain = pair.join.gain.astype(lack.dtype).reshape(1, lack.shape[1], lack.shape[2], 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(gain != 0, apart / gain, lack)
 
 
 def _units(gram: Gram, some: slice) -> Gram:

@@ -297,3 +297,27 @@ def test_layers_of_a_function_are_refitted_where_it_is_called():
     found = refitted(pruned, dense, x)
     assert len(found.layers) == 1
     assert error(found.document.proto, dense, x) < 1e-6
+
+
+JOINED = """(float[N,4,6,6] x) => (float[N,4,6,6] y) {
+    [way] s = Conv (x, k1)  [branch] a = Conv <pads = [1, 1, 1, 1]> (s, k2)
+    n = BatchNormalization (a, g, o, m, v)  y = Add (n, s)
+}"""
+
+
+def test_the_end_of_a_block_makes_up_for_what_the_way_around_it_lost():
+    rng = np.random.default_rng(3)
+    norm = {name: rng.random(4).astype(np.float32) + 0.5 for name in "gomv"}
+    kernels = {"k1": random(4, 4, 1, 1, seed=1), "k2": random(4, 4, 3, 3, seed=2)}
+    # One channel of four is lost on the way around, and says the same as another one.
+    lossy = kernels["k1"].copy()
+    kernels["k1"][3] = lossy[3] = lossy[2]
+    lossy[3] = 0
+    dense, pruned = (
+        build(JOINED, **norm, **kernels),
+        build(JOINED, **norm, **{**kernels, "k1": lossy}),
+    )
+    found = refitted(pruned, dense, X)
+    assert "branch" in found.layers
+    assert error(pruned, dense, X) > 0.1
+    assert error(found.document.proto, dense, X) < 1e-5
