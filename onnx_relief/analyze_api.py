@@ -28,7 +28,7 @@ def analyze(
     data: object,
     *,
     eval_data: object | None = None,
-    criterion: str = "relief",
+    criterion: str = "obs",
     granularity: str = "kernel,channel",
     sparsities: Sequence[float] = SPARSITIES,
     metric: str | None = None,

@@ -148,7 +148,7 @@ def test_more_shares_are_added_to_a_run(tmp_path):
     [
         ({"model": mlp(w1=random(6, 5, seed=9))}, "MODEL has other contents"),
         ({"data": samples(41)}, "--data has other contents"),
-        ({"criterion": "magnitude"}, '--criterion is "relief" instead of "magnitude"'),
+        ({"criterion": "magnitude"}, '--criterion is "obs" instead of "magnitude"'),
         ({"granularity": "weight"}, "--granularity is"),
         ({"metric": "kl"}, "--metric is"),
         ({"skip": ("first",)}, "--skip is"),

@@ -78,7 +78,7 @@ def test_a_sweep_takes_it_too(command, here):
     [
         ("", "--sensitivity spreads a budget over the layers; give --sparsity"),
         ("--sparsity 0.5 --scope layer", "--sensitivity needs --scope global"),
-        ("--sparsity 0.5 --criterion magnitude", "was made with --criterion relief; analyze again"),
+        ("--sparsity 0.5 --criterion magnitude", "was made with --criterion obs; analyze again"),
         ("--sparsity 0.5 --granularity kernel", "was made with --granularity weight"),
         ("--ratio 0.5 --granularity channel", "--sensitivity does not go with --granularity"),
         ("--sparsity 0.5 --sensitivity none.json", "--sensitivity none.json cannot be read"),

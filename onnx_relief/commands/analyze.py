@@ -70,7 +70,7 @@ class AnalyzeOptions(ChooseOptions, PrepareOptions, RunOptions, SpeakOptions):
         typer.Option(
             help="What scores connections, as `prune` takes it.", rich_help_panel=CHOOSING
         ),
-    ] = "relief"
+    ] = "obs"
     granularity: Annotated[
         str,
         typer.Option(

@@ -21,8 +21,7 @@ def open_options(options: PruneOptions, plan: PrunePlan | None = None) -> Job:
     if options.sensitivity is not None:
         if options.cuts_channels:
             raise SettingsError("--sensitivity is about layers, not --granularity channel")
-        sweeps = options.sweep is not None
-        check_sensitivity(options.sensitivity, document, settings, sweeps=sweeps)
+        check_sensitivity(options.sensitivity, document, settings)
     return open_job(
         document,
         Sources(

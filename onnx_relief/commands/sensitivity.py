@@ -22,14 +22,14 @@ def losses_in(path: Path) -> tuple[tuple[str, Points], ...]:
     return tuple(read_analysis(path, _FLAG).losses().items())
 
 
-def check_sensitivity(path: Path, document: Document, settings: Settings, *, sweeps: bool) -> None:
+def check_sensitivity(path: Path, document: Document, settings: Settings) -> None:
     """Refuse an analysis that says nothing about what is to be done.
 
     Raises:
         SettingsError: It was made of another model or in another way, or no budget is spread.
     """
     found = read_analysis(path, _FLAG)
-    if not sweeps and settings.budget.name is None:
+    if settings.budget.name is None:
         raise SettingsError(f"{_FLAG} spreads a budget over the layers; give --sparsity or another")
     if settings.scope is Scope.LAYER or settings.has_exact_share:
         raise SettingsError(f"{_FLAG} needs --scope global, where layers keep different shares")

@@ -45,7 +45,9 @@ def sweep(options: PruneOptions, speaker: Speaker) -> None:
     try:
         with speaker.progress() as progress:
             trace = _channels if options.cuts_channels else _masks
-            job = open_options(options)
+            # With a budget, what is not said is chosen as for any other budget.
+            aimed = options if options.cuts_channels else replace(options, sparsity=shares[-1])
+            job = open_options(aimed)
             found = list(trace(options, job, shares, places, progress))
     finally:
         remove_asides(places)
