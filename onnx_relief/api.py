@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from onnx_relief.budget import Budget
 from onnx_relief.data import Dataset, Preprocess, open_data
 from onnx_relief.errors import SettingsError
 from onnx_relief.evaluation import compare_models, evaluate_model
@@ -32,19 +33,36 @@ from onnx_relief.report.compared import Comparison
 from onnx_relief.result import PathLike, Result
 from onnx_relief.results import Evaluation, ModelCost, Progress, Score
 from onnx_relief.scores import scores_by_weight
-from onnx_relief.settings import DEFAULT_ALPHA, Estimator, Granularity, Settings
+from onnx_relief.settings import (
+    DEFAULT_ALPHA,
+    DEFAULT_MEMORY,
+    Estimator,
+    Granularity,
+    Scope,
+    Settings,
+)
+from onnx_relief.structures import KERNEL, WEIGHT, parse_structure
 
 
 def prune(
     model: Model,
     data: object | None = None,
     *,
-    alpha: float = DEFAULT_ALPHA,
+    alpha: float | None = None,
     alpha_conv: float | None = None,
     alpha_fc: float | None = None,
     alpha_layer: Mapping[str, float] | None = None,
+    sparsity: float | None = None,
+    target_params: float | None = None,
+    target_macs: float | None = None,
+    target_bytes: int | None = None,
+    max_drop: float | None = None,
+    criterion: str | None = None,
+    scope: str = "global",
     estimator: str = "paper",
     granularity: str = "kernel",
+    memory: int = DEFAULT_MEMORY,
+    seed: int = 0,
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
     samples: int | None = 1000,
@@ -58,21 +76,33 @@ def prune(
     plan: PrunePlan | PathLike | None = None,
     dump_activations: PathLike | None = None,
     store: str = "dense",
-    repair: str = "none",
+    repair: str | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Return a copy of a model whose connections that carry little signal are zero.
+
+    How much goes is said once: by `alpha` or by one of the five budgets after it.
 
     Args:
         model: Path of an ONNX file, or a model in memory; it is not changed.
         data: Calibration data: a path of any form that the command line takes, an array, a mapping
             from input names to arrays (and ``labels``), or an iterable of feeds.
-        alpha: Share of each unit's signal to keep, in (0, 1].
+        alpha: Share of each unit's signal to keep, in (0, 1]; 0.95 without any budget.
         alpha_conv: The same for convolutions alone.
         alpha_fc: The same for everything but convolutions.
         alpha_layer: The same by pattern of layer or weight names; the last match counts.
+        sparsity: Share of the prunable weights that goes.
+        target_params: Share of all parameters that may stay.
+        target_macs: Share of the multiply-accumulates with weights other than zero that may stay.
+        target_bytes: Largest size of the file once it is zipped.
+        max_drop: Most points of the metric on `eval_data` that may be lost.
+        criterion: ``relief``, ``magnitude``, ``magnitude-l1``, ``wanda``, ``obs``, ``taylor`` or
+            ``random``; by default ``relief`` with `alpha` and ``obs`` with a budget.
+        scope: How a budget is spread: ``global`` or ``layer``.
         estimator: ``paper`` or ``mean-map``.
-        granularity: ``kernel`` or ``weight``, for convolutions.
+        granularity: ``kernel``, ``weight``, ``row``, a block like ``4x1``, or N of M like ``2:4``.
+        memory: Bytes that second moments may take, about.
+        seed: For what is drawn.
         only: Patterns; layers that match none of them are left alone.
         skip: Patterns; layers that match one of them are left alone.
         samples: At most so many samples of `data`, evenly spread; None for all.
@@ -88,26 +118,42 @@ def prune(
         store: ``dense``, or ``sparse`` for very sparse weights as sparse tensors where the file
             gets smaller by it; only ONNX Runtime reads those.
         repair: ``none``, ``bias``, ``least-squares`` or ``reconstruct``: how the weights that stay
-            make up for those that go.
+            make up for those that go; by default ``least-squares`` with a budget, else ``none``.
         progress: Called with (stage, done, total or None).
 
     Raises:
         ReliefError: One sentence that says what, where, and what to do.
     """
     sparse = is_sparse(store)
+    structure = parse_structure(granularity)
+    budget = Budget(
+        sparsity=sparsity,
+        target_params=target_params,
+        target_macs=target_macs,
+        target_bytes=target_bytes,
+        max_drop=max_drop,
+    )
+    if budget.name is not None and alpha is not None:
+        raise SettingsError(f"--alpha and {budget} both say how much goes; give one of them")
     settings = Settings(
-        alpha=alpha,
+        alpha=DEFAULT_ALPHA if alpha is None else alpha,
         alpha_conv=alpha_conv,
         alpha_fc=alpha_fc,
         alpha_layers=tuple((alpha_layer or {}).items()),
         estimator=choose_member("--estimator", Estimator, estimator),
-        granularity=choose_member("--granularity", Granularity, granularity),
+        granularity=Granularity.KERNEL if structure == KERNEL else Granularity.WEIGHT,
+        blocks=None if structure in (KERNEL, WEIGHT) else structure,
+        criterion=criterion or "",
+        budget=budget,
+        scope=choose_member("--scope", Scope, scope),
+        memory=memory,
+        seed=seed,
         only=tuple(only),
         skip=tuple(skip),
         samples=samples,
         batch_size=batch_size,
         provider=provider,
-        repair=repair,
+        repair=repair or "",
     )
     job = open_job(
         load(model),

@@ -16,7 +16,8 @@ class ChannelSettings:
 
     Attributes:
         ratio: Share of the groups that goes; `DEFAULT_RATIO` where there is no target either.
-        scope: ``layer``, the same share everywhere, or ``global``, wherever scores are lowest.
+        scope: ``layer``, the same share everywhere, or ``global``, wherever least is lost; None for
+            ``layer`` with a ratio and ``global`` with a target.
         round_to: Keep a multiple of so many channels; None decides by measuring latency.
         least: Keep at least so many channels of every kind.
         repair: ``none``, ``mean`` (biases give back the mean signal that is lost, in closed form),
@@ -32,10 +33,10 @@ class ChannelSettings:
     """
 
     ratio: float | None = None
-    scope: str = "layer"
+    scope: str | None = None
     round_to: int | None = None
     least: int = 1
-    repair: str = "bias"
+    repair: str = "least-squares"
     target_params: float | None = None
     target_macs: float | None = None
     target_latency: float | None = None
@@ -55,6 +56,9 @@ class ChannelSettings:
         if self.repair not in REPAIRS:
             names = ", ".join(REPAIRS)
             raise SettingsError(f"--repair {self.repair!r} does not exist; choose one of {names}")
+        if self.scope is None:
+            targets = any(share is not None for share in (*self._budgets.values(),)[1:])
+            object.__setattr__(self, "scope", "global" if targets else "layer")
         if self.scope not in ("layer", "global"):
             raise SettingsError(f"--scope {self.scope!r} does not exist; choose layer or global")
         if self.round_to is not None and self.round_to < 1:

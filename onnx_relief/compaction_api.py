@@ -71,11 +71,12 @@ def prune_channels(
     target_params: float | None = None,
     target_macs: float | None = None,
     target_latency: float | None = None,
-    scope: str = "layer",
+    scope: str | None = None,
+    criterion: str = "obs",
     round_to: int | None = None,
     min_units: int = 1,
     heads: bool = False,
-    repair: str = "bias",
+    repair: str = "least-squares",
     latency_batch: int = 1,
     latency_threads: int = 1,
     only: Sequence[str] = (),
@@ -96,11 +97,13 @@ def prune_channels(
         target_params: Instead, the share of the layers' weights that may stay.
         target_macs: Instead, the share of the multiply-accumulates that may stay.
         target_latency: Instead, the share of the latency that may stay, measured here.
-        scope: ``layer``, the same share everywhere, or ``global``, wherever least is lost.
+        scope: ``layer``, the same share everywhere, or ``global``, wherever least is lost; by
+            default ``layer`` with a ratio and ``global`` with a target.
+        criterion: What scores connections: ``relief``, ``magnitude``, ``wanda``, ``obs`` ...
         round_to: Keep a multiple of so many channels; None decides by measuring latency.
         min_units: Keep at least so many of each axis.
         heads: Whether whole heads of attention go, instead of a part of each.
-        repair: ``none``, ``mean`` or ``bias``.
+        repair: ``none``, ``mean``, ``bias``, ``least-squares`` or ``reconstruct``.
         latency_batch: Samples per run where latency decides.
         latency_threads: Threads there; 0 for ONNX Runtime's own choice.
         only: Patterns; layers that match none of them are left alone.
@@ -122,6 +125,7 @@ def prune_channels(
         document,
         open_data(data, inputs, preprocess=preprocess or Preprocess(), strict=strict),
         Settings(
+            criterion=criterion,
             only=tuple(only),
             skip=tuple(skip),
             samples=samples,

@@ -183,10 +183,11 @@ def test_a_target_in_time_is_reached_and_hardly_more(monkeypatch, target, round_
 
 def test_a_multiple_that_is_too_coarse_for_a_target_gives_way(monkeypatch):
     by_weights(monkeypatch)  # 16 leaves a layer of 32 half or all of its channels
-    coarse = cut(cnn(32, 32), shape=(3, 8, 8), round_to=16, target_latency=0.6).decision
-    found = cut(cnn(32, 32), shape=(3, 8, 8), target_latency=0.6).decision
+    alike = {"shape": (3, 8, 8), "scope": "layer"}
+    coarse = cut(cnn(32, 32), round_to=16, target_latency=0.6, **alike).decision
+    found = cut(cnn(32, 32), target_latency=0.6, **alike).decision
     assert coarse.latency < 0.4 < 0.5 < found.latency <= 0.6
-    work = cut(cnn(32, 32), shape=(3, 8, 8), target_params=0.6).decision
+    work = cut(cnn(32, 32), target_params=0.6, **alike).decision
     assert 0.5 < work.left <= 0.6
 
 

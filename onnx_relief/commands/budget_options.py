@@ -18,13 +18,14 @@ class BudgetOptions:
     """Which criterion, and which budget instead of alpha."""
 
     criterion: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="relief (the paper's), magnitude, magnitude-l1, wanda, obs (second order: the "
-            "surviving weights make up for the others), taylor, or random.",
+            "surviving weights make up for the others), taylor, or random. By default relief with "
+            "--alpha, and obs with a budget or for channels.",
             rich_help_panel=_PANEL,
         ),
-    ] = "relief"
+    ] = None
     sparsity: Annotated[
         float | None,
         typer.Option(

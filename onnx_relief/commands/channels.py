@@ -47,7 +47,7 @@ class ChannelOptions:
         str | None,
         typer.Option(
             help="How a budget is spread. layer: the same share everywhere; global: wherever "
-            "least is lost. By default global for zeros, layer for channels.",
+            "least is lost. By default layer with --ratio, and global otherwise.",
             rich_help_panel=_CHANNELS,
         ),
     ] = None
@@ -113,7 +113,7 @@ class ChannelOptions:
             "gets its mean and variance back, layer by layer; least-squares: surviving weights "
             "give the dense layers' outputs again; reconstruct: they are trained to (extra "
             "[retrain]); for channels also mean: biases give back the mean signal that is lost. "
-            "By default none for zeros and bias for channels.",
+            "By default least-squares with a budget and for channels, and none with --alpha.",
         ),
     ] = None
 
@@ -127,10 +127,10 @@ class ChannelOptions:
             raise SettingsError(f"--round-to {self.round_to!r} is no number; give 8, 1, or auto")
         return ChannelSettings(
             ratio=self.ratio,
-            scope=self.scope or "layer",
+            scope=self.scope,
             round_to=None if self.round_to == "auto" else int(self.round_to),
             least=self.min_units,
-            repair=self.repair or "bias",
+            repair=self.repair or "least-squares",
             target_params=self.target_params,
             target_macs=self.target_macs,
             target_latency=_share_of(self.target_latency),
