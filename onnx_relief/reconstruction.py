@@ -20,6 +20,7 @@ from onnx_relief.graph.document import Document, output_specs
 from onnx_relief.graph.layers import Survey, find_layers
 from onnx_relief.graph.mask import nonzero_elements
 from onnx_relief.graph.taps import block_outputs, unit_makers, with_outputs
+from onnx_relief.plan import LayerKind
 from onnx_relief.positions import positions_on_data
 from onnx_relief.progress import ticker
 from onnx_relief.results import Progress
@@ -37,6 +38,7 @@ _MOST = 16
 _WORK = 1e13
 """Multiply-accumulates that training may take by default: about ten minutes of one core."""
 _EPOCHS = (8, 200)
+_CONVOLUTIONAL_RATE = 0.05
 _PER_SAMPLE = 4
 """Forward, the gradients of activations and of weights, and the dense model."""
 
@@ -89,7 +91,7 @@ def reconstruct(
     feed = first_sample(data).feed
     if lesson is None:
         count = default_epochs(survey, data, provider) if epochs is None else epochs
-        lesson = Lesson(epochs=count, batch_size=batch_size, seed=seed)
+        lesson = Lesson(epochs=count, batch_size=batch_size, seed=seed, lr=_rate(survey))
     points, types = points_of_comparison(survey, dense, kept, feed, lesson, provider)
     watched = with_outputs(pruned, types)
     module = convert(watched)
@@ -109,6 +111,15 @@ def default_epochs(survey: Survey, data: Dataset, provider: str) -> int:
     macs = sum(cost.macs or 0.0 for cost in layer_costs(survey, positions))
     fewest, most = _EPOCHS
     return int(np.clip(_WORK / max(1.0, _PER_SAMPLE * macs * data.size), fewest, most))
+
+
+def _rate(survey: Survey) -> float | None:
+    """Return the learning rate for convolutional networks; others try some.
+
+    These end best with a rate that does harm in the few steps of a trial.
+    """
+    convolves = any(layer.kind is LayerKind.CONVOLUTION for layer in survey.layers)
+    return _CONVOLUTIONAL_RATE if convolves else None
 
 
 def points_of_comparison(
