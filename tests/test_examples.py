@@ -26,7 +26,9 @@ def test_the_python_of_the_readme_runs_and_makes_smaller_models(tmp_path, monkey
     (tmp_path / "models").symlink_to(ROOT / "models")
     images = np.load(ROOT / "models" / "mnist-calibration.npz")["image"][:48]
     exec("\n".join(code), {"pictures": images.astype(np.float32) / 255})
-    assert "agreement" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "agreement" in out
+    assert "'/2/Conv': ((0.5, " in out
     sizes = [
         sum(
             tensor.ByteSize()
