@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnx_relief.data import Batch, Dataset
 from onnx_relief.errors import DataError, ModelError, ReliefError, SettingsError, working_on
@@ -102,7 +103,7 @@ def evaluate_model(
     for batch in data.batches(batch_size):
         results = _real_rows(session.run(batch.feed), batch, data)
         choice = choice or choose(results, batch, metric, output)
-        hits += _hits(choice, results[choice.output], batch)
+        hits += int(_hits(choice, results[choice.output], batch).sum())
         highest = max(highest, _highest_label(batch))
         samples += batch.count
         if tick is not None:
@@ -203,6 +204,7 @@ class _Tally:
     choice: Choice
     hits: list[int] = field(default_factory=lambda: [0, 0])
     judged: int = 0
+    apart: int = 0
     highest: int = -1
     classes: int = 0
     samples: int = 0
@@ -226,20 +228,23 @@ class _Tally:
 
     def _judge(self, dense: Array, pruned: Array, batch: Batch) -> None:
         if METRICS[self.choice.metric].hits is not None:
-            self.hits[0] += _hits(self.choice, dense, batch)
-            self.hits[1] += _hits(self.choice, pruned, batch)
+            first, second = (_hits(self.choice, output, batch) for output in (dense, pruned))
+            self.hits[0] += int(first.sum())
+            self.hits[1] += int(second.sum())
+            self.apart += int((first != second).sum())
             self.judged += batch.count
             self.highest = max(self.highest, _highest_label(batch))
             self.classes = _class_count(dense)
         elif self.choice.metric == "agreement":
-            first, second = decisions(dense), decisions(pruned)
-            if first is None or second is None or first.shape != second.shape:
+            one, other = decisions(dense), decisions(pruned)
+            if one is None or other is None or one.shape != other.shape:
                 self.choice = Choice("cosine", self.choice.output)
                 note = f"output {self.choice.output!r} is not always a decision; cosine is used"
                 self.notes[note] = None
                 return
-            self.hits[1] += int((first == second).sum())
-            self.judged += first.size
+            self.hits[1] += int((one == other).sum())
+            self.apart += int((one != other).sum())
+            self.judged += one.size
 
     def finish(self, data: Dataset) -> Evaluation:
         """Return the comparison over all batches."""
@@ -263,13 +268,30 @@ class _Tally:
             pruned=scores[1],
             samples=self.samples,
             data=data.description,
+            margin=margin(self.apart, self.judged)
+            if scores[1] is not None and self.judged
+            else None,
             differences=tuple(gaps.values()),
             notes=tuple(self.notes),
         )
 
 
-def _hits(choice: Choice, output: object, batch: Batch) -> int:
-    """Count the samples for which an output hits the label.
+def margin(apart: int, samples: int) -> float:
+    """Return half of the 95 % confidence interval of the difference of two shares, in points.
+
+    Both shares are of the same samples, `apart` of which count for one of the models only: the
+    variance of the difference of paired proportions, with two of either kind added so that it is
+    not zero where no sample is apart (Agresti and Min 2005).
+
+    >>> round(margin(0, 100), 1), round(margin(9, 1000), 2)
+    (2.7, 0.65)
+    """
+    share = (apart + 2) / (samples + 4)
+    return float(196 * np.sqrt(share / (samples + 4)))
+
+
+def _hits(choice: Choice, output: object, batch: Batch) -> NDArray[np.bool_]:
+    """Return for which samples an output hits the label.
 
     Raises:
         DataError: Labels and output do not belong together.
@@ -279,7 +301,7 @@ def _hits(choice: Choice, output: object, batch: Batch) -> int:
     assert judge is not None
     assert batch.labels is not None
     try:
-        return int(judge(np.asarray(output), batch.labels).sum())
+        return np.asarray(judge(np.asarray(output), batch.labels), dtype=bool)
     except ValueError as reason:
         raise SettingsError(
             f"--metric {choice.metric} does not suit output {choice.output!r} on all samples: "

@@ -162,6 +162,8 @@ class Evaluation:
         pruned: Score of the pruned model.
         samples: Number of samples.
         data: What the data is, in words.
+        margin: Half of the 95 % confidence interval of the difference between both scores, in
+            points, as far as the number of samples allows; None where it is not known.
         differences: One entry per output that can be compared.
         notes: What has to be said besides, in sentences.
     """
@@ -173,6 +175,7 @@ class Evaluation:
     pruned: float | None
     samples: int
     data: str
+    margin: float | None = None
     differences: tuple[OutputDifference, ...] = ()
     notes: tuple[str, ...] = ()
 

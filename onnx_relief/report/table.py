@@ -147,9 +147,11 @@ def _one_score(score: Score) -> str:
 
 def _both_scores(evaluation: Evaluation) -> str:
     now = score_text(evaluation.pruned, evaluation.unit)
+    known = evaluation.margin is not None
+    to = f" (to {evaluation.margin:.1f} points, with 95 % confidence)" if known else ""
     if evaluation.dense is not None:
-        return f"{score_text(evaluation.dense, evaluation.unit)} -> {now}"
-    return f"{now} with the dense model" if evaluation.metric == "agreement" else now
+        return f"{score_text(evaluation.dense, evaluation.unit)} -> {now}{to}"
+    return f"{now} with the dense model{to}" if evaluation.metric == "agreement" else now
 
 
 def grouped(
