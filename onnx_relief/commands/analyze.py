@@ -83,6 +83,15 @@ class AnalyzeOptions(ChooseOptions, PrepareOptions, RunOptions, SpeakOptions):
         str,
         typer.Option(help="Shares that go, one after the other.", rich_help_panel=CHOOSING),
     ] = "0.3,0.5,0.7,0.9"
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            help="How pruned models are judged: accuracy (with labels), divergence (without: mean "
+            "square error of the outputs relative to their variance), kl, or top5, agreement, "
+            "cosine, error.",
+            rich_help_panel=_DATA,
+        ),
+    ] = None
     memory: Annotated[
         str,
         typer.Option(
@@ -103,7 +112,7 @@ class AnalyzeOptions(ChooseOptions, PrepareOptions, RunOptions, SpeakOptions):
         typer.Option(
             metavar="ADDRESS",
             help="Run on a Ray cluster instead: host:port, auto, or local to start one here. "
-            "Data has to lie in the same place on every machine (extra [distributed]).",
+            "Data has to lie in the same place on every machine (extra \\[distributed]).",
             rich_help_panel=_WHERE,
         ),
     ] = None

@@ -112,7 +112,7 @@ class ChannelOptions:
             help="How what stays makes up for what goes, without labels. none; bias: every unit "
             "gets its mean and variance back, layer by layer; least-squares: surviving weights "
             "give the dense layers' outputs again; reconstruct: they are trained to (extra "
-            "[retrain]); for channels also mean: biases give back the mean signal that is lost. "
+            "\\[retrain]); for channels also mean: biases give back the mean signal that is lost. "
             "By default least-squares with a budget and for channels, and none with --alpha.",
         ),
     ] = None

@@ -209,7 +209,8 @@ def command_of(run: Callable[[Options], None], options: type[Options]) -> Callab
 def _in_reading_order(options: type[Any]) -> list[Field[Any]]:
     """Return a command's own fields first, then those of its groups as they are listed."""
     by_name = {field.name: field for field in fields(options)}
-    return [by_name[name] for one in options.__mro__[:-1] for name in one.__annotations__]
+    listed = (name for one in options.__mro__[:-1] for name in one.__annotations__)
+    return [by_name[name] for name in dict.fromkeys(listed)]
 
 
 def preprocess_of(options: PrepareOptions) -> Preprocess:

@@ -146,3 +146,10 @@ def test_what_was_finished_before_a_signal_is_kept(here, command, number, jobs):
     assert whole == 0
     again = Analysis.from_json((here / "fresh" / "analysis.json").read_text())
     assert [row["score"] for row in found] == [row.score for row in again.trials]
+
+
+@pytest.mark.parametrize(("name", "extra"), [("analyze", "[distributed]"), ("prune", "[retrain]")])
+def test_the_help_names_extras(command, name, extra):
+    code, out, _ = command(f"{name} --help")
+    assert code == 0
+    assert extra in out
