@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_relief.data import Dataset
-from onnx_relief.errors import SettingsError
+from onnx_relief.errors import SettingsError, UnsupportedError
 from onnx_relief.graph.document import Document
 from onnx_relief.repair.bias import match_moments
 from onnx_relief.repair.guard import FEWEST, Judge, Split, held_out
@@ -158,18 +158,23 @@ def _least_squares(work: Work) -> tuple[Document, tuple[str, ...]]:
 
 
 def _reconstruct(work: Work) -> tuple[Document, tuple[str, ...]]:
+    """Train what least squares leaves: a good start is worth many steps."""
     # It needs torch, which comes with an extra; everything else here does without.
     from onnx_relief.reconstruction import reconstruct
 
-    found = reconstruct(
-        work.pruned,
-        work.dense,
-        work.kept,
-        work.data,
-        provider=work.provider,
-        progress=work.progress,
-    )
-    return found, ()
+    start, notes = _least_squares(work)
+    try:
+        found = reconstruct(
+            start,
+            work.dense,
+            work.kept,
+            work.data,
+            provider=work.provider,
+            progress=work.progress,
+        )
+    except UnsupportedError as error:
+        return start, (*notes, f"it is repaired by least squares alone: {error}")
+    return found, notes
 
 
 def _none(work: Work) -> tuple[Document, tuple[str, ...]]:
