@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from onnx_relief.accounting import account, compared
 from onnx_relief.budget import Budget
 from onnx_relief.data import Dataset, Preprocess, open_data
 from onnx_relief.errors import SettingsError
@@ -24,7 +25,7 @@ from onnx_relief.graph.layers import find_layers
 from onnx_relief.graph.save import write_to
 from onnx_relief.graph.sparse_store import is_sparse, store_sparse
 from onnx_relief.inspection import Model
-from onnx_relief.job import Job, Sources, account, choose_member, compared, open_job, read_plan, run
+from onnx_relief.job import Job, Sources, choose_member, open_job, read_plan, run
 from onnx_relief.pipeline import Pruned
 from onnx_relief.plan import PrunePlan
 from onnx_relief.positions import positions_on_data, positions_on_shapes

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from onnx_relief.accounting import versions
 from onnx_relief.data.shuffle import plan_steps
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.mask import kept_elements
-from onnx_relief.job import versions
 from onnx_relief.judge import better
 from onnx_relief.pipeline import replay
 from onnx_relief.plan import PrunePlan

@@ -95,7 +95,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]], *, left: int = 
 
 def provenance(command: str) -> str:
     """Return a paragraph that says how, with what and when numbers were made."""
-    from onnx_relief.job import versions  # the child processes measure their own imports
+    from onnx_relief.accounting import versions  # the child processes measure their own imports
 
     used = ", ".join(f"{name} {version}" for name, version in versions().items())
     today = datetime.datetime.now(datetime.UTC).date().isoformat()

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Group
 from rich.text import Text
 
+from onnx_relief.accounting import account
 from onnx_relief.commands.channels import ChannelJob, cut_channels
 from onnx_relief.commands.console import Speaker
 from onnx_relief.commands.opening import open_options
@@ -26,7 +27,7 @@ from onnx_relief.files import (
 )
 from onnx_relief.graph.save import staged
 from onnx_relief.graph.sparse_store import is_sparse
-from onnx_relief.job import account, read_plan, run
+from onnx_relief.job import read_plan, run
 from onnx_relief.pipeline import Pruned
 from onnx_relief.report.build import Report, to_json
 from onnx_relief.report.table import report_table

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Group
 from rich.text import Text
 
+from onnx_relief.accounting import account, plain_settings
 from onnx_relief.api import compare
 from onnx_relief.budget import Budget
 from onnx_relief.channel_pruning import rank_channels
@@ -22,7 +23,7 @@ from onnx_relief.errors import DataError, SettingsError, TargetError
 from onnx_relief.files import check_distinct, check_output, remove_asides, write_file
 from onnx_relief.graph.origin import note_dense
 from onnx_relief.graph.save import save, staged
-from onnx_relief.job import Job, account, plain_settings, run_each
+from onnx_relief.job import Job, run_each
 from onnx_relief.pipeline import Pruned
 from onnx_relief.report.build import to_json
 from onnx_relief.report.swept import Sweep, SweepPoint, sweep_page, sweep_svg, sweep_table
