@@ -23,7 +23,7 @@ from typing import Final
 from _bench import ROOT, MissingError, provenance, write_aside
 from oneshot import curves, peers, tasks
 from oneshot.ours import grid, ours
-from oneshot.rows import Row, markdown, mean_of
+from oneshot.rows import NotKeptError, Row, markdown, mean_of
 from oneshot.tasks import GROUPS, Task
 
 EXAMPLE: Final = """examples:
@@ -97,6 +97,9 @@ def _parse_arguments() -> argparse.Namespace:
         "--flags", action="append", metavar="'...'", help="ours: these instead of the grid"
     )
     parser.add_argument("--scratch", type=Path, default=SCRATCH, metavar="FOLDER")
+    parser.add_argument(
+        "--kept", action="store_true", help="leave out rows that are not in the scratch folder"
+    )
     parser.add_argument("--anew", action="store_true", help="measure what is kept once more")
     return parser.parse_args()
 
@@ -107,7 +110,10 @@ _task = cache(tasks.task)
 def _rows(group: str, options: argparse.Namespace) -> Iterator[Row]:
     options.scratch.mkdir(parents=True, exist_ok=True)
     for measure in _measures(group, options):
-        yield mean_of([measure(_task(name)) for name in GROUPS[group]], group)
+        try:
+            yield mean_of([measure(_task(name)) for name in GROUPS[group]], group)
+        except NotKeptError:
+            continue
 
 
 def _measures(group: str, options: argparse.Namespace) -> Iterator[Measure]:
@@ -116,18 +122,18 @@ def _measures(group: str, options: argparse.Namespace) -> Iterator[Measure]:
     if options.what in ("ours", "table"):
         given = [tuple(shlex.split(flags)) for flags in options.flags or ()]
         for flags in given or grid(group):
-            yield _with_flags(flags, scratch, anew)
+            yield _with_flags(flags, scratch, anew, options.kept)
     if options.what in ("peers", "table"):
         for method in peers.methods(group):
-            yield _by_peer(method, options.peer_python, scratch, anew)
+            yield _by_peer(method, options.peer_python, scratch, anew, options.kept)
 
 
-def _with_flags(flags: Sequence[str], scratch: Path, anew: bool) -> Measure:
-    return lambda task: ours(task, flags, scratch, anew=anew)
+def _with_flags(flags: Sequence[str], scratch: Path, anew: bool, kept: bool) -> Measure:
+    return lambda task: ours(task, flags, scratch, anew=anew, kept_only=kept)
 
 
-def _by_peer(method: peers.Method, python: str, scratch: Path, anew: bool) -> Measure:
-    return lambda task: peers.measured(task, method, python, scratch, anew=anew)
+def _by_peer(method: peers.Method, python: str, scratch: Path, anew: bool, kept: bool) -> Measure:
+    return lambda task: peers.measured(task, method, python, scratch, anew=anew, kept_only=kept)
 
 
 def _dense(group: str) -> float:

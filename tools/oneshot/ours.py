@@ -13,7 +13,7 @@ from typing import Final
 from _bench import ROOT
 
 from oneshot import child
-from oneshot.rows import Row, judged, read, save
+from oneshot.rows import NotKeptError, Row, judged, read, save
 from oneshot.tasks import Task
 
 TOOL: Final = "onnx-relief"
@@ -26,7 +26,14 @@ BUDGETS: Final = frozenset(
 )
 
 
-def ours(task: Task, flags: Sequence[str], scratch: Path, *, anew: bool = False) -> Row:
+def ours(
+    task: Task,
+    flags: Sequence[str],
+    scratch: Path,
+    *,
+    anew: bool = False,
+    kept_only: bool = False,
+) -> Row:
     """Return the row of `onnx-relief prune` with some flags.
 
     A row in `scratch` is taken where it was made from the very same sources of the package.
@@ -36,6 +43,8 @@ def ours(task: Task, flags: Sequence[str], scratch: Path, *, anew: bool = False)
     kept = read(scratch / f"{stem}.json")
     if kept is not None and not anew:
         return kept
+    if kept_only:
+        raise NotKeptError
     out = scratch / f"{stem}.onnx"
     data, data_flags = task.write_data(scratch)
     command = [sys.executable, "-m", "onnx_relief", "prune", str(task.model)]
@@ -73,8 +82,7 @@ def _sources() -> str:
     return digest.hexdigest()
 
 
-CRITERIA: Final = ("relief", "magnitude", "wanda", "obs", "taylor", "random")
-REPAIRS: Final = ("none", "least-squares")
+CRITERIA: Final = ("relief", "magnitude", "wanda", "taylor", "random")
 _SPARSITIES: Final = {
     "digits-mlp": ("0.8", "0.9", "0.95"),
     "digits-cnn": ("0.7", "0.8", "0.9"),
@@ -83,6 +91,15 @@ _SPARSITIES: Final = {
     "minilm-l6": ("0.5", "0.7"),
     "ppocr-rec": ("0.5",),
 }
+_COMPARED_AT: Final = {
+    "digits-mlp": "0.9",
+    "digits-cnn": "0.8",
+    "resnet20": "0.7",
+    "minilm-l6": "0.5",
+}
+"""Where all criteria are compared: the others are far behind beyond."""
+_TRAINED: Final = ("digits-mlp", "digits-cnn", "resnet20", "efficientnet-lite0")
+_FEED_FORWARD: Final = ("--only", "*intermediate*", "--only", "*output/dense*")
 _CHANNELS: Final = {
     "digits-mlp": (("--ratio", "0.5"), ("--ratio", "0.7"), ("--ratio", "0.8"), ("--ratio", "0.9")),
     "digits-cnn": (("--ratio", "0.3"), ("--ratio", "0.5"), ("--ratio", "0.7")),
@@ -92,26 +109,30 @@ _CHANNELS: Final = {
         ("--target-params", "0.5"),
     ),
     "efficientnet-lite0": (("--target-macs", "0.83"), ("--target-macs", "0.66")),
-    "minilm-l6": (("--ratio", "0.2"), ("--ratio", "0.3"), ("--ratio", "0.5")),
+    "minilm-l6": tuple(("--ratio", ratio, *_FEED_FORWARD) for ratio in ("0.2", "0.3", "0.5")),
 }
 
 
 def grid(group: str) -> Iterator[tuple[str, ...]]:
     """Yield the flags that are compared on the tasks of a group."""
+    zeros = ("--granularity", "weight")
     for sparsity in _SPARSITIES.get(group, ()):
-        for criterion in CRITERIA:
-            for scope in ("layer", "global"):
-                for repair in REPAIRS:
-                    yield (
-                        *("--criterion", criterion, "--granularity", "weight"),
-                        *("--scope", scope, "--repair", repair, "--sparsity", sparsity),
-                    )
+        budget = ("--sparsity", sparsity)
+        for repair in ("none", "least-squares", "reconstruct"):
+            if repair != "reconstruct" or group in _TRAINED:
+                yield (*zeros, "--criterion", "obs", "--repair", repair, *budget)
+        if _COMPARED_AT.get(group) == sparsity:
+            yield (*zeros, "--criterion", "obs", "--scope", "layer", *budget)
+            for criterion in CRITERIA:
+                for repair in ("none", "least-squares"):
+                    yield (*zeros, "--criterion", criterion, "--repair", repair, *budget)
     if group == "resnet20":
-        for criterion in CRITERIA:
-            for repair in REPAIRS:
-                yield ("--criterion", criterion, "--granularity", "2:4", "--repair", repair)
+        for repair in ("none", "least-squares"):
+            yield ("--granularity", "2:4", "--repair", repair)
     for budget in _CHANNELS.get(group, ()):
-        for repair in ("none", "bias", "least-squares"):
-            # Exact widths, as the peer's: what is faster is measured elsewhere.
-            exact = ("--granularity", "channel", "--round-to", "1")
-            yield (*exact, "--repair", repair, *budget)
+        # Exact widths, as the peer's: what is faster is measured elsewhere.
+        exact = ("--granularity", "channel", "--round-to", "1")
+        yield (*exact, "--criterion", "relief", "--repair", "bias", *budget)
+        yield (*exact, "--repair", "least-squares", *budget)
+        if group in ("resnet20", "efficientnet-lite0"):
+            yield (*exact, "--repair", "reconstruct", *budget)

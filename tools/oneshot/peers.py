@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from oneshot import child
-from oneshot.rows import Row, judged, read, save
+from oneshot.rows import NotKeptError, Row, judged, read, save
 from oneshot.tasks import Task
 
 SCRIPT: Final = Path(__file__).with_name("peer_onnxsim.py")
@@ -44,13 +44,23 @@ class Method:
     steps: Steps
 
 
-def measured(task: Task, method: Method, python: str, scratch: Path, *, anew: bool = False) -> Row:
+def measured(
+    task: Task,
+    method: Method,
+    python: str,
+    scratch: Path,
+    *,
+    anew: bool = False,
+    kept_only: bool = False,
+) -> Row:
     """Return the row of one method, from `scratch` where an earlier run left it there."""
     key = json.dumps([TOOL, task.name, method.steps, task.peer_batches])
     stem = f"{task.name}.{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     kept = read(scratch / f"{stem}.json")
     if kept is not None and not anew:
         return kept
+    if kept_only:
+        raise NotKeptError
     out = scratch / f"{stem}.onnx"
     command = [python, str(SCRIPT), str(task.model), str(task.write_feeds(scratch))]
     command += [json.dumps(method.steps), str(out)]

@@ -22,6 +22,10 @@ from onnx_relief.positions import positions_on_data
 NOTHING = float("nan")
 
 
+class NotKeptError(Exception):
+    """A row was wanted that no earlier run has left."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """One way to prune, measured.
