@@ -129,10 +129,10 @@ def grid(group: str) -> Iterator[tuple[str, ...]]:
     if group == "resnet20":
         for repair in ("none", "least-squares"):
             yield ("--granularity", "2:4", "--repair", repair)
-    for budget in _CHANNELS.get(group, ()):
+    for share in _CHANNELS.get(group, ()):
         # Exact widths, as the peer's: what is faster is measured elsewhere.
         exact = ("--granularity", "channel", "--round-to", "1")
-        yield (*exact, "--criterion", "relief", "--repair", "bias", *budget)
-        yield (*exact, "--repair", "least-squares", *budget)
+        yield (*exact, "--criterion", "relief", "--repair", "bias", *share)
+        yield (*exact, "--repair", "least-squares", *share)
         if group in ("resnet20", "efficientnet-lite0"):
-            yield (*exact, "--repair", "reconstruct", *budget)
+            yield (*exact, "--repair", "reconstruct", *share)
