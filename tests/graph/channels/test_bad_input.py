@@ -18,7 +18,6 @@ from onnx_relief.compaction import compact
 from onnx_relief.graph.channels.coupled import stays
 from onnx_relief.graph.document import load
 
-
 EVERY = slice(None)
 
 
