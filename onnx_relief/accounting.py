@@ -60,6 +60,7 @@ def account(
         evaluation=evaluation,
         latency=latency,
         repair=pruned.repair,
+        missed=pruned.missed,
     )
     return replace(report, advice=advise(report))
 

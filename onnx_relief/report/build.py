@@ -101,6 +101,7 @@ class Report:
         evaluation: How far the pruned model is from the dense one; None without data.
         latency: Of the dense and the pruned model; None without data.
         repair: How the repair turned out; None where none was asked for.
+        missed: What was asked and not reached, in words; None where all is well.
         advice: What to make of it, in sentences.
     """
 
@@ -114,6 +115,7 @@ class Report:
     evaluation: Evaluation | None
     latency: Latency | None
     repair: RepairRow | None = None
+    missed: str | None = None
     advice: tuple[str, ...] = ()
 
     @property
