@@ -24,9 +24,9 @@ from onnx_relief.runtime import Session
 
 Array = NDArray[Any]
 Tensors = Mapping[str, Array]
-FEWEST = 256
+FEWEST = 128
 """So many samples are looked at, where there are as many."""
-PER_ENTRY = 20
+PER_ENTRY = 10
 """And more, until there are about so many positions for every weight of a unit."""
 
 
