@@ -98,7 +98,9 @@ def _parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--scratch", type=Path, default=SCRATCH, metavar="FOLDER")
     parser.add_argument(
-        "--kept", action="store_true", help="leave out rows that are not in the scratch folder"
+        "--kept",
+        action="store_true",
+        help="show the rows of the scratch folder, from whatever sources, and measure none",
     )
     parser.add_argument("--anew", action="store_true", help="measure what is kept once more")
     return parser.parse_args()
