@@ -24,6 +24,7 @@ from onnx_relief.commands.options import (
 from onnx_relief.commands.storing import RoundTo, Store, parse_round_to
 from onnx_relief.compaction import Compacted
 from onnx_relief.compaction import compact as make_smaller
+from onnx_relief.errors import UnsupportedError
 from onnx_relief.files import check_distinct, check_output
 from onnx_relief.graph.document import input_specs, load
 from onnx_relief.graph.save import save
@@ -56,7 +57,13 @@ class CompactOptions(PrepareOptions, SpeakOptions):
     provider: Annotated[
         str, typer.Option(help="cpu, cuda or any that ONNX Runtime names; auto takes the best.")
     ] = "auto"
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Replace a file that exists; write a model whose output a mask has cut off.",
+        ),
+    ] = False
 
     @property
     def target(self) -> Path:
@@ -84,6 +91,11 @@ def compact(options: CompactOptions) -> None:
         round_to=parse_round_to(options.round_to),
         sparse=is_sparse(options.store),
     )
+    for output, layer in () if options.force else found.cut_off.items():
+        raise UnsupportedError(
+            f"output {output!r} of {options.model} is the same whatever the input, since layer "
+            f"{layer!r} has no weights left; prune less, or write it all the same with --force"
+        )
     save(found.document, options.target, force=options.force)
     sizes = compare(options.model, options.target, shapes=parse_shapes(options.shape))
     table = Group(

@@ -43,9 +43,12 @@ def compacted(model, feed=None):
     return found
 
 
-def test_a_mask_that_cuts_the_output_off_is_said_with_the_layer(tmp_path, capsys):
+def test_a_mask_that_cuts_the_output_off_is_refused_with_the_layer(tmp_path, capsys):
     model, out = written(tmp_path, with_zeros(mlp(), w1=EVERY)), tmp_path / "small.onnx"
-    assert main(f"compact {model} -o {out} --json".split()) == 0
+    assert main(f"compact {model} -o {out}".split()) == 5
+    assert "since layer 'first' has no weights left" in capsys.readouterr().err
+    assert not out.exists()
+    assert main(f"compact {model} -o {out} --json --force".split()) == 0
     assert json.loads(capsys.readouterr().out)["cut_off"] == {"y": "first"}
     assert main(f"compact {model} -o {out} --force".split()) == 0
     told = " ".join(capsys.readouterr().out.split())
