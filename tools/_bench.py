@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -123,6 +123,25 @@ def replace_between(path: Path, mark: str, text: str) -> bool:
         return False
     write_aside(path, f"{before}{opening}\n{text}\n{closing}{after}")
     return True
+
+
+def write_sections(
+    path: Path, opening: str, parts: Iterable[str], texts: Mapping[str, str]
+) -> None:
+    """Write a page anew: the sections in `texts`, and those of the other parts as they were."""
+    page = path.read_text(encoding="utf-8") if path.exists() else ""
+    said = {part: texts.get(part) or _between(page, part) for part in parts}
+    sections = [
+        f"## {part}\n\n<!-- {part} -->\n{text}\n<!-- /{part} -->"
+        for part, text in said.items()
+        if text
+    ]
+    write_aside(path, "\n\n".join([opening, *sections]) + "\n")
+
+
+def _between(page: str, mark: str) -> str:
+    """Return what stands between `<!-- mark -->` and `<!-- /mark -->`, nothing without them."""
+    return page.partition(f"<!-- {mark} -->")[2].partition(f"<!-- /{mark} -->")[0].strip("\n")
 
 
 def commit() -> str:

@@ -1,111 +1,97 @@
-"""What cutting whole channels costs, one shot and after repair, at several ratios.
+"""What cutting whole channels costs, and what compaction makes of masked models.
 
-For every model: the share of parameters and multiply-accumulates that is left, and the accuracy
-without repair, with the mean given back, with every unit's mean and variance given back, and with
-weights refitted by least squares.
-Writes docs/channels.md with --markdown.
+One part for every model: the share of parameters and multiply-accumulates that is left, and the
+accuracy without repair, with the mean given back, with every unit's mean and variance given back,
+and with weights refitted by least squares. The part resnet20-retrained goes on with a few epochs of
+training, beside Torch-Pruning; the part compacted prunes and retrains in turns, then compacts.
+
+Writes docs/channels.md; every part its own section, so they can be made one by one. With --runs the
+parts that train go on where they were. One thread is the fastest where cores are shared: set
+OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from _bench import MissingError, from_models, from_shared, provenance, table, write_aside
+import channels_compacted
+import channels_retrained
+from _bench import ROOT, MissingError, provenance, table, write_sections
+from channel_tasks import SAMPLES, TASKS, Task, sizes
 
 from onnx_relief.channel_pruning import prune_channels
 from onnx_relief.channel_settings import ChannelSettings
-from onnx_relief.data import Dataset, Preprocess, open_data
+from onnx_relief.data import Dataset, open_data
 from onnx_relief.evaluation import evaluate_model
-from onnx_relief.graph.cost import layer_costs
 from onnx_relief.graph.document import Document, input_specs, load
-from onnx_relief.graph.layers import find_layers
-from onnx_relief.positions import positions_on_data
 from onnx_relief.settings import Settings
 
-EXAMPLE: Final = """example:
+EXAMPLE: Final = """examples:
   python tools/bench_channels.py --only lenet-5 --ratios .3 .5
-  python tools/bench_channels.py --markdown docs/channels.md
+  python tools/bench_channels.py --only resnet20-retrained --torch-pruning-python venv/bin/python
 """
-SAMPLES: Final = 500
+PAGE: Final = ROOT / "docs" / "channels.md"
 REPAIRS: Final = ("none", "mean", "bias", "least-squares")
+PARTS: Final = (*TASKS, "resnet20-retrained", "compacted")
 INTRODUCTION: Final = (
     "`prune --granularity channel` on models whose weights are trained, with unlabelled "
     f"calibration samples (at most {SAMPLES}) from the training part, judged on the test part; no "
-    "retraining. What is left counts the weights of convolutions and fully connected layers, and "
-    "their multiply-accumulates. The last columns are the accuracy by `--repair`. Widths are "
-    "not rounded (`--round-to 1`)."
+    "retraining but where it is said. What is left counts the weights of convolutions and fully "
+    "connected layers, and their multiply-accumulates. The last columns are the accuracy by "
+    "`--repair`. Widths are not rounded (`--round-to 1`). Every section says how and when it was "
+    "made."
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """One model with its data."""
-
-    name: str
-    model: Path
-    calibration: str
-    test: str
-    preprocess: Preprocess
-
-
 def main() -> int:
-    """Print one line for every model, ratio and scope."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--only", nargs="+", default=list(_TASKS), choices=list(_TASKS))
-    parser.add_argument("--ratios", nargs="+", type=float, default=[0.1, 0.2, 0.3, 0.5])
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there")
-    options = parser.parse_args()
-    sections = []
+    """Measure what was asked for, write its sections, and return the exit code."""
+    options = _options()
     for name in options.only:
-        try:
-            sections.append(_section(_task(name), options.ratios))
-        except MissingError as error:
-            print(f"{name} is skipped: {error}", file=sys.stderr)
-    if options.markdown:
-        made = provenance(f"tools/bench_channels.py --markdown {options.markdown}")
-        page = "\n\n".join(("# Whole channels", INTRODUCTION, made, *sections))
-        write_aside(options.markdown, f"{page}\n")
+        with tempfile.TemporaryDirectory() as scratch:
+            try:
+                text = _part(name, options, options.runs or Path(scratch))
+            except MissingError as error:
+                print(f"{name} is left as it was: {error}", file=sys.stderr)
+                continue
+        said = f"{text}\n\n{provenance(_command(name, options))}"
+        write_sections(PAGE, f"# Whole channels\n\n{INTRODUCTION}", PARTS, {name: said})
     return 0
 
 
-def _cifar() -> Task:
-    data = from_shared("data", "cifar10-original-6k.npz")
-    return Task(
-        name="ResNet-20, CIFAR-10 (BatchNormalization as nodes)",
-        model=from_shared("models", "cifar10-resnet20.onnx"),
-        calibration=f"{data}:train",
-        test=f"{data}:test",
-        preprocess=Preprocess(scale=1 / 255, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-
-
-def _shipped(model: str, data: str, preprocess: Preprocess) -> Task:
-    return Task(
-        name=model,
-        model=from_models(f"{model}.onnx"),
-        calibration=str(from_models(f"{data}-calibration.npz")),
-        test=str(from_models(f"{data}-test.npz")),
-        preprocess=preprocess,
+    parser.add_argument("--only", nargs="+", default=list(PARTS), choices=PARTS)
+    parser.add_argument("--ratios", nargs="+", type=float, default=[0.1, 0.2, 0.3, 0.5])
+    parser.add_argument(
+        "--runs", type=Path, metavar="FOLDER", help="keep what is trained there and go on with it"
     )
+    parser.add_argument(
+        "--torch-pruning-python", type=Path, metavar="PYTHON", help="one that has Torch-Pruning"
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="ratios that are retrained at a time")
+    return parser.parse_args()
 
 
-_UNIT: Final = Preprocess(scale=1 / 255)
-_TASKS: Final = ("lenet-5", "fashion-keras", "resnet20")
+def _command(name: str, options: argparse.Namespace) -> str:
+    peer = " --torch-pruning-python PYTHON" if options.torch_pruning_python else ""
+    ratios = " ".join(f"{ratio:g}" for ratio in options.ratios)
+    return f"tools/bench_channels.py --only {name} --ratios {ratios}{peer}"
 
 
-def _task(name: str) -> Task:
-    if name == "resnet20":
-        return _cifar()
-    if name == "lenet-5":
-        return _shipped(name, "mnist", _UNIT)
-    return _shipped(name, "fashion", replace(_UNIT, layout="nhwc"))
+def _part(name: str, options: argparse.Namespace, runs: Path) -> str:
+    if name == "compacted":
+        return channels_compacted.section(runs / name)
+    if name == "resnet20-retrained":
+        peer = options.torch_pruning_python
+        return channels_retrained.section(options.ratios, runs / name, peer, options.jobs)
+    return _section(TASKS[name](), options.ratios)
 
 
 def _section(task: Task, ratios: Sequence[float]) -> str:
@@ -119,13 +105,13 @@ def _section(task: Task, ratios: Sequence[float]) -> str:
     print(f"{task.name}: dense {dense:.2f} %", flush=True)
     rows = list(_rows(document, calibration, test, ratios))
     head = ("ratio", "scope", "parameters left, %", "MACs left, %", *(f"{r}, %" for r in REPAIRS))
-    return f"## {task.name}\n\nDense: {dense:.2f} %.\n\n{table(head, rows, left=2)}"
+    return f"{task.name}. Dense: {dense:.2f} %.\n\n{table(head, rows, left=2)}"
 
 
 def _rows(
     document: Document, calibration: Dataset, test: Dataset, ratios: Sequence[float]
 ) -> Iterator[Sequence[object]]:
-    whole = _sizes(document, calibration)
+    whole = sizes(document, calibration)
     for ratio in ratios:
         for scope in ("layer", "global"):
             scores, left = [], (0.0, 0.0)
@@ -136,17 +122,11 @@ def _rows(
                     Settings(samples=SAMPLES, batch_size=50),
                     ChannelSettings(ratio=ratio, scope=scope, round_to=1, repair=repair),
                 ).document
-                left = _sizes(found, calibration)
+                left = sizes(found, calibration)
                 scores.append(f"{evaluate_model(found, test, batch_size=64).value:.2f}")
             shares = [f"{100 * now / before:.1f}" for now, before in zip(left, whole, strict=True)]
             print(ratio, scope, *shares, *scores, sep="  ", flush=True)
             yield (ratio, scope, *shares, *scores)
-
-
-def _sizes(document: Document, data: Dataset) -> tuple[float, float]:
-    survey = find_layers(document)
-    costs = layer_costs(survey, positions_on_data(survey, data, "cpu").by_layer)
-    return sum(cost.weights for cost in costs), sum(cost.macs or 0.0 for cost in costs)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import Final
 
 import iterate_distil
 import iterate_lenet
-from _bench import ROOT, MissingError, provenance, write_aside
+from _bench import ROOT, MissingError, provenance, write_sections
 
 EXAMPLE: Final = """examples:
   OMP_NUM_THREADS=1 python tools/bench_iterate.py --only lenet-300-100 --runs /tmp/runs
@@ -72,21 +72,8 @@ def main() -> int:
 
 def write_section(name: str, text: str) -> None:
     """Write the page anew: this section, and those of the other parts as they were."""
-    page = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
-    texts = {part: _between(page, part) for part in PARTS} | {name: text}
-    sections = [
-        f"## {part}\n\n<!-- {part} -->\n{said}\n<!-- /{part} -->"
-        for part, said in texts.items()
-        if said
-    ]
-    write_aside(
-        PAGE, "\n\n".join(["# Pruned and retrained in turns", INTRODUCTION, *sections]) + "\n"
-    )
-
-
-def _between(page: str, mark: str) -> str:
-    """Return what stands between `<!-- mark -->` and `<!-- /mark -->`, nothing without them."""
-    return page.partition(f"<!-- {mark} -->")[2].partition(f"<!-- /{mark} -->")[0].strip("\n")
+    opening = f"# Pruned and retrained in turns\n\n{INTRODUCTION}"
+    write_sections(PAGE, opening, PARTS, {name: text})
 
 
 if __name__ == "__main__":

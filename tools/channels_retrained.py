@@ -1,0 +1,180 @@
+"""ResNet-20 without some of its channels: at once, and after a few epochs, beside Torch-Pruning."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import subprocess
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from _bench import MissingError, from_shared, table
+from channel_tasks import CIFAR, SAMPLES, sizes
+from iterate_runs import settings_text
+
+import onnx_relief
+from onnx_relief.channel_pruning import rank_channels
+from onnx_relief.channel_settings import ChannelSettings
+from onnx_relief.data import open_data
+from onnx_relief.evaluation import evaluate_model
+from onnx_relief.graph.document import Document, input_specs, load
+from onnx_relief.settings import Settings
+
+PEER: Final = Path(__file__).parent / "peers" / "torch_pruning_resnet.py"
+PEER_RATIOS: Final = (0.2, 0.3, 0.5)
+SEED: Final = 0
+COMMON: Final[dict[str, Any]] = {
+    **{"epochs": 3, "batch_size": 32, "schedule": "cosine", "optimizer": "adam"},
+    **{"flip": True, "crop_padding": 4, "validation": 0.0, "seed": SEED},
+}
+RATES: Final = {"labels": 1e-3, "distillation": 3e-3}
+"""Chosen at a ratio of 0.5 on a tenth split off the training pictures."""
+CUTS: Final = ("none", "bias", "least-squares")
+HEAD: Final = ("ratio", "by", "parameters left, %", "MACs left, %", *(f"{c}, %" for c in CUTS))
+AFTER: Final = ("3 epochs, labels, %", "3 epochs, distillation, %")
+
+
+def section(ratios: Sequence[float], runs: Path, peer: Path | None, jobs: int) -> str:
+    """Return the table and what was done for it.
+
+    Args:
+        ratios: Shares of the channels that go.
+        runs: Where results are kept; what lies there is not made again.
+        peer: A Python that has Torch-Pruning; None for a table without it.
+        jobs: Ratios that are measured at a time, each in a process with one thread.
+    """
+    model, pictures = _files()
+    runs.mkdir(parents=True, exist_ok=True)
+    spawn = multiprocessing.get_context("spawn")
+    with ThreadPoolExecutor(1) as aside, ProcessPoolExecutor(jobs, mp_context=spawn) as pool:
+        theirs = aside.submit(_peer_rows, peer, runs)
+        ours = list(pool.map(partial(_row, runs=runs), ratios))
+        rows = ours + theirs.result()
+    rows.sort(key=lambda row: (row["ratio"], row["by"]))
+    document = load(model)
+    test = open_data(f"{pictures}:test", input_specs(document.proto), preprocess=CIFAR)
+    dense = evaluate_model(document, test, batch_size=64).value
+    lines = [[_cell(row.get(name)) for name in _KEYS] for row in rows]
+    return f"{_text(dense, rows)}\n\n{table((*HEAD, *AFTER), lines, left=2)}"
+
+
+_KEYS: Final = ("ratio", "by", "parameters", "macs", *CUTS, "labels", "distillation")
+
+
+def _text(dense: float, rows: Sequence[dict[str, Any]]) -> str:
+    common = {name: value for name, value in COMMON.items() if name != "validation"}
+    rates = " and ".join(f"{rate:g} {_WITH[way]}" for way, rate in RATES.items())
+    versions = {row["version"] for row in rows if "version" in row}
+    text = (
+        f"ResNet-20 on original CIFAR-10 pictures, dense {dense:.2f} %: 5085 to learn from, 1017 "
+        "to judge on, which decided nothing (one of them is 0.1 points; one seed). Channels are "
+        "ranked by `obs`, `--scope layer --round-to 1`. The first accuracies are those right "
+        "after the cut by `--repair`, the last ones those of the cut repaired by least squares "
+        "after `retrain`, with labels, or following the dense model without any. "
+        f"`{settings_text(common)}`, nothing split off, learning rate {rates}: pictures are "
+        "mirrored at random and shifted by up to 4 pixels. Rates, batch and shifts were chosen at "
+        "a ratio of 0.5 on a tenth of the training pictures, on which the dense model had been "
+        "trained, too."
+    )
+    if not versions:
+        return f"{text} Torch-Pruning was not measured."
+    return (
+        f"{text}\n\nTorch-Pruning {', '.join(sorted(versions))}, in the same run and on the same "
+        "weights: group L2, every layer by the same ratio, BatchNormalization estimated anew on "
+        f"{SAMPLES} training pictures (which is its `bias` here), then the same epochs with labels "
+        "in the same way, at the learning rate for labels. Its shortcuts are convolutions of 1 x 1 "
+        "with the same result, not counted but trained; it has no distillation of its own."
+    )
+
+
+_WITH: Final = {"labels": "with labels", "distillation": "by distillation"}
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.2f}" if isinstance(value, float) and value > 1 else str(value)
+
+
+def _files() -> tuple[Path, Path]:
+    return (
+        from_shared("models", "cifar10-resnet20.onnx"),
+        from_shared("data", "cifar10-original-6k.npz"),
+    )
+
+
+def _row(ratio: float, runs: Path) -> dict[str, Any]:
+    """Cut one model, judge, retrain it in both ways, and judge again."""
+    kept = runs / f"ours-{ratio:g}.json"
+    row: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
+    model, pictures = _files()
+    document = load(model)
+    data = {
+        part: open_data(f"{pictures}:{part}", input_specs(document.proto), preprocess=CIFAR)
+        for part in ("train", "test")
+    }
+    cut = runs / f"cut-{ratio:g}.onnx"
+    if not (row and cut.exists()):
+        ranked = rank_channels(document, data["train"], Settings(samples=SAMPLES, batch_size=50))
+        row = {"ratio": ratio, "by": "onnx-relief"}
+        for repair in CUTS:
+            settings = ChannelSettings(ratio=ratio, scope="layer", round_to=1, repair=repair)
+            found = ranked.prune(settings)
+            row[repair] = evaluate_model(found.document, data["test"], batch_size=64).value
+        before, after = (sizes(model, data["test"]) for model in (document, found.document))
+        for name, now, whole in zip(("parameters", "macs"), after, before, strict=True):
+            row[name] = 100 * now / whole
+        found.save(cut, force=True)
+        _keep(kept, row)
+    with np.load(pictures, allow_pickle=False) as stored:
+        images = stored["train_images"]
+    name = document.proto.graph.input[0].name
+    for way, learned in (("distillation", {name: images}), ("labels", f"{pictures}:train")):
+        if way not in row:
+            trained = _trained(cut, learned, None if way == "labels" else model, RATES[way])
+            row[way] = evaluate_model(trained, data["test"], batch_size=64).value
+            _keep(kept, row)
+    return row
+
+
+def _trained(cut: Path, learned: object, teacher: Path | None, rate: float) -> Document:
+    given = None if teacher is None else str(teacher)
+    return onnx_relief.retrain(
+        str(cut), learned, teacher=given, preprocess=CIFAR, lr=rate, **COMMON
+    ).document
+
+
+def _keep(path: Path, row: dict[str, Any]) -> None:
+    path.write_text(json.dumps(row))
+    print(row, flush=True)
+
+
+def _peer_rows(python: Path | None, runs: Path) -> list[dict[str, Any]]:
+    """Return what Torch-Pruning makes of the same weights; nothing without a Python for it."""
+    if python is None:
+        return []
+    model, pictures = _files()
+    told = {
+        **{"model": str(model), "pictures": str(pictures), "ratios": PEER_RATIOS},
+        **{"mean": CIFAR.mean, "std": CIFAR.std, "samples": SAMPLES},
+        **{name: COMMON[name] for name in ("epochs", "batch_size", "flip", "crop_padding", "seed")},
+        "lr": RATES["labels"],
+    }
+    asked = runs / "torch-pruning.json"
+    asked.write_text(json.dumps(told))
+    answer = subprocess.run(
+        [str(python), str(PEER), str(asked)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if answer.returncode:
+        raise MissingError(f"Torch-Pruning failed: {answer.stderr.strip().splitlines()[-1]}")
+    rows = [json.loads(line) for line in answer.stdout.splitlines() if line.startswith("{")]
+    return [{**row, "by": "Torch-Pruning"} for row in rows]
