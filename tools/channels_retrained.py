@@ -32,8 +32,8 @@ COMMON: Final[dict[str, Any]] = {
     **{"epochs": 3, "batch_size": 32, "schedule": "cosine", "optimizer": "adam"},
     **{"flip": True, "crop_padding": 4, "validation": 0.0, "seed": SEED},
 }
-RATES: Final = {"labels": 1e-3, "distillation": 3e-3}
-"""Chosen at a ratio of 0.5 on a tenth split off the training pictures."""
+RATE: Final = 3e-3
+"""Chosen at a ratio of 0.5 on a tenth split off the training pictures, for both ways."""
 CUTS: Final = ("none", "bias", "least-squares")
 HEAD: Final = ("ratio", "by", "parameters left, %", "MACs left, %", *(f"{c}, %" for c in CUTS))
 AFTER: Final = ("3 epochs, labels, %", "3 epochs, distillation, %")
@@ -68,7 +68,6 @@ _KEYS: Final = ("ratio", "by", "parameters", "macs", *CUTS, "labels", "distillat
 
 def _text(dense: float, rows: Sequence[dict[str, Any]]) -> str:
     common = {name: value for name, value in COMMON.items() if name != "validation"}
-    rates = " and ".join(f"{rate:g} {_WITH[way]}" for way, rate in RATES.items())
     versions = {row["version"] for row in rows if "version" in row}
     text = (
         f"ResNet-20 on original CIFAR-10 pictures, dense {dense:.2f} %: 5085 to learn from, 1017 "
@@ -76,10 +75,10 @@ def _text(dense: float, rows: Sequence[dict[str, Any]]) -> str:
         "ranked by `obs`, `--scope layer --round-to 1`. The first accuracies are those right "
         "after the cut by `--repair`, the last ones those of the cut repaired by least squares "
         "after `retrain`, with labels, or following the dense model without any. "
-        f"`{settings_text(common)}`, nothing split off, learning rate {rates}: pictures are "
-        "mirrored at random and shifted by up to 4 pixels. Rates, batch and shifts were chosen at "
-        "a ratio of 0.5 on a tenth of the training pictures, on which the dense model had been "
-        "trained, too."
+        f"`lr={RATE:g}, {settings_text(common)}`, nothing split off: pictures are mirrored at "
+        "random and shifted by up to 4 pixels. Learning rate, batch and shifts were chosen for "
+        "onnx-relief, at a ratio of 0.5 on a tenth split off the training pictures, which the "
+        "dense model had seen."
     )
     if not versions:
         return f"{text} Torch-Pruning was not measured."
@@ -87,12 +86,9 @@ def _text(dense: float, rows: Sequence[dict[str, Any]]) -> str:
         f"{text}\n\nTorch-Pruning {', '.join(sorted(versions))}, in the same run and on the same "
         "weights: group L2, every layer by the same ratio, BatchNormalization estimated anew on "
         f"{SAMPLES} training pictures (which is its `bias` here), then the same epochs with labels "
-        "in the same way, at the learning rate for labels. Its shortcuts are convolutions of 1 x 1 "
+        "in the same way. Its shortcuts are convolutions of 1 x 1 "
         "with the same result, not counted but trained; it has no distillation of its own."
     )
-
-
-_WITH: Final = {"labels": "with labels", "distillation": "by distillation"}
 
 
 def _cell(value: object) -> str:
@@ -136,16 +132,16 @@ def _row(ratio: float, runs: Path) -> dict[str, Any]:
     name = document.proto.graph.input[0].name
     for way, learned in (("distillation", {name: images}), ("labels", f"{pictures}:train")):
         if way not in row:
-            trained = _trained(cut, learned, None if way == "labels" else model, RATES[way])
+            trained = _trained(cut, learned, None if way == "labels" else model)
             row[way] = evaluate_model(trained, data["test"], batch_size=64).value
             _keep(kept, row)
     return row
 
 
-def _trained(cut: Path, learned: object, teacher: Path | None, rate: float) -> Document:
+def _trained(cut: Path, learned: object, teacher: Path | None) -> Document:
     given = None if teacher is None else str(teacher)
     return onnx_relief.retrain(
-        str(cut), learned, teacher=given, preprocess=CIFAR, lr=rate, **COMMON
+        str(cut), learned, teacher=given, preprocess=CIFAR, lr=RATE, **COMMON
     ).document
 
 
@@ -163,9 +159,11 @@ def _peer_rows(python: Path | None, runs: Path) -> list[dict[str, Any]]:
         **{"model": str(model), "pictures": str(pictures), "ratios": PEER_RATIOS},
         **{"mean": CIFAR.mean, "std": CIFAR.std, "samples": SAMPLES},
         **{name: COMMON[name] for name in ("epochs", "batch_size", "flip", "crop_padding", "seed")},
-        "lr": RATES["labels"],
+        "lr": RATE,
     }
-    asked = runs / "torch-pruning.json"
+    asked, kept = runs / "torch-pruning.json", runs / "torch-pruning-rows.json"
+    if kept.exists():
+        return list(json.loads(kept.read_text()))
     asked.write_text(json.dumps(told))
     answer = subprocess.run(
         [str(python), str(PEER), str(asked)],
@@ -177,4 +175,6 @@ def _peer_rows(python: Path | None, runs: Path) -> list[dict[str, Any]]:
     if answer.returncode:
         raise MissingError(f"Torch-Pruning failed: {answer.stderr.strip().splitlines()[-1]}")
     rows = [json.loads(line) for line in answer.stdout.splitlines() if line.startswith("{")]
-    return [{**row, "by": "Torch-Pruning"} for row in rows]
+    rows = [{**row, "by": "Torch-Pruning"} for row in rows]
+    kept.write_text(json.dumps(rows))
+    return rows
