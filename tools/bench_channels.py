@@ -75,7 +75,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--torch-pruning-python", type=Path, metavar="PYTHON", help="one that has Torch-Pruning"
     )
-    parser.add_argument("--jobs", type=int, default=1, help="ratios that are retrained at a time")
+    parser.add_argument("--jobs", type=int, default=1, help="models that are retrained at a time")
     return parser.parse_args()
 
 

@@ -20,9 +20,9 @@ from iterate_runs import settings_text
 import onnx_relief
 from onnx_relief.channel_pruning import rank_channels
 from onnx_relief.channel_settings import ChannelSettings
-from onnx_relief.data import open_data
+from onnx_relief.data import Dataset, open_data
 from onnx_relief.evaluation import evaluate_model
-from onnx_relief.graph.document import Document, input_specs, load
+from onnx_relief.graph.document import input_specs, load
 from onnx_relief.settings import Settings
 
 PEER: Final = Path(__file__).parent / "peers" / "torch_pruning_resnet.py"
@@ -34,6 +34,7 @@ COMMON: Final[dict[str, Any]] = {
 }
 RATE: Final = 3e-3
 """Chosen at a ratio of 0.5 on a tenth split off the training pictures, for both ways."""
+WAYS: Final = ("labels", "distillation")
 CUTS: Final = ("none", "bias", "least-squares")
 HEAD: Final = ("ratio", "by", "parameters left, %", "MACs left, %", *(f"{c}, %" for c in CUTS))
 AFTER: Final = ("3 epochs, labels, %", "3 epochs, distillation, %")
@@ -46,24 +47,25 @@ def section(ratios: Sequence[float], runs: Path, peer: Path | None, jobs: int) -
         ratios: Shares of the channels that go.
         runs: Where results are kept; what lies there is not made again.
         peer: A Python that has Torch-Pruning; None for a table without it.
-        jobs: Ratios that are measured at a time, each in a process with one thread.
+        jobs: Models that are made at a time, each in a process with one thread.
     """
-    model, pictures = _files()
+    model, _ = _files()
     runs.mkdir(parents=True, exist_ok=True)
     spawn = multiprocessing.get_context("spawn")
     with ThreadPoolExecutor(1) as aside, ProcessPoolExecutor(jobs, mp_context=spawn) as pool:
         theirs = aside.submit(_peer_rows, peer, runs)
-        ours = list(pool.map(partial(_row, runs=runs), ratios))
-        rows = ours + theirs.result()
+        ours = {row["ratio"]: row for row in pool.map(partial(_cut, runs=runs), ratios)}
+        cases = [(ratio, way) for ratio in ratios for way in WAYS]
+        for found in pool.map(partial(_retrained, runs=runs), cases):
+            ours[found["ratio"]] |= found
+        rows = [*ours.values(), *theirs.result()]
     rows.sort(key=lambda row: (row["ratio"], row["by"]))
-    document = load(model)
-    test = open_data(f"{pictures}:test", input_specs(document.proto), preprocess=CIFAR)
-    dense = evaluate_model(document, test, batch_size=64).value
+    dense = evaluate_model(load(model), _opened("test"), batch_size=64).value
     lines = [[_cell(row.get(name)) for name in _KEYS] for row in rows]
     return f"{_text(dense, rows)}\n\n{table((*HEAD, *AFTER), lines, left=2)}"
 
 
-_KEYS: Final = ("ratio", "by", "parameters", "macs", *CUTS, "labels", "distillation")
+_KEYS: Final = ("ratio", "by", "parameters", "macs", *CUTS, *WAYS)
 
 
 def _text(dense: float, rows: Sequence[dict[str, Any]]) -> str:
@@ -104,50 +106,55 @@ def _files() -> tuple[Path, Path]:
     )
 
 
-def _row(ratio: float, runs: Path) -> dict[str, Any]:
-    """Cut one model, judge, retrain it in both ways, and judge again."""
-    kept = runs / f"ours-{ratio:g}.json"
-    row: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
-    model, pictures = _files()
-    document = load(model)
-    data = {
-        part: open_data(f"{pictures}:{part}", input_specs(document.proto), preprocess=CIFAR)
-        for part in ("train", "test")
-    }
-    cut = runs / f"cut-{ratio:g}.onnx"
-    if not (row and cut.exists()):
-        ranked = rank_channels(document, data["train"], Settings(samples=SAMPLES, batch_size=50))
-        row = {"ratio": ratio, "by": "onnx-relief"}
-        for repair in CUTS:
-            settings = ChannelSettings(ratio=ratio, scope="layer", round_to=1, repair=repair)
-            found = ranked.prune(settings)
-            row[repair] = evaluate_model(found.document, data["test"], batch_size=64).value
-        before, after = (sizes(model, data["test"]) for model in (document, found.document))
-        for name, now, whole in zip(("parameters", "macs"), after, before, strict=True):
-            row[name] = 100 * now / whole
-        found.save(cut, force=True)
-        _keep(kept, row)
-    with np.load(pictures, allow_pickle=False) as stored:
-        images = stored["train_images"]
-    name = document.proto.graph.input[0].name
-    for way, learned in (("distillation", {name: images}), ("labels", f"{pictures}:train")):
-        if way not in row:
-            trained = _trained(cut, learned, None if way == "labels" else model)
-            row[way] = evaluate_model(trained, data["test"], batch_size=64).value
-            _keep(kept, row)
+def _cut(ratio: float, runs: Path) -> dict[str, Any]:
+    """Cut one model, repair it in each way, and say what is left and how good it is."""
+    kept, cut = runs / f"cut-{ratio:g}.json", runs / f"cut-{ratio:g}.onnx"
+    if kept.exists() and cut.exists():
+        return dict(json.loads(kept.read_text()))
+    model, _ = _files()
+    document, test = load(model), _opened("test")
+    settings = Settings(samples=SAMPLES, batch_size=50)
+    ranked = rank_channels(document, _opened("train"), settings)
+    row: dict[str, Any] = {"ratio": ratio, "by": "onnx-relief"}
+    for repair in CUTS:
+        wanted = ChannelSettings(ratio=ratio, scope="layer", round_to=1, repair=repair)
+        found = ranked.prune(wanted)
+        row[repair] = evaluate_model(found.document, test, batch_size=64).value
+    for name, now, before in zip(
+        ("parameters", "macs"), sizes(found.document, test), sizes(document, test), strict=True
+    ):
+        row[name] = 100 * now / before
+    found.save(cut, force=True)
+    kept.write_text(json.dumps(row))
+    print(row, flush=True)
     return row
 
 
-def _trained(cut: Path, learned: object, teacher: Path | None) -> Document:
-    given = None if teacher is None else str(teacher)
-    return onnx_relief.retrain(
-        str(cut), learned, teacher=given, preprocess=CIFAR, lr=RATE, **COMMON
-    ).document
+def _retrained(case: tuple[float, str], runs: Path) -> dict[str, Any]:
+    """Retrain one model in one way, and say how good it is."""
+    ratio, way = case
+    written = runs / f"{way}-{ratio:g}.onnx"
+    model, pictures = _files()
+    if not written.exists():
+        with np.load(pictures, allow_pickle=False) as stored:
+            images = stored["train_images"]
+        labels = way == "labels"
+        onnx_relief.retrain(
+            str(runs / f"cut-{ratio:g}.onnx"),
+            f"{pictures}:train" if labels else {"image": images},
+            teacher=None if labels else str(model),
+            preprocess=CIFAR,
+            lr=RATE,
+            **COMMON,
+        ).save(written)
+    score = evaluate_model(load(written), _opened("test"), batch_size=64).value
+    print(way, ratio, score, flush=True)
+    return {"ratio": ratio, way: score}
 
 
-def _keep(path: Path, row: dict[str, Any]) -> None:
-    path.write_text(json.dumps(row))
-    print(row, flush=True)
+def _opened(part: str) -> Dataset:
+    model, pictures = _files()
+    return open_data(f"{pictures}:{part}", input_specs(load(model).proto), preprocess=CIFAR)
 
 
 def _peer_rows(python: Path | None, runs: Path) -> list[dict[str, Any]]:
