@@ -225,7 +225,8 @@ def _drop_of(job: Job) -> Callable[[Document], float]:
         if not dense:
             dense.append(judge.score(job.document).value)
         found = judge.score(model)
-        return loss_of(found.metric, found.value, dense[0])
+        lost = loss_of(found.metric, found.value, dense[0])
+        return lost if found.unit == "%" else 100 * lost  # a cosine of 1 is 100 points
 
     return drop
 

@@ -25,6 +25,8 @@ from onnx_relief.settings import Settings
 _TRIES = 8
 _NEAR = 0.005
 """How near to a size the search stops, relative to it."""
+_NOTE = 256
+"""Bytes that the note of the dense model's name and digest takes at most."""
 _LEAST = 0.002
 """Share of the weights that is always kept while searching."""
 
@@ -152,6 +154,7 @@ def _to_bytes(
         choices = at(share)
         return zipped_bytes(written(fields, choices)), choices
 
+    target -= _NOTE
     whole = zipped_bytes(fields.survey.document)
     if whole <= target:
         everything = at(1.0)
@@ -163,7 +166,7 @@ def _to_bytes(
             fields,
             choices,
             judged,
-            f"--target-bytes {target} is not reached: {small} bytes, zipped, have to stay",
+            f"--target-bytes {target + _NOTE} is not reached: {small} bytes, zipped, have to stay",
         )
     below, above = small, whole
     best = choices

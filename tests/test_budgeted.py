@@ -170,7 +170,7 @@ def test_sizes_are_reached():
     target = int(whole * 0.5)
     made, _ = pruned(wide(200), criterion="magnitude", budget=Budget(target_bytes=target))
     assert made.missed is None
-    assert 0.98 * target <= zipped_bytes(made.document) <= target
+    assert 0.98 * target - 256 <= zipped_bytes(made.document) <= target - 256
 
 
 def test_a_size_that_cannot_be_reached_is_said():

@@ -100,7 +100,9 @@ def _zeros(path: Path, case: Case, budget: str, before: relief.Report) -> dict[s
     now = result.report
     if budget == "max_drop":
         assert now.evaluation is not None
-        found = (now.evaluation.dense or 100.0) - (now.evaluation.pruned or 0.0)
+        share = 1.0 if now.evaluation.unit == "%" else 100.0
+        best = now.evaluation.dense or 100.0 / share
+        found = share * (best - (now.evaluation.pruned or 0.0))
         return _row(f"{asked} points", f"{found:.2f} points", now.missed or _over(found - asked))
     weights = sum(layer.weights for layer in now.dense.layers)
     left = {

@@ -45,7 +45,7 @@ class BudgetOptions:
         typer.Option(
             metavar="POINTS",
             help="Prune as much as costs no more points of the metric on --eval-data; without "
-            "labels, points of agreement with the dense model.",
+            "labels, points of agreement with the dense model, or hundredths of cosine or error.",
             rich_help_panel=_PANEL,
         ),
     ] = None

@@ -66,7 +66,8 @@ def allocate(ladders: Sequence[Ladder], budget: float) -> list[int]:
         else:
             low = middle + 1
     fits = shares_at(worths[low])
-    more = shares_at(worths[low - 1]) if low else fits
+    # What can go for nothing stays, too, as far as the budget allows.
+    more = shares_at(worths[low - 1]) if low else np.ones(len(ladders))
     spare, step = budget - (fits * wholes).sum(), ((more - fits) * wholes).sum()
     part = min(max(spare / step, 0.0), 1.0) if step > 0 else 0.0
     return _whole_blocks(ladders, fits + part * (more - fits), budget)
@@ -90,6 +91,11 @@ def _whole_blocks(ladders: Sequence[Ladder], shares: Floats, budget: float) -> l
         if prices[place] <= spare + 1e-9 and counts[place] < ladders[place].blocks:
             counts[place] += 1
             spare -= prices[place]
+    for place in np.argsort(-prices, kind="stable"):  # large blocks leave room for small ones
+        more = min(int((spare + 1e-9) // prices[place]), ladders[place].blocks - counts[place])
+        if more > 0:
+            counts[place] += more
+            spare -= more * prices[place]
     return [int(count) for count in counts]
 
 

@@ -60,6 +60,13 @@ def test_what_costs_more_keeps_less():
     assert few * 5 + many <= 300
 
 
+def test_what_could_go_for_nothing_stays_within_the_budget():
+    losses = np.maximum(0, 0.5 - np.array(RUNGS))
+    ladder = Ladder(shares=np.array(RUNGS), losses=losses, blocks=100)
+    assert allocate([ladder, ladder], 180) == [90, 90]
+    assert allocate([ladder], 100) == [100]
+
+
 def test_what_has_to_stay_stays():
     shares = np.array(RUNGS)
     ladder = Ladder(shares=shares, losses=1 - shares, blocks=50, least=20)
