@@ -186,7 +186,9 @@ def _compacted(dense: Document, case: Case, calibration: Dataset) -> Document:
 
 def _narrowed(dense: Document, _case: Case, calibration: Dataset) -> Document:
     """Return what `prune --granularity channel` leaves."""
-    return prune_channels(dense, calibration, Settings(), ChannelSettings(ratio=RATIO)).document
+    return prune_channels(
+        dense, calibration, Settings(), ChannelSettings(ratio=RATIO, repair="none")
+    ).document
 
 
 _WAYS: Final[dict[str, Callable[[Document, Case, Dataset], Document]]] = {

@@ -136,7 +136,7 @@ def _cut(entry: Entry, path: Path, dense: Path, ratios: Sequence[float]) -> Iter
     names = _fused_names(document)
     for ratio in ratios:
         found = prune_channels(
-            document, calibration, Settings(samples=16), ChannelSettings(ratio=ratio)
+            document, calibration, Settings(samples=16), ChannelSettings(ratio=ratio, repair="none")
         )
         after = {
             site.node.output[0]: _macs(site, positions)
