@@ -274,3 +274,24 @@ def test_what_makes_no_sense_is_one_sentence(tmp_path, capsys, flags, words):
     assert words in error
     assert len(error.strip().splitlines()) == 1
     assert not out.exists()
+
+
+@pytest.mark.parametrize("criterion", ["relief", "wanda", "obs"])
+def test_two_of_four_go_behind_dequantize_linear(criterion):
+    rng = np.random.default_rng(0)
+    model = build(
+        """(float[N,8] x) => (float[N,4] y) {
+            w = DequantizeLinear <axis = 1> (q, scale, zero)
+            [layer] y = MatMul (x, w)
+        }""",
+        q=rng.integers(-100, 100, (8, 4)).astype(np.int8),
+        scale=np.array([0.1, 0.2, 0.3, 0.4], np.float32),
+        zero=np.array([3, 0, -5, 7], np.int8),
+    )
+    made, found = pruned(model, shape=(8,), granularity="2:4", criterion=criterion)
+    seen = found["q"].astype(int) - found["zero"].astype(int)
+    assert ((seen.T.reshape(4, 2, 4) != 0).sum(axis=2) <= 2).all()
+    kept = seen != 0
+    before = weights(model)["q"].astype(int) - found["zero"].astype(int)
+    assert np.array_equal(seen[kept], before[kept])
+    assert made.missed is None
