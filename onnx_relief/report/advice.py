@@ -10,10 +10,10 @@ from onnx_relief.report.text import bytes_text, plural, score_text, time_text
 
 COMMANDS: Final = (
     *("inspect", "prune", "retrain", "iterate", "compact", "evaluate", "compare"),
-    *("bench", "verify"),
+    *("bench", "verify", "analyze"),
 )
 """The commands that exist; advice names no other."""
-_REMEDY: Final = "a higher --alpha keeps more, and `onnx-relief retrain` brings much of it back"
+_RETRAIN: Final = "`onnx-relief retrain` brings much of it back"
 
 _NOTICEABLE = 0.95
 _LARGER = 1.01
@@ -54,9 +54,20 @@ def _about_quality(report: Report) -> Iterator[str]:
     now = score_text(found.pruned, found.unit)
     if found.dense is not None and found.dense - found.pruned > _LOSS_OF_ACCURACY:
         before = score_text(found.dense, found.unit)
-        yield f"{found.metric} fell from {before} to {now}; {_REMEDY}"
+        yield f"{found.metric} fell from {before} to {now}; {_remedy(report)}"
     elif found.metric == "agreement" and 100 - found.pruned > _LOSS_OF_AGREEMENT:
-        yield f"only {now} of decisions are those of the dense model; {_REMEDY}"
+        yield f"only {now} of decisions are those of the dense model; {_remedy(report)}"
+
+
+def _remedy(report: Report) -> str:
+    """Return what would help, in the words of the flags that were used."""
+    budget = str(report.settings.get("budget", "alpha"))
+    more = "a higher --alpha keeps more" if budget == "alpha" else f"ask for less than {budget}"
+    if budget != "alpha" and report.settings.get("repair") in ("none", "bias"):
+        more += ", take --repair least-squares"
+    elif budget != "alpha" and report.settings.get("repair") == "least-squares":
+        more += ", try --repair reconstruct"
+    return f"{more}, and {_RETRAIN}"
 
 
 def _about_emptied_layers(report: Report) -> Iterator[str]:
