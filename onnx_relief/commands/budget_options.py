@@ -10,7 +10,7 @@ import typer
 
 from onnx_relief.budget import Budget, parse_bytes
 
-_PANEL = "Criteria and budgets (one budget at most)"
+BUDGETS = "Criteria, budgets (one at most) and repair"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,13 +23,14 @@ class BudgetOptions:
             help="relief (the paper's), magnitude, magnitude-l1, wanda, obs (second order: the "
             "surviving weights make up for the others), taylor, or random. By default relief with "
             "--alpha, and obs with a budget or for channels.",
-            rich_help_panel=_PANEL,
+            rich_help_panel=BUDGETS,
         ),
     ] = None
     sparsity: Annotated[
         float | None,
         typer.Option(
-            help="Share of the prunable weights that goes, like 0.9; exact.", rich_help_panel=_PANEL
+            help="Share of the prunable weights that goes, like 0.9; exact.",
+            rich_help_panel=BUDGETS,
         ),
     ] = None
     target_bytes: Annotated[
@@ -37,7 +38,7 @@ class BudgetOptions:
         typer.Option(
             metavar="5MB",
             help="Largest size of the file once it is zipped.",
-            rich_help_panel=_PANEL,
+            rich_help_panel=BUDGETS,
         ),
     ] = None
     max_drop: Annotated[
@@ -46,7 +47,7 @@ class BudgetOptions:
             metavar="POINTS",
             help="Prune as much as costs no more points of the metric on --eval-data; without "
             "labels, points of agreement with the dense model, or hundredths of cosine or error.",
-            rich_help_panel=_PANEL,
+            rich_help_panel=BUDGETS,
         ),
     ] = None
     sensitivity: Annotated[
@@ -54,7 +55,7 @@ class BudgetOptions:
         typer.Option(
             metavar="ANALYSIS.json",
             help="Spread the budget by what `analyze` measured of each layer.",
-            rich_help_panel=_PANEL,
+            rich_help_panel=BUDGETS,
         ),
     ] = None
     sweep: Annotated[
@@ -63,7 +64,7 @@ class BudgetOptions:
             metavar="0.5,0.7,0.9",
             help="Prune to each of these shares, measuring once, and show the trade-off; the "
             "models are called MODEL.pruned-50.onnx and so on.",
-            rich_help_panel=_PANEL,
+            rich_help_panel=BUDGETS,
         ),
     ] = None
     memory: Annotated[
@@ -71,10 +72,10 @@ class BudgetOptions:
         typer.Option(
             metavar="2GB",
             help="Memory that second moments may take, about.",
-            rich_help_panel=_PANEL,
+            rich_help_panel=BUDGETS,
         ),
     ] = "2GB"
-    seed: Annotated[int, typer.Option(help="For what is drawn.", rich_help_panel=_PANEL)] = 0
+    seed: Annotated[int, typer.Option(help="For what is drawn.", rich_help_panel=BUDGETS)] = 0
 
     def budget(self, target_params: float | None, target_macs: float | None) -> Budget:
         """Return the budget that was said, with two flags that are declared elsewhere.

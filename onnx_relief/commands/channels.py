@@ -15,6 +15,7 @@ from onnx_relief.api import compare
 from onnx_relief.channel_budget import Decision
 from onnx_relief.channel_pruning import ChannelsPruned, prune_channels
 from onnx_relief.channel_settings import ChannelSettings
+from onnx_relief.commands.budget_options import BUDGETS
 from onnx_relief.commands.console import Speaker
 from onnx_relief.data import Dataset, Preprocess, open_data
 from onnx_relief.errors import DataError, SettingsError, TargetError
@@ -48,7 +49,7 @@ class ChannelOptions:
         typer.Option(
             help="How a budget is spread. layer: the same share everywhere; global: wherever "
             "least is lost. By default layer with --ratio, and global otherwise.",
-            rich_help_panel=_CHANNELS,
+            rich_help_panel=BUDGETS,
         ),
     ] = None
     round_to: Annotated[
@@ -66,15 +67,16 @@ class ChannelOptions:
     target_params: Annotated[
         float | None,
         typer.Option(
-            help="Share of the layers' weights that may stay, instead of --ratio.",
-            rich_help_panel=_CHANNELS,
+            help="Share of the parameters that may stay: of all that are not zero, or with channels "
+            "of the layers' weights.",
+            rich_help_panel=BUDGETS,
         ),
     ] = None
     target_macs: Annotated[
         float | None,
         typer.Option(
-            help="Share of the multiply-accumulates that may stay, instead of --ratio.",
-            rich_help_panel=_CHANNELS,
+            help="Share of the multiply-accumulates that may stay, those with zeros not counted.",
+            rich_help_panel=BUDGETS,
         ),
     ] = None
     target_latency: Annotated[
@@ -114,6 +116,7 @@ class ChannelOptions:
             "give the dense layers' outputs again; reconstruct: they are trained to (extra "
             "\\[retrain]); for channels also mean: biases give back the mean signal that is lost. "
             "By default least-squares with a budget and for channels, and none with --alpha.",
+            rich_help_panel=BUDGETS,
         ),
     ] = None
 
