@@ -67,8 +67,8 @@ class ChannelOptions:
     target_params: Annotated[
         float | None,
         typer.Option(
-            help="Share of the parameters that may stay: of all that are not zero, or with channels "
-            "of the layers' weights.",
+            help="Share of the parameters that may stay: those that are not zero, or with "
+            "channels the layers' weights.",
             rich_help_panel=BUDGETS,
         ),
     ] = None
