@@ -22,7 +22,7 @@ from typing import Final
 
 from _bench import ROOT, MissingError, provenance, write_aside
 from oneshot import curves, peers, tasks
-from oneshot.ours import grid, ours
+from oneshot.ours import EXTRA, grid, ours
 from oneshot.rows import NotKeptError, Row, markdown, mean_of
 from oneshot.tasks import GROUPS, Task
 
@@ -42,6 +42,12 @@ INTRODUCTION: Final = (
     "start of Python to the written file; seconds of the processor (cpu) suffer less from "
     "whatever else the machine does. Digits are the mean of three networks and splits, their "
     "memory is the largest."
+)
+KEPT: Final = (
+    "Rows were measured one by one with `peers` and `ours`, within some hours and at the commits "
+    "of those hours, on two cores that did other work besides: cpu seconds compare, seconds do "
+    "not. "
+    "Rows of the grid that are missing here were not measured."
 )
 Measure = Callable[[Task], Row]
 
@@ -79,7 +85,9 @@ def main() -> int:
     print(f"\n{text}")
     if options.what == "table" and not options.only:
         command = "python tools/bench_oneshot.py table --peer-python ..."
-        head = ("# Criteria, budgets and repair, in one shot", INTRODUCTION, provenance(command))
+        command += " --kept" if options.kept else ""
+        heading = "# Criteria, budgets and repair, in one shot"
+        head = (heading, INTRODUCTION, *([KEPT] if options.kept else []), provenance(command))
         write_aside(ROOT / "docs" / "criteria.md", "\n\n".join((*head, text)) + "\n")
         print("written: docs/criteria.md")
     return 0
@@ -123,7 +131,7 @@ def _measures(group: str, options: argparse.Namespace) -> Iterator[Measure]:
     scratch, anew = options.scratch, options.anew
     if options.what in ("ours", "table"):
         given = [tuple(shlex.split(flags)) for flags in options.flags or ()]
-        for flags in given or grid(group):
+        for flags in given or (*grid(group), *(EXTRA.get(group, ()) if options.kept else ())):
             yield _with_flags(flags, scratch, anew, options.kept)
     if options.what in ("peers", "table"):
         for method in peers.methods(group):

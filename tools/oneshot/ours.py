@@ -121,6 +121,20 @@ _CHANNELS: Final = {
     "efficientnet-lite0": (("--target-macs", "0.83"), ("--target-macs", "0.66")),
     "minilm-l6": tuple(("--ratio", ratio, *_FEED_FORWARD) for ratio in ("0.2", "0.3", "0.5")),
 }
+_QUICK: Final = ("--repair", "least-squares", "--samples", "128")
+_FEW: Final = (
+    *("--granularity", "weight", "--criterion", "obs", "--repair", "none", "--samples", "64"),
+)
+EXTRA: Final = {
+    "efficientnet-lite0": (
+        ("--granularity", "weight", "--criterion", "obs", "--sparsity", "0.3", *_QUICK),
+        ("--granularity", "channel", "--round-to", "1", "--target-macs", "0.66", *_QUICK),
+        ("--granularity", "channel", "--round-to", "1", "--target-macs", "0.83", *_QUICK),
+        (*_FEW, "--sparsity", "0.5"),
+    ),
+    "resnet20": ((*_FEW, "--sparsity", "0.5"), (*_FEW, "--sparsity", "0.7")),
+}
+"""Rows that are shown where somebody measured them, with fewer samples."""
 
 
 def grid(group: str) -> Iterator[tuple[str, ...]]:
