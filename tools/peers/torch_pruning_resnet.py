@@ -8,6 +8,7 @@ does not follow padded channels.
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import math
 import sys
@@ -91,7 +92,7 @@ def main() -> None:
             "macs": 100 * share[1],
             "bias": before,
             "labels": _correct(model, pixels["test"], labels["test"]),
-            "version": torch_pruning.__version__,
+            "version": importlib.metadata.version("torch-pruning"),
         }
         print(json.dumps(row), flush=True)
 
