@@ -70,6 +70,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--ratios", nargs="+", type=float, default=[0.1, 0.2, 0.3, 0.5])
     parser.add_argument(
+        "--retrained",
+        nargs="+",
+        type=float,
+        help="ratios after which resnet20-retrained trains; all of --ratios by default",
+    )
+    parser.add_argument(
         "--runs", type=Path, metavar="FOLDER", help="keep what is trained there and go on with it"
     )
     parser.add_argument(
@@ -82,6 +88,10 @@ def _options() -> argparse.Namespace:
 def _command(name: str, options: argparse.Namespace) -> str:
     peer = " --torch-pruning-python PYTHON" if options.torch_pruning_python else ""
     ratios = " ".join(f"{ratio:g}" for ratio in options.ratios)
+    if options.retrained:
+        ratios += f" --retrained {' '.join(f'{ratio:g}' for ratio in options.retrained)}"
+    if name == "compacted":
+        return f"tools/bench_channels.py --only {name}"
     return f"tools/bench_channels.py --only {name} --ratios {ratios}{peer}"
 
 
@@ -90,7 +100,8 @@ def _part(name: str, options: argparse.Namespace, runs: Path) -> str:
         return channels_compacted.section(runs / name)
     if name == "resnet20-retrained":
         peer = options.torch_pruning_python
-        return channels_retrained.section(options.ratios, runs / name, peer, options.jobs)
+        trained = options.retrained or options.ratios
+        return channels_retrained.section(options.ratios, trained, runs / name, peer, options.jobs)
     return _section(TASKS[name](), options.ratios)
 
 
