@@ -44,7 +44,7 @@ INTRODUCTION: Final = (
     "retraining but where it is said. What is left counts the weights of convolutions and fully "
     "connected layers, and their multiply-accumulates. The last columns are the accuracy by "
     "`--repair`. Widths are not rounded (`--round-to 1`). Every section says how and when it was "
-    "made."
+    "made; with `--runs`, what an interrupted run had finished that day was taken from its folder."
 )
 
 
@@ -90,9 +90,10 @@ def _command(name: str, options: argparse.Namespace) -> str:
     ratios = " ".join(f"{ratio:g}" for ratio in options.ratios)
     if options.retrained:
         ratios += f" --retrained {' '.join(f'{ratio:g}' for ratio in options.retrained)}"
+    runs = " --runs FOLDER" if options.runs and name not in TASKS else ""
     if name == "compacted":
-        return f"tools/bench_channels.py --only {name}"
-    return f"tools/bench_channels.py --only {name} --ratios {ratios}{peer}"
+        return f"tools/bench_channels.py --only {name}{runs}"
+    return f"tools/bench_channels.py --only {name} --ratios {ratios}{peer}{runs}"
 
 
 def _part(name: str, options: argparse.Namespace, runs: Path) -> str:

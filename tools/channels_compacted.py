@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -44,7 +44,8 @@ class Run:
 
 def section(runs: Path) -> str:
     """Return the table and what was done for it; parts whose data is missing are left out."""
-    lines, said = [], []
+    lines: list[list[str]] = []
+    said: list[str] = []
     for name in ("lenet-300-100", "lenet-5", "resnet20"):
         try:
             run = _run(name)
@@ -55,6 +56,9 @@ def section(runs: Path) -> str:
         said.append(f"{name}: `{settings_text(run.turns)}`.")
     if not lines:
         raise MissingError(" ".join(said))
+    slower = [f"{line[0]} ({line[1]})" for line in lines if float(line[-2]) > float(line[-3])]
+    if slower:
+        said.append(f"**Slower than masked** after compaction: {', '.join(slower)}.")
     return (
         "Masked and retrained with labels by `iterate`, then `compact`, with the default rounding "
         "of widths (`auto`) and without (`1`). Runs are short, to have masks of the kind that "
@@ -97,7 +101,7 @@ def _run(name: str) -> Run:
     )
 
 
-def _lines(name: str, run: Run, folder: Path) -> list[Sequence[object]]:
+def _lines(name: str, run: Run, folder: Path) -> list[list[str]]:
     """Return a line for each way to round."""
     folder.mkdir(parents=True, exist_ok=True)
     told = Told()
@@ -118,7 +122,7 @@ def _lines(name: str, run: Run, folder: Path) -> list[Sequence[object]]:
     feed, *more = [batch.feed for batch in test.take(COMPARED).batches(COMPARED // 2)]
     one = next(iter(test.batches(1))).feed
     before = sizes(masked, test)
-    lines: list[Sequence[object]] = []
+    lines: list[list[str]] = []
     for rounding in (None, 1):
         smaller = compact(masked, feed, more_feeds=more, round_to=rounding)
         written = folder / f"compacted-{rounding or 'auto'}.onnx"
@@ -127,10 +131,10 @@ def _lines(name: str, run: Run, folder: Path) -> list[Sequence[object]]:
         times = measure_latency((masked, smaller.document), one, threads=1, seconds=6.0).timings
         lines.append(
             [
-                *(name, rounding or "auto", f"{last.remaining:.2f}"),
+                *(name, str(rounding or "auto"), f"{last.remaining:.2f}"),
                 *(f"{last.metric_retrained:.2f}", "-".join(map(str, last.architecture))),
                 *(f"{before[0]:.0f}", f"{after[0]:.0f}", f"{100 * after[1] / before[1]:.1f}"),
-                *(place.stat().st_size, written.stat().st_size),
+                *(str(file.stat().st_size) for file in (place, written)),
                 *(f"{timing.median:.3f}" for timing in times),
                 f"{smaller.difference:.1e}",
             ]
