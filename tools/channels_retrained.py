@@ -95,9 +95,9 @@ def _text(dense: float, rows: Sequence[dict[str, Any]]) -> str:
         f"{text}\n\nTorch-Pruning {', '.join(sorted(versions))}, in the same run and on the same "
         "weights: group L2, every layer by the same ratio, BatchNormalization estimated anew on "
         f"{SAMPLES} training pictures (which is its `bias` here), then the same epochs with labels "
-        "in the same way. Its shortcuts are convolutions of 1 x 1 "
-        "with the same result, not counted but trained; it has no distillation of its own. The same "
-        "ratio does not leave the same size: Torch-Pruning rounds what stays down more often."
+        "in the same way. Its shortcuts are convolutions of 1 x 1 with the same result, not "
+        "counted but trained; it has no distillation of its own. The same ratio does not leave the "
+        "same size: Torch-Pruning rounds the widths that stay down, onnx-relief rounds them up."
     )
 
 
