@@ -92,7 +92,7 @@ def _text(dense: float, rows: Sequence[dict[str, Any]]) -> str:
     if not versions:
         return f"{text} Torch-Pruning was not measured."
     return (
-        f"{text}\n\nTorch-Pruning {', '.join(sorted(versions))}, in the same run and on the same "
+        f"{text}\n\nTorch-Pruning {', '.join(sorted(versions))}, on the same "
         "weights: group L2, every layer by the same ratio, BatchNormalization estimated anew on "
         f"{SAMPLES} training pictures (which is its `bias` here), then the same epochs with labels "
         "in the same way. Its shortcuts are convolutions of 1 x 1 with the same result, not "
