@@ -11,6 +11,7 @@ from onnx_relief.data import open_data
 from onnx_relief.errors import DataError, ModelError, SettingsError
 from onnx_relief.evaluation import compare_models, evaluate_model, try_out
 from onnx_relief.graph.document import input_specs, load
+from onnx_relief.tally import margin
 
 
 def compare(dense, pruned=None, arrays=None, **options):
@@ -256,3 +257,24 @@ def test_labels_that_stop_before_the_classes_do_are_doubted():
     data = open_data(few, input_specs(load(mlp()).proto))
     assert evaluate_model(load(mlp()), data).notes == (note,)
     assert compare(mlp(), arrays=arrays).notes == ()
+
+
+@pytest.mark.parametrize(("apart", "samples"), [(0, 50), (5, 50), (40, 2000)])
+def test_the_margin_covers_nineteen_of_twenty_differences(apart, samples):
+    rng = np.random.default_rng(0)
+    share = apart / samples
+    one_way = rng.binomial(samples, share / 2, 4000)
+    other_way = rng.binomial(samples, share / 2, 4000)
+    points = 100 * (one_way - other_way) / samples
+    margins = np.array([margin(int(n), samples) for n in one_way + other_way])
+    assert (np.abs(points) <= margins).mean() >= 0.94
+
+
+def test_steps_of_a_sequence_are_not_taken_for_samples():
+    model = build("(float[N,5,3] x) => (float[N,5,3] y) { y = Identity (x) }")
+    document = load(model)
+    inputs = {"x": np.random.default_rng(0).standard_normal((8, 5, 3)).astype(np.float32)}
+    data = open_data(inputs, input_specs(document.proto))
+    found = compare_models(document, document, data, metric="agreement")
+    assert found.pruned == 100
+    assert found.margin is None

@@ -1,0 +1,177 @@
+"""What a comparison of two models counts, batch by batch, and how sure it is of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_relief.data import Batch, Dataset
+from onnx_relief.errors import SettingsError
+from onnx_relief.metrics import METRICS, Array, Gap, decisions
+from onnx_relief.results import Evaluation
+
+Outputs = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which metric looks at which output."""
+
+    metric: str
+    output: str
+
+
+@dataclass(eq=False)
+class Tally:
+    """What has been counted so far."""
+
+    choice: Choice
+    hits: list[int] = field(default_factory=lambda: [0, 0])
+    judged: int = 0
+    apart: int = 0
+    alone: bool = True  # whether every decision is that of another sample
+    highest: int = -1
+    classes: int = 0
+    samples: int = 0
+    gaps: dict[str, Gap] = field(default_factory=dict)
+    notes: dict[str, None] = field(default_factory=dict)
+
+    def add(self, dense: Outputs, pruned: Outputs, batch: Batch) -> None:
+        """Take in the outputs of both models for one batch."""
+        self.samples += batch.count
+        self.notes |= dict.fromkeys(odd_outputs(dense))
+        for name, first in dense.items():
+            second = pruned[name]
+            if not (is_array(first) and is_array(second)):
+                continue
+            if first.shape != second.shape:
+                note = f"output {name!r} changes its shape with the pruning, so it is not compared"
+                self.notes[note] = None
+                continue
+            self.gaps.setdefault(name, Gap(name)).add(first, second, batch.count)
+        self._judge(dense[self.choice.output], pruned[self.choice.output], batch)
+
+    def _judge(self, dense: Array, pruned: Array, batch: Batch) -> None:
+        if METRICS[self.choice.metric].hits is not None:
+            first, second = (hits_of(self.choice, output, batch) for output in (dense, pruned))
+            self.hits[0] += int(first.sum())
+            self.hits[1] += int(second.sum())
+            self.apart += int((first != second).sum())
+            self.judged += batch.count
+            self.highest = max(self.highest, highest_label(batch))
+            self.classes = class_count(dense)
+        elif self.choice.metric == "agreement":
+            one, other = decisions(dense), decisions(pruned)
+            if one is None or other is None or one.shape != other.shape:
+                self.choice = Choice("cosine", self.choice.output)
+                note = f"output {self.choice.output!r} is not always a decision; cosine is used"
+                self.notes[note] = None
+                return
+            self.hits[1] += int((one == other).sum())
+            self.apart += int((one != other).sum())
+            self.judged += one.size
+            self.alone &= one.size == batch.count
+
+    def finish(self, data: Dataset) -> Evaluation:
+        """Return the comparison over all batches."""
+        gaps = {name: gap.finish() for name, gap in self.gaps.items()}
+        for name, gap in gaps.items():
+            if gap.nan_dense:
+                note = f"output {name!r} of the dense model holds {gap.nan_dense} NaN on this data"
+                self.notes[note] = None
+        self.notes |= dict.fromkeys(doubtful_classes(data, self.classes, self.highest))
+        metric, chosen = self.choice.metric, gaps.get(self.choice.output)
+        scores: list[float | None] = [None, None]
+        counted = self.judged > 0 and metric in ("accuracy", "top5", "agreement")
+        if counted:
+            scores = [100 * hits / self.judged for hits in self.hits]
+        elif chosen is not None:
+            scores[1] = chosen.cosine if metric == "cosine" else chosen.relative_error
+        return Evaluation(
+            metric=metric,
+            unit=METRICS[metric].unit,
+            output=self.choice.output,
+            dense=scores[0] if METRICS[metric].hits else None,
+            pruned=scores[1],
+            samples=self.samples,
+            data=data.description,
+            margin=margin(self.apart, self.judged) if counted and self.alone else None,
+            differences=tuple(gaps.values()),
+            notes=tuple(self.notes),
+        )
+
+
+def margin(apart: int, samples: int) -> float:
+    """Return half of the 95 % confidence interval of the difference of two shares, in points.
+
+    Both shares are of the same samples, `apart` of which count for one of the models only: the
+    variance of the difference of paired proportions, with two of either kind added so that it is
+    not zero where no sample is apart (Agresti and Min 2005).
+
+    >>> round(margin(0, 100), 1), round(margin(9, 1000), 2)
+    (2.7, 0.65)
+    """
+    share = (apart + 2) / (samples + 4)
+    return float(196 * np.sqrt(share / (samples + 4)))
+
+
+def hits_of(choice: Choice, output: object, batch: Batch) -> NDArray[np.bool_]:
+    """Return for which samples an output hits the label.
+
+    Raises:
+        DataError: Labels and output do not belong together.
+        SettingsError: The output is not what it was for the first samples.
+    """
+    judge = METRICS[choice.metric].hits
+    assert judge is not None
+    assert batch.labels is not None
+    try:
+        return np.asarray(judge(np.asarray(output), batch.labels), dtype=bool)
+    except ValueError as reason:
+        raise SettingsError(
+            f"--metric {choice.metric} does not suit output {choice.output!r} on all samples: "
+            f"{reason}; choose another one with --output or --metric"
+        ) from reason
+
+
+def highest_label(batch: Batch) -> int:
+    """Return the highest label of a batch, -1 without labels."""
+    return -1 if batch.labels is None else int(batch.labels.max(initial=-1))
+
+
+def class_count(output: Array) -> int:
+    """Return how many scores an output gives for each sample."""
+    return int(output.size // max(1, len(output)))
+
+
+def doubtful_classes(data: Dataset, classes: int, highest: int) -> Iterator[str]:
+    """Say so where labels 0, 1, ... were counted off, but stop before the model's classes do.
+
+    Folders of three of a model's ten classes are 0, 1 and 2, whatever the model calls them.
+    """
+    known = data.source.class_count
+    if highest < known < classes:
+        yield (
+            f"{data.name} has {known} class{'' if known == 1 else 'es'}, but the output tells "
+            f"{classes} apart: label 0 has to be its first class, and so on (folders are counted "
+            "by name, so add an empty folder for every class that is missing)"
+        )
+
+
+def odd_outputs(results: Outputs) -> Iterator[str]:
+    """Say of every output that is no array of numbers that it is not compared."""
+    for name, value in results.items():
+        if not is_array(value):
+            kind = "text" if isinstance(value, np.ndarray) else "a sequence or map"
+            yield f"output {name!r} is {kind}, so it is not compared"
+
+
+def is_array(value: object) -> bool:
+    """Whether an output is an array of real numbers."""
+    if not isinstance(value, np.ndarray) or value.dtype.kind in "OUSc":
+        return False
+    return value.dtype.kind in "biuf" or value.dtype.name == "bfloat16"
