@@ -44,9 +44,7 @@ def write_rows(
 def as_stored(part: Part, rows: NDArray[Any]) -> NDArray[Any]:
     """Return a weight or bias in the shape that the file stores, from its rows."""
     seen = part.layout.from_rows(rows, part.view.shape)
-    stored = np.empty(part.view.size, dtype=seen.dtype)
-    stored[part.view.places().reshape(-1)] = seen.reshape(-1)
-    return stored.reshape(part.view.stored_shape)
+    return part.view.as_stored(seen).reshape(part.view.stored_shape)
 
 
 def why_not_updated(survey: Survey, site: Site, shared: Set[TensorHome]) -> str | None:

@@ -74,11 +74,11 @@ class TensorView:
         """Number of elements."""
         return int(np.prod(self.shape, dtype=np.int64))
 
-    def as_stored(self, seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Return a mask of the elements as seen as the flat mask of the stored elements."""
+    def as_stored(self, seen: Array) -> Array:
+        """Return what the node sees as what lies flat at the stored elements."""
         if not self.steps:
             return seen.reshape(-1)
-        stored = np.zeros(self.size, dtype=bool)
+        stored = np.zeros(self.size, dtype=seen.dtype)
         stored[self.places()] = seen
         return stored
 

@@ -19,18 +19,13 @@ from onnx_relief.graph.bias import with_bias
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey, find_layers
 from onnx_relief.graph.rewrite import write_constants
+from onnx_relief.graph.rows import as_stored
 from onnx_relief.graph.sites import Site
 from onnx_relief.graph.walk import TensorHome
 from onnx_relief.moments import Channels, Moments, moments
 from onnx_relief.plan import LayerKind
 from onnx_relief.progress import ticker
-from onnx_relief.repair.pairs import (
-    as_stored,
-    beta_of,
-    can_be_given_a_bias,
-    is_plain,
-    main_outputs,
-)
+from onnx_relief.repair.pairs import beta_of, can_be_given_a_bias, is_plain, main_outputs
 from onnx_relief.results import Progress
 
 _MOST = 3.0

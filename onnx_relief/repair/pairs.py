@@ -19,6 +19,7 @@ from onnx_relief.graph.bias import with_bias
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.rewrite import write_constants
+from onnx_relief.graph.rows import as_stored
 from onnx_relief.graph.sites import Part, RowLayout, Site
 from onnx_relief.graph.views import FLOATS
 from onnx_relief.graph.walk import STANDARD, TensorHome, attributes
@@ -187,11 +188,3 @@ def changed(
 def beta_of(site: Site) -> float:
     """Return what a layer multiplies a bias in its node with."""
     return float(attributes(site.node).get("beta", 1.0)) if site.layer.op == "Gemm" else 1.0
-
-
-def as_stored(part: Part, rows: Floats) -> NDArray[np.generic]:
-    """Return the values of a weight or bias in canonical layout as they are stored."""
-    seen = part.layout.from_rows(rows, part.view.shape)
-    stored = np.empty(part.view.size)
-    stored[part.view.places().reshape(-1)] = seen.reshape(-1)
-    return stored.reshape(part.view.stored_shape)
