@@ -8,12 +8,12 @@ BatchNormalization nodes this is their re-estimation; without them it is the sam
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_relief.agreement import shared_homes
 from onnx_relief.data import Dataset
 from onnx_relief.graph.bias import with_bias
 from onnx_relief.graph.document import Document
@@ -115,7 +115,7 @@ def _channels(site: Site) -> Channels:
 
 def _repairable(survey: Survey) -> dict[str, Site]:
     """Return the layers of the main graph with float weights of their own and one output."""
-    shared = Counter(part.view.home for site in survey.sites for part in site.tensors)
+    shared = shared_homes(survey)
     own = main_outputs(survey)
     return {
         site.layer.name: site
@@ -124,7 +124,7 @@ def _repairable(survey: Survey) -> dict[str, Site]:
         and site.scope.parent is None
         and site.output in own
         and (site.layer.geometry is not None or site.layer.op == "Gemm")
-        and all(shared[p.view.home] == 1 and is_plain(survey, p) for p in site.tensors)
+        and all(p.view.home not in shared and is_plain(survey, p) for p in site.tensors)
         and (site.bias is not None or can_be_given_a_bias(site, own))
         and 0 not in (site.layer.weights[0].scale, site.layer.bias.scale if site.layer.bias else 1)
     }

@@ -6,14 +6,14 @@ floats, where it sits in a body or is recurrent, and where its dense twin cannot
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_relief.agreement import shared_homes
 from onnx_relief.evidence import Reading, reading_of
 from onnx_relief.graph.bias import with_bias
 from onnx_relief.graph.document import Document
@@ -74,7 +74,7 @@ def pairs_of(
         memory: Bytes that its Gram matrices may take.
     """
     twins = {site.layer.name: site for site in dense.sites}
-    shared = Counter(part.view.home for site in pruned.sites for part in site.tensors)
+    shared = shared_homes(pruned)
     own = main_outputs(pruned)
     found, left = [], {}
     for site in pruned.sites:
@@ -97,7 +97,7 @@ def _pair(
     site: Site,
     twin: Site | None,
     units: NDArray[np.int64] | None,
-    shared: Counter[TensorHome],
+    shared: Set[TensorHome],
     own: set[str],
     memory: int,
 ) -> Pair | str:
@@ -111,7 +111,7 @@ def _pair(
     weight = site.parts[0]
     if site.layer.weights[0].scale == 0:
         return "its node multiplies by zero"
-    if shared[weight.view.home] > 1:
+    if weight.view.home in shared:
         return "other layers share its weight"
     if not is_plain(survey, weight):
         return "its weight is stored in another form than it is used"
@@ -137,10 +137,10 @@ def is_plain(survey: Survey, part: Part) -> bool:
     return whole and stored.name in FLOATS
 
 
-def _movable(survey: Survey, site: Site, shared: Counter[TensorHome]) -> tuple[Part, float] | None:
+def _movable(survey: Survey, site: Site, shared: Set[TensorHome]) -> tuple[Part, float] | None:
     """Return the bias of a layer, or the mean that a BatchNormalization takes off its output."""
     if site.bias is not None and site.layer.bias is not None:
-        fine = shared[site.bias.view.home] == 1 and is_plain(survey, site.bias)
+        fine = site.bias.view.home not in shared and is_plain(survey, site.bias)
         return (site.bias, 1 / site.layer.bias.scale) if fine and site.layer.bias.scale else None
     uses = site.scope.uses.get(site.output, [])
     node = uses[0].node if len(uses) == 1 and uses[0].scope is site.scope else None
