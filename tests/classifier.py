@@ -58,3 +58,8 @@ def weights(model):
     """Return all initializers by name."""
     proto = onnx.load(model) if not isinstance(model, onnx.ModelProto) else model
     return {w.name: onnx.numpy_helper.to_array(w) for w in proto.graph.initializer}
+
+
+def contents(folder):
+    """Return the bytes of every file below a folder, by path."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

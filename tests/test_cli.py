@@ -13,7 +13,6 @@ from text_models import build, random
 from typer.testing import CliRunner
 
 import onnx_relief
-from onnx_relief.cli import main
 from onnx_relief.commands.app import app
 
 MODELS = Path(__file__).parent.parent / "models"
@@ -27,18 +26,6 @@ def in_a_folder(tmp_path, monkeypatch):
     written(tmp_path, mlp())
     data_file(tmp_path)
     return tmp_path
-
-
-@pytest.fixture(name="command")
-def runner(capfd):
-    """Return a way to run a command: its exit code, what it printed, what it complained about."""
-
-    def run(line, *more):
-        code = main([*line.split(), *map(str, more)])
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return run
 
 
 def files(folder):

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from classifier import data_file, mlp, samples, written
+from classifier import contents, data_file, mlp, samples, written
 from text_models import build, random
 
 from onnx_relief import files
@@ -42,11 +42,10 @@ def refused(capfd, here):
     """Return the one sentence of a command that fails, after checking that nothing changed."""
 
     def run(line, code):
-        before = {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
+        before = contents(here)
         assert main(line.split()) == code
         out, err = capfd.readouterr()
-        after = {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
-        assert after == before
+        assert contents(here) == before
         assert out == ""
         assert err.startswith("error: ")
         assert err.count("\n") == 1

@@ -25,18 +25,6 @@ def in_a_folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture(name="command")
-def runner(capfd):
-    """Return a way to run a command: its exit code, what it printed, what it complained about."""
-
-    def run(line):
-        code = main(line.split())
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return run
-
-
 def with_distances(here, distances):
     """Say of every layer that it loses so much at any share."""
     found = json.loads((here / "a.json").read_text())

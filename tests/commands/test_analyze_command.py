@@ -12,10 +12,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from classifier import cnn, data_file, mlp, written
+from classifier import cnn, contents, data_file, mlp, written
 
 from onnx_relief.analysis import Analysis
-from onnx_relief.cli import main
 
 ROOT = Path(__file__).parent.parent.parent
 ANALYZE = "analyze model.onnx --data data.npz --jobs 1 --sparsities 0.5,0.9"
@@ -29,22 +28,6 @@ def in_a_folder(tmp_path, monkeypatch):
     written(tmp_path, cnn())
     data_file(tmp_path, shape=(2, 8, 8))
     return tmp_path
-
-
-@pytest.fixture(name="command")
-def runner(capfd):
-    """Return a way to run a command: its exit code, what it printed, what it complained about."""
-
-    def run(line):
-        code = main(line.split())
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return run
-
-
-def contents(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_table_files_and_json_say_the_same(command, here):

@@ -16,11 +16,10 @@ from xml.etree import ElementTree
 import numpy as np
 import onnx
 import pytest
-from classifier import cnn, data_file, mlp, samples, weights, written
+from classifier import cnn, contents, data_file, mlp, samples, weights, written
 from text_models import build, differences, random
 
 from onnx_relief.bridge.train.checkpoints import Checkpoints
-from onnx_relief.cli import main
 from onnx_relief.plan import PrunePlan
 
 QUICK = "--epochs 2 --batch-size 8 "
@@ -41,22 +40,6 @@ def in_a_folder(tmp_path, monkeypatch):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("precious")
     return tmp_path
-
-
-@pytest.fixture(name="command")
-def runner(capfd):
-    """Return a way to run a command: its exit code, what it printed, what it complained about."""
-
-    def run(line):
-        code = main(line.split())
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return run
-
-
-def contents(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def results(folder):

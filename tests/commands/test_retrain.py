@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from classifier import cnn, data_file, mlp, samples, weights, written
+from classifier import cnn, contents, data_file, mlp, samples, weights, written
 from text_models import build, differences, random
 
 from onnx_relief import retraining
@@ -42,22 +42,6 @@ def in_a_folder(tmp_path, monkeypatch):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("precious")
     return tmp_path
-
-
-@pytest.fixture(name="command")
-def runner(capfd):
-    """Return a way to run a command: its exit code, what it printed, what it complained about."""
-
-    def run(line):
-        code = main(line.split())
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return run
-
-
-def contents(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(name="refusal")

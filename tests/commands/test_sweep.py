@@ -7,10 +7,9 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from classifier import cnn, data_file, weights, written
+from classifier import cnn, contents, data_file, weights, written
 
 import onnx_relief.pipeline
-from onnx_relief.cli import main
 
 SWEEP = "prune model.onnx --data data.npz --granularity weight --sweep 0.9,50%,0.7"
 SVG = "{http://www.w3.org/2000/svg}"
@@ -24,22 +23,6 @@ def in_a_folder(tmp_path, monkeypatch):
     data_file(tmp_path, shape=(2, 8, 8))
     (tmp_path / "models").mkdir()
     return tmp_path
-
-
-@pytest.fixture(name="command")
-def runner(capfd):
-    """Return a way to run a command: its exit code, what it printed, what it complained about."""
-
-    def run(line):
-        code = main(line.split())
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return run
-
-
-def contents(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from classifier import data_file, mlp, written
 from fake_adapters import runtime
 from typer.testing import CliRunner
 
-from onnx_relief.cli import main
 from onnx_relief.commands import verify as command_module
 from onnx_relief.commands.app import app
 from onnx_relief.deploy.runtimes import REFERENCE, choose
@@ -23,17 +22,6 @@ def _in_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     written(tmp_path, mlp())
     data_file(tmp_path)
-
-
-@pytest.fixture(name="command")
-def runner(capfd):
-    """Return a way to run a command: its exit code, what it printed, what it complained about."""
-
-    def run(line):
-        code = main(line.split())
-        return (code, *capfd.readouterr())
-
-    return run
 
 
 def test_verify_says_what_was_compared(command):
