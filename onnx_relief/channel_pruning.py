@@ -158,6 +158,7 @@ class Ranked:
             self.calibration.take(self.settings.samples),
             batch_size=self.settings.batch_size,
             provider=self.settings.provider,
+            memory=self.settings.memory,
             progress=progress,
         )
         return ChannelsPruned(

@@ -30,8 +30,6 @@ from onnx_relief.runtime import Session, open_session
 
 Array = NDArray[Any]
 Tick = Callable[[int], None]
-MEMORY = 2 << 30
-"""Bytes that Gram matrices and the tensors they are made of may take together, by default."""
 PLACES = 400
 """About so many positions of a sample are looked at; those of one picture repeat each other."""
 _WIDEST = 5000
@@ -84,8 +82,11 @@ class Reading:
         return apart.transpose(0, 2, 1, 3).reshape(-1, self.entries)
 
 
-def reading_of(site: Site, *, memory: int = MEMORY) -> Reading | str:
-    """Return how a layer reads its input, or why that cannot be seen, in words."""
+def reading_of(site: Site, *, memory: int) -> Reading | str:
+    """Return how a layer reads its input, or why that cannot be seen, in words.
+
+    Its Gram matrix is cut into as many blocks as half of `memory`, in bytes, asks for.
+    """
     layer = site.layer
     if site.scope.parent is not None:
         return "its inputs are inside a body, where Gram matrices are not taken"
@@ -136,8 +137,8 @@ def gram_matrices(
     *,
     batch_size: int,
     provider: str,
+    memory: int,
     diagonal: bool = False,
-    memory: int = MEMORY,
     tick: Tick | None = None,
 ) -> dict[Reading, Gram]:
     """Return the Gram matrix of every reading over the data.
@@ -148,8 +149,8 @@ def gram_matrices(
         data: Samples.
         batch_size: Samples per run, at most.
         provider: Execution provider of ONNX Runtime.
+        memory: Bytes that Gram matrices and the tensors they are made of may take, about.
         diagonal: Whether only the squares are wanted.
-        memory: Bytes that may be taken, about.
         tick: Told of every sample of the first pass.
 
     Raises:

@@ -217,6 +217,13 @@ def test_what_is_skipped_stays():
     assert (found["w2"] == 0).sum() == 6
 
 
+def test_repair_takes_no_more_memory_than_there_is(tmp_path, capsys):
+    for memory, wide_too in (("1GB", True), ("1MB", False)):
+        flags = ("--sparsity", "0.5", "--memory", memory, "--force")
+        _, report, _, _ = told(capsys, tmp_path, wide(400), *flags)
+        assert ("too many" not in str(report["repair"]["notes"])) == wide_too
+
+
 def test_little_memory_keeps_as_much():
     for memory in (2 << 30, 1 << 20):
         chosen = {"criterion": "obs", "budget": Budget(sparsity=0.5), "memory": memory}

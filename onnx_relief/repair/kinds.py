@@ -15,6 +15,7 @@ from onnx_relief.repair.bias import match_moments
 from onnx_relief.repair.guard import FEWEST, Judge, Split, held_out
 from onnx_relief.repair.least_squares import least_squares
 from onnx_relief.results import Progress, RepairRow
+from onnx_relief.settings import DEFAULT_MEMORY
 
 Kept = Mapping[str, NDArray[np.int64]]
 
@@ -62,6 +63,7 @@ class Work:
     data: Dataset
     batch_size: int
     provider: str
+    memory: int
     progress: Progress | None
 
 
@@ -74,6 +76,7 @@ def repair(
     *,
     batch_size: int,
     provider: str,
+    memory: int = DEFAULT_MEMORY,
     progress: Progress | None = None,
 ) -> Repaired:
     """Return `pruned` repaired without labels, or as it was if that made its outputs worse.
@@ -86,6 +89,7 @@ def repair(
         data: Calibration samples; about a fifth of them judge the repair and take no part in it.
         batch_size: Samples per run.
         provider: Execution provider of ONNX Runtime.
+        memory: Bytes that statistics may take, about.
         progress: Told how far the work has come.
 
     Raises:
@@ -104,6 +108,7 @@ def repair(
         data=split.work,
         batch_size=batch_size,
         provider=provider,
+        memory=memory,
         progress=progress,
     )
     document, notes = KINDS[kind](work)
@@ -152,6 +157,7 @@ def _least_squares(work: Work) -> tuple[Document, tuple[str, ...]]:
         work.data,
         batch_size=work.batch_size,
         provider=work.provider,
+        memory=work.memory,
         progress=work.progress,
     )
     return found.document, found.notes

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from onnx_relief.data import Dataset
 from onnx_relief.evaluation import first_sample
-from onnx_relief.evidence import MEMORY
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey, find_layers
 from onnx_relief.progress import ticker
@@ -31,6 +30,7 @@ from onnx_relief.repair.pairs import Pair, changed, pairs_of
 from onnx_relief.repair.refit import refit
 from onnx_relief.repair.stages import Memory, Sums, Twins, depths, stages
 from onnx_relief.results import Progress
+from onnx_relief.settings import DEFAULT_MEMORY
 
 _NOTHING = 1e-9
 """A layer whose outputs lack less than this share of their mean square is left as it is."""
@@ -68,7 +68,7 @@ def least_squares(
     *,
     batch_size: int,
     provider: str,
-    memory: int = MEMORY,
+    memory: int = DEFAULT_MEMORY,
     progress: Progress | None = None,
 ) -> Refitted:
     """Return `pruned` with the surviving weights that give the dense layers' outputs best.

@@ -41,6 +41,7 @@ class Mender:
             data.take(settings.samples),
             batch_size=settings.batch_size,
             provider=settings.provider,
+            memory=settings.memory,
             progress=self._progress,
         )
         self._done.append(repaired)
