@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from onnx_relief.analysis import Points
 from onnx_relief.data import Dataset
-from onnx_relief.divergence import Divergence
+from onnx_relief.divergence import FEW, LEAST_RATE, TRIED_AT, open_probe
 from onnx_relief.errors import SettingsError, UnsupportedError
 from onnx_relief.fields import Choice, Field, Rung
 from onnx_relief.gather import gather_fields
@@ -36,11 +36,6 @@ from onnx_relief.settings import Scope, Settings
 from onnx_relief.structures import Pattern
 
 Floats = NDArray[np.float64]
-PROBED = 32
-"""Samples on which every layer is tried alone."""
-_LEAST_RATE = 1e-9
-_TRIED_AT = 0.03
-"""About the loss at which a layer is tried: larger than rounding, small enough to add up."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -136,15 +131,13 @@ def priced(
         and settings.scope is Scope.GLOBAL
         and settings.structure.pattern is not Pattern.N_OF_M
     ):
-        try:
-            probe = Divergence(
-                fields.survey.document,
-                calibration.take(PROBED),
-                batch_size=settings.batch_size,
-                provider=settings.provider,
-            )
-        except UnsupportedError:
-            probe = None  # it has no floats to compare: all layers count the same
+        # Where no output holds floats, all layers count the same.
+        probe = open_probe(
+            fields.survey.document,
+            calibration.take(FEW),
+            batch_size=settings.batch_size,
+            provider=settings.provider,
+        )
     tick = ticker(progress, "trying every layer alone", len(fields.fields))
     ladders = []
     for field in fields.fields:
@@ -156,7 +149,7 @@ def priced(
                 tried = rung
         if probe is not None and tried is not None and tried.choice is not None:
             alone = written(fields, {field: tried.choice})
-            rate = np.maximum(probe.of(alone) / tried.loss, _LEAST_RATE)
+            rate = np.maximum(probe.of(alone) / tried.loss, LEAST_RATE)
         shares, losses = np.array(rungs).T
         if table:
             rate = _rates(fields, field, table, shares, losses)
@@ -294,7 +287,7 @@ def _rates(
         own = float(np.interp(1 - gone, shares[::-1], losses[::-1]))
         if own > 0:
             kept.append(1 - gone)
-            rates.append(max(lost * part / own, _LEAST_RATE))
+            rates.append(max(lost * part / own, LEAST_RATE))
     if not rates:
         return np.ones(1)
     order = np.argsort(kept)
@@ -302,4 +295,4 @@ def _rates(
 
 
 def _farness(rung: Rung) -> float:
-    return abs(float(np.log(rung.loss / _TRIED_AT)))
+    return abs(float(np.log(rung.loss / TRIED_AT)))

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_relief.data import Dataset
-from onnx_relief.divergence import Divergence
-from onnx_relief.errors import UnsupportedError
+from onnx_relief.divergence import FEW, LEAST_RATE, TRIED_AT, open_probe
 from onnx_relief.fields import RIDGE, Field
 from onnx_relief.gather import gather_fields
 from onnx_relief.graph.channels import Groups, Trace
@@ -33,9 +32,6 @@ from onnx_relief.solving.support import damped, fit_on_support
 
 Floats = NDArray[np.float64]
 Kinds = Mapping[object, NDArray[np.int64]]
-PROBED = 32
-"""Samples on which every kind is tried alone."""
-_TRIED_AT = 0.03
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -100,15 +96,13 @@ def worth_of(
     readings = _readings(survey, trace, groups, measured, calibration, settings, progress)
     probe = None
     if compare:
-        try:
-            probe = Divergence(
-                survey.document,
-                calibration.take(PROBED),
-                batch_size=settings.batch_size,
-                provider=settings.provider,
-            )
-        except UnsupportedError:
-            probe = None  # no floats to compare: all kinds count the same
+        # Where no output holds floats, all kinds count the same.
+        probe = open_probe(
+            survey.document,
+            calibration.take(FEW),
+            batch_size=settings.batch_size,
+            provider=settings.provider,
+        )
     scores = np.zeros(trace.pool.size)
     losses: dict[object, Floats] = {}
     tick = ticker(progress, "trying every kind of channels alone", len(kinds))
@@ -120,7 +114,7 @@ def worth_of(
         lost = float(found.losses[found.probe])
         if probe is not None and found.probe and lost > 0:
             alone = _without(survey, concerned, roots[found.order[: found.probe]], found.probed)
-            rate = max(probe.of(alone) / lost, 1e-9)
+            rate = max(probe.of(alone) / lost, LEAST_RATE)
         losses[kind] = np.maximum.accumulate(found.losses) * rate
         tick(1)
     return Worth(scores=scores, losses=losses, readings=tuple(readings))
@@ -221,19 +215,18 @@ def _eliminated(readings: Sequence[Reading], roots: NDArray[np.int64]) -> Elimin
     """Return in which order the groups of one kind go, by number in `roots`."""
     solving = [one for one in readings if one.field.solves]
     if solving and len(solving) == len(readings):
-        return eliminate([_reader(one, roots) for one in readings], roots.size, near=_TRIED_AT)
+        return eliminate([_reader(one, roots) for one in readings], roots.size, near=TRIED_AT)
     shares = np.zeros(roots.size)
     for one in readings:
         found = _channel_shares(one)
         shares += np.array([found[one.roots == root].sum() for root in roots])
     order = np.argsort(shares, kind="stable")
     losses = np.concatenate([[0.0], np.cumsum(shares[order])])
-    probe = 1 + int(np.argmin(np.abs(np.log(np.maximum(losses[1:], 1e-12) / _TRIED_AT))))
-    gone = np.isin(np.arange(roots.size), order[:probe])
+    probe = 1 + int(np.argmin(np.abs(np.log(np.maximum(losses[1:], 1e-12) / TRIED_AT))))
     probed = []
     for one in readings:
         rows = one.field.rows()
-        lost = np.isin(one.roots, roots[gone])
+        lost = np.isin(one.roots, roots[order[:probe]])
         weight = one.field.site.layer.weights[one.field.part]
         by_group = lost.reshape(weight.groups, 1, weight.inputs, 1)
         kept = np.where(by_group, 0.0, rows.reshape(weight.groups, -1, *rows.shape[1:]))

@@ -15,6 +15,12 @@ from onnx_relief.measure import full_batches
 from onnx_relief.runtime import Session, open_session
 
 Array = NDArray[Any]
+FEW = 32
+"""Samples on which every part of a model is tried alone, to compare it with the others."""
+TRIED_AT = 0.03
+"""About the loss at which a part is tried: larger than rounding, small enough to add up."""
+LEAST_RATE = 1e-9
+"""What the loss of a part is worth at least: there is something to lose everywhere."""
 
 
 class Divergence:
@@ -81,6 +87,20 @@ class Divergence:
             spread = float(flat.var()) if flat.size else 0.0
         square = float((flat**2).mean()) if flat.size else 0.0
         return spread if spread > 1e-12 * max(square, 1e-300) and spread > 0 else max(square, 1e-30)
+
+
+def open_probe(
+    dense: Document, data: Dataset, *, batch_size: int, provider: str = "auto"
+) -> Divergence | None:
+    """Return what tells models from `dense`, or None where it has no floats to compare.
+
+    Raises:
+        ModelError, DataError: It cannot be run on the data.
+    """
+    try:
+        return Divergence(dense, data, batch_size=batch_size, provider=provider)
+    except UnsupportedError:
+        return None
 
 
 def _floats(results: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:

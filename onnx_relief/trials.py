@@ -15,7 +15,7 @@ import numpy as np
 from onnx_relief.analysis import DENSE, TrialRow
 from onnx_relief.budgeted import Fields, written
 from onnx_relief.data import Dataset
-from onnx_relief.divergence import Divergence
+from onnx_relief.divergence import Divergence, open_probe
 from onnx_relief.errors import UnsupportedError
 from onnx_relief.fields import Choice, Field
 from onnx_relief.graph.document import Document
@@ -147,15 +147,12 @@ class Bench:
 
     @cached_property
     def _probe(self) -> Divergence | None:
-        try:
-            return Divergence(
-                self.dense,
-                self.data.take(PROBED),
-                batch_size=self.batch_size,
-                provider=self.provider,
-            )
-        except UnsupportedError:
-            return None  # it has no floats to compare
+        return open_probe(
+            self.dense,
+            self.data.take(PROBED),
+            batch_size=self.batch_size,
+            provider=self.provider,
+        )
 
     @cached_property
     def _surprise(self) -> Surprise:
