@@ -25,7 +25,13 @@ from onnx_relief.graph.walk import TensorHome
 from onnx_relief.moments import Channels, Moments, moments
 from onnx_relief.plan import LayerKind
 from onnx_relief.progress import ticker
-from onnx_relief.repair.pairs import beta_of, can_be_given_a_bias, is_plain, main_outputs
+from onnx_relief.repair.pairs import (
+    beta_of,
+    can_be_given_a_bias,
+    is_plain,
+    main_outputs,
+    outputs_of,
+)
 from onnx_relief.results import Progress
 
 _MOST = 3.0
@@ -58,16 +64,18 @@ def match_moments(
         ModelError, DataError: A model cannot be run on the data.
     """
     sites = _repairable(find_layers(dense))
-    wanted = {site.output: _channels(site) for site in sites.values()}
+    wanted = {name: _channels(site) for site in sites.values() for name in outputs_of(site)}
     before = moments(dense, wanted, data, batch_size=batch_size, provider=provider)
     tick = ticker(progress, "repairing layers", len(sites))
     for name, dense_site in sites.items():
         tick(1)
         survey = find_layers(pruned)
         site = _repairable(survey).get(name)
-        target = before[dense_site.output]
+        if site is None or site.output not in outputs_of(dense_site):
+            continue
+        target = before[site.output]
         chosen = kept.get(name, np.arange(target.mean.size))
-        if site is None or site.output != dense_site.output or chosen.size != site.layer.units:
+        if chosen.size != site.layer.units:
             continue
         now = moments(
             pruned,

@@ -87,6 +87,15 @@ def pairs_of(
     return found, left
 
 
+def outputs_of(site: Site) -> set[str]:
+    """Return the tensors at which a layer can be compared with its twin in a pruned model.
+
+    Where the dense model adds the bias in a node of its own and what was cut left a bias in the
+    layer's node, the twin's output is the dense node's.
+    """
+    return {site.output, site.node.output[0]}
+
+
 def main_outputs(survey: Survey) -> set[str]:
     """Return the tensors that nodes of the file's main graph make, not those of its functions."""
     return {name for node in survey.document.proto.graph.node for name in node.output}
@@ -106,7 +115,7 @@ def _pair(
         return reading
     if reading.blocks > 1:
         return f"it reads {reading.entries} inputs at a time, too many for one Gram matrix"
-    if twin is None or twin.output != site.output:
+    if twin is None or site.output not in outputs_of(twin):
         return "the dense model has no layer of its name"
     weight = site.parts[0]
     if site.layer.weights[0].scale == 0:

@@ -11,6 +11,7 @@ from text_models import build, differences, random, run
 
 from onnx_relief.data import open_data
 from onnx_relief.graph.document import input_specs, load
+from onnx_relief.repair.bias import match_moments
 from onnx_relief.repair.least_squares import least_squares
 from onnx_relief.repair.refit import RIDGES
 
@@ -222,6 +223,26 @@ def test_a_network_that_lost_units_follows_those_that_stay():
     assert found.left == {}
     raw = error(small, network(), X[50:])
     assert error(found.document.proto, network(), X[50:]) < 0.3 * raw
+
+
+BIASED = """(float[N,4,5,5] x) => (float[N,6,5,5] y) {{
+    c = Reshape (b, shape)  [l] h = Conv ({reads})  y = Add (h, c)
+}}"""
+
+
+@pytest.mark.parametrize("repaired", [least_squares, match_moments])
+def test_a_bias_in_the_node_and_one_after_it_are_of_one_layer(repaired):
+    values = {"b": random(6, seed=2), "shape": np.array([1, 6, 1, 1])}
+    weight, masked, inside = random(6, 4, 1, 1, seed=1), random(6, 4, 1, 1, seed=1), random(6)
+    masked[:, 1::2] = 0
+    dense = load(build(BIASED.format(reads="x, w"), w=weight, **values))
+    pruned = load(build(BIASED.format(reads="x, w, inside"), w=masked, inside=inside, **values))
+    x = twice((4, 5, 5))
+    data = open_data({"x": x}, input_specs(dense.proto))
+    found = repaired(pruned, dense, {}, data, batch_size=7, provider="cpu")
+    document = found if repaired is match_moments else found.document
+    outputs = [run(m.proto, {"x": x})[0].mean(axis=(0, 2, 3)) for m in (document, dense)]
+    np.testing.assert_allclose(*outputs, atol=1e-4)
 
 
 def test_units_that_nobody_tells_of_are_left_alone():
