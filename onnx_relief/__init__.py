@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from onnx_relief.analysis import Analysis, TrialRow
     from onnx_relief.analyze_api import analyze
     from onnx_relief.api import compare, evaluate, prune
-    from onnx_relief.channel_pruning import ChannelsPruned
+    from onnx_relief.channels.pruning import ChannelsPruned
     from onnx_relief.compaction import Compacted
     from onnx_relief.compaction_api import compact, prune_channels
     from onnx_relief.data import Preprocess

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from onnx_relief.channel_pruning import ChannelsPruned
-from onnx_relief.channel_pruning import prune_channels as cut_channels
-from onnx_relief.channel_settings import ChannelSettings
+from onnx_relief.channels.pruning import ChannelsPruned
+from onnx_relief.channels.pruning import prune_channels as cut_channels
+from onnx_relief.channels.settings import ChannelSettings
 from onnx_relief.compaction import Compacted, compact_on
 from onnx_relief.data import Preprocess, open_data
 from onnx_relief.graph.document import input_specs, load

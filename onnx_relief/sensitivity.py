@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from onnx_relief.analysis import CHANNELS, DENSE, LAYER, Analysis, TrialRow
 from onnx_relief.budgeted import Fields
-from onnx_relief.channel_trials import ChannelTrials, open_channels
+from onnx_relief.channels.trials import ChannelTrials, open_channels
 from onnx_relief.contents import digest_of_data, digest_of_model
 from onnx_relief.data import Dataset
 from onnx_relief.errors import SettingsError, UnsupportedError

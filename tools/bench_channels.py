@@ -24,8 +24,8 @@ import channels_retrained
 from _bench import ROOT, MissingError, provenance, table, write_sections
 from channel_tasks import SAMPLES, TASKS, Task, sizes
 
-from onnx_relief.channel_pruning import prune_channels
-from onnx_relief.channel_settings import ChannelSettings
+from onnx_relief.channels.pruning import prune_channels
+from onnx_relief.channels.settings import ChannelSettings
 from onnx_relief.data import Dataset, open_data
 from onnx_relief.evaluation import evaluate_model
 from onnx_relief.graph.document import Document, input_specs, load

@@ -23,8 +23,8 @@ from deploy_tables import Found, in_short, section
 from samples import QUICK, Case
 
 from onnx_relief import prune
-from onnx_relief.channel_pruning import prune_channels
-from onnx_relief.channel_settings import ChannelSettings
+from onnx_relief.channels.pruning import prune_channels
+from onnx_relief.channels.settings import ChannelSettings
 from onnx_relief.compaction import compact
 from onnx_relief.data import Dataset
 from onnx_relief.deploy.runtimes import REFERENCE, RUNTIMES, choose

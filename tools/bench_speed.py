@@ -26,8 +26,8 @@ from onnx import numpy_helper
 from samples import QUICK
 from speed_profile import Profile, explained, profile
 
-from onnx_relief.channel_pruning import prune_channels
-from onnx_relief.channel_settings import ChannelSettings
+from onnx_relief.channels.pruning import prune_channels
+from onnx_relief.channels.settings import ChannelSettings
 from onnx_relief.graph.document import Document, load
 from onnx_relief.graph.layers import find_layers
 from onnx_relief.graph.save import save

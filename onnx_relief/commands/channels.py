@@ -12,9 +12,9 @@ from rich.console import Group
 from rich.text import Text
 
 from onnx_relief.api import compare
-from onnx_relief.channel_budget import Decision
-from onnx_relief.channel_pruning import ChannelsPruned, prune_channels
-from onnx_relief.channel_settings import ChannelSettings
+from onnx_relief.channels.budget import Decision
+from onnx_relief.channels.pruning import ChannelsPruned, prune_channels
+from onnx_relief.channels.settings import ChannelSettings
 from onnx_relief.commands.budget_options import BUDGETS
 from onnx_relief.commands.console import Speaker
 from onnx_relief.data import Dataset, Preprocess, open_data

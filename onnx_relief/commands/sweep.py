@@ -12,7 +12,7 @@ from rich.text import Text
 from onnx_relief.accounting import account, plain_settings
 from onnx_relief.api import compare
 from onnx_relief.budget import Budget
-from onnx_relief.channel_pruning import rank_channels
+from onnx_relief.channels.pruning import rank_channels
 from onnx_relief.commands.console import Speaker
 from onnx_relief.commands.opening import open_options
 from onnx_relief.commands.options import parse_sparsities

@@ -10,8 +10,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_relief.channel_settings import ChannelSettings
-from onnx_relief.channel_worth import Worth, group_prices
+from onnx_relief.channels.settings import ChannelSettings
+from onnx_relief.channels.worth import Worth, group_prices
 from onnx_relief.data.batch import Batch
 from onnx_relief.graph.channels import Groups, Trace, cut, leave_one
 from onnx_relief.graph.cost import layer_costs

@@ -1,7 +1,7 @@
 """Structured pruning on one screen: measure, score coupled channels, cut, make up for the loss.
 
 A group of channels that live or die together is worth what the layers that read it would lose
-(`onnx_relief.channel_worth`): with the criterion `obs`, after their other weights have made up for
+(`onnx_relief.channels.worth`): with the criterion `obs`, after their other weights have made up for
 it; with the others, the share of their units' score that comes through these channels.
 """
 
@@ -15,10 +15,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_relief.channel_budget import Choice, Decision, Stopwatch
-from onnx_relief.channel_decision import decide
-from onnx_relief.channel_settings import ChannelSettings
-from onnx_relief.channel_worth import Worth, made_up, worth_of
+from onnx_relief.channels.budget import Choice, Decision, Stopwatch
+from onnx_relief.channels.decision import decide
+from onnx_relief.channels.settings import ChannelSettings
+from onnx_relief.channels.worth import Worth, made_up, worth_of
 from onnx_relief.data import Dataset
 from onnx_relief.errors import UnsupportedError
 from onnx_relief.evaluation import first_sample

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_relief.channel_pruning import Ranked, rank_channels
+from onnx_relief.channels.pruning import Ranked, rank_channels
 from onnx_relief.data import Dataset
 from onnx_relief.graph.channels import leave_one
 from onnx_relief.graph.document import Document

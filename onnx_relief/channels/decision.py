@@ -13,8 +13,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from onnx_relief.channel_budget import Choice, Decision, Stopwatch, Tried
-from onnx_relief.channel_settings import DEFAULT_RATIO
+from onnx_relief.channels.budget import Choice, Decision, Stopwatch, Tried
+from onnx_relief.channels.settings import DEFAULT_RATIO
 from onnx_relief.selection.rounding import Rounding, roundings
 
 MOST = 0.999

@@ -9,8 +9,8 @@ import onnx
 import pytest
 from text_models import build, random, run
 
-from onnx_relief.channel_pruning import prune_channels
-from onnx_relief.channel_settings import ChannelSettings
+from onnx_relief.channels.pruning import prune_channels
+from onnx_relief.channels.settings import ChannelSettings
 from onnx_relief.data import open_data
 from onnx_relief.graph.document import input_specs, load
 from onnx_relief.settings import Settings

@@ -12,8 +12,8 @@ from classifier import data_file, samples, written
 from classifier import weights as weights_of
 from text_models import build, random, run
 
-from onnx_relief.channel_pruning import prune_channels, rank_channels
-from onnx_relief.channel_settings import ChannelSettings
+from onnx_relief.channels.pruning import prune_channels, rank_channels
+from onnx_relief.channels.settings import ChannelSettings
 from onnx_relief.cli import main
 from onnx_relief.data import open_data
 from onnx_relief.errors import SettingsError, UnsupportedError
@@ -146,7 +146,7 @@ def test_units_stay_whose_loss_brings_no_time(monkeypatch, times, taken):
     def measured(_watch, documents, _stage):
         return [times[weights(document)[1][0]] for document in documents]
 
-    monkeypatch.setattr("onnx_relief.channel_budget.Stopwatch.milliseconds", measured)
+    monkeypatch.setattr("onnx_relief.channels.budget.Stopwatch.milliseconds", measured)
     assert cut(cnn(16, 70), shape=(3, 8, 8), ratio=0.5).decision.multiple == taken
 
 
@@ -167,7 +167,7 @@ def by_weights(monkeypatch, floor=0.0):
         sizes = [sum(np.prod(s) for s in weights(document)) for document in documents]
         return [max(size, floor * max(sizes)) for size in sizes]
 
-    monkeypatch.setattr("onnx_relief.channel_budget.Stopwatch.milliseconds", measured)
+    monkeypatch.setattr("onnx_relief.channels.budget.Stopwatch.milliseconds", measured)
 
 
 @pytest.mark.parametrize("target", [0.2, 0.5, 0.8])
