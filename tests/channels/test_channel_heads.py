@@ -15,7 +15,7 @@ from onnx_relief.data import open_data
 from onnx_relief.graph.document import input_specs, load
 from onnx_relief.settings import Settings
 
-MINILM = Path(__file__).parents[1] / "corpus" / "minilm-l3.onnx"
+MINILM = Path(__file__).parents[2] / "corpus" / "minilm-l3.onnx"
 HEADS, WIDTH = 4, 6
 ATTENTION = """(float[N,5,24] x) => (float[N,5,24] y) {
     target = Constant <value = int64[4] {0, 0, 4, 6}> ()
