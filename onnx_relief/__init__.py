@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Analysis": "analysis",
-    "ChannelsPruned": "channel_pruning",
+    "ChannelsPruned": "channels.pruning",
     "Compacted": "compaction",
     "Comparison": "report.compared",
     "DataError": "errors",
