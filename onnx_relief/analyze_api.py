@@ -7,18 +7,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from onnx_relief.analysis import Analysis, TrialRow
-from onnx_relief.cluster import on_cluster
 from onnx_relief.data import Preprocess, open_data
 from onnx_relief.errors import SettingsError
 from onnx_relief.graph.document import input_specs, load
 from onnx_relief.inspection import Model
 from onnx_relief.job import choose_member
 from onnx_relief.results import Progress
-from onnx_relief.sensitivity import SPARSITIES, AnalyzeSettings, analyze_model
 from onnx_relief.settings import Estimator, Granularity, Settings
 from onnx_relief.structures import KERNEL, WEIGHT, Structure, parse_structure
-from onnx_relief.trial_log import TrialLog
-from onnx_relief.workers import in_processes
+from onnx_relief.trials.cluster import on_cluster
+from onnx_relief.trials.log import TrialLog
+from onnx_relief.trials.sensitivity import SPARSITIES, AnalyzeSettings, analyze_model
+from onnx_relief.trials.workers import in_processes
 
 CHANNEL = "channel"
 

@@ -67,7 +67,7 @@ OUTSIDE = {
     "MNN": {"deploy"},
     "cv2": {"deploy"},
     "ncnn": {"deploy"},
-    "ray": {"cluster"},
+    "ray": {"trials"},
     "onnx_graphsurgeon": {"graph"},
     "PIL": {"data"},
     "typer": {"cli", "commands"},

@@ -34,8 +34,8 @@ from onnx_relief.files import check_distinct, check_output, staged_files
 from onnx_relief.report.analyzed import analysis_page, analysis_svg, analysis_table
 from onnx_relief.report.build import to_json
 from onnx_relief.report.text import plain
-from onnx_relief.trial_log import TrialLog
-from onnx_relief.workers import processors
+from onnx_relief.trials.log import TrialLog
+from onnx_relief.trials.workers import processors
 
 _DATA = "Data"
 _WHERE = "Where it runs"

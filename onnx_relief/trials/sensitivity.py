@@ -21,8 +21,8 @@ from onnx_relief.pipeline import fields_of, look
 from onnx_relief.progress import ticker
 from onnx_relief.results import Progress
 from onnx_relief.settings import Settings
-from onnx_relief.trial_log import Key, TrialLog
-from onnx_relief.trials import DIVERGENCE, KL, PROBED, Bench, Runner, Task
+from onnx_relief.trials.log import Key, TrialLog
+from onnx_relief.trials.trial import DIVERGENCE, KL, PROBED, Bench, Runner, Task
 
 SPARSITIES = (0.3, 0.5, 0.7, 0.9)
 OWN_METRICS = (DIVERGENCE, KL)

@@ -21,8 +21,8 @@ from typing import Any, Final
 
 from onnx_relief.analysis import TrialRow
 from onnx_relief.errors import ReliefError, SettingsError
-from onnx_relief.trials import Bench, Runner, Task, Tasks
-from onnx_relief.workers import packed_bench, processors
+from onnx_relief.trials.trial import Bench, Runner, Task, Tasks
+from onnx_relief.trials.workers import packed_bench, processors
 
 LOCAL: Final = "local"
 AUTO: Final = "auto"

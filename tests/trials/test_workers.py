@@ -10,8 +10,8 @@ import pytest
 
 from onnx_relief.analysis import LAYER, TrialRow
 from onnx_relief.errors import ModelError, SettingsError
-from onnx_relief.trials import Task
-from onnx_relief.workers import in_processes
+from onnx_relief.trials.trial import Task
+from onnx_relief.trials.workers import in_processes
 
 
 @dataclass(frozen=True)

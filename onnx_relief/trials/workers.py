@@ -20,7 +20,7 @@ from typing import Final
 
 from onnx_relief.analysis import TrialRow
 from onnx_relief.errors import ReliefError, SettingsError
-from onnx_relief.trials import Bench, Runner, Task, Tasks, in_this_process
+from onnx_relief.trials.trial import Bench, Runner, Task, Tasks, in_this_process
 
 _ONE_THREAD: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _PATIENCE: Final = 5.0

@@ -9,8 +9,8 @@ import pytest
 from classifier import cnn, data_file, written
 
 import onnx_relief as relief
-from onnx_relief.cluster import on_cluster
 from onnx_relief.errors import SettingsError
+from onnx_relief.trials.cluster import on_cluster
 
 HAS_RAY = "needs the extra [distributed]"
 
@@ -66,7 +66,7 @@ def test_an_address_that_does_not_answer_is_refused():
 
 def test_what_answers_and_is_no_cluster_is_refused_in_time(nobody, monkeypatch):
     pytest.importorskip("ray", reason=HAS_RAY)
-    monkeypatch.setattr("onnx_relief.cluster._ANSWER", 2.0)
+    monkeypatch.setattr("onnx_relief.trials.cluster._ANSWER", 2.0)
     with pytest.raises(SettingsError, match="no Ray cluster answers"):
         on_cluster(nobody)
 

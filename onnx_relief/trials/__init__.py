@@ -1,0 +1,1 @@
+"""Trials: every part of a model pruned alone, here, in processes or on a cluster, and kept."""
