@@ -20,18 +20,17 @@ from statistics import median
 from time import process_time
 from typing import Any, Final
 
-import numpy as np
 import onnx
 from _bench import ROOT, ChildError, MissingError, commit, in_child, provenance, write_aside
 from corpus_data import ENTRIES, ZOO, Entry, chosen, opened
-from coverage_cut import Cut, Feed, cut_share, difference
+from coverage_cut import Feed, cut_share, difference, half_of_every_axis, largest_gap
 from coverage_page import brief, page
 from samples import QUICK
 
 from onnx_relief.data import Dataset
+from onnx_relief.errors import UnsupportedError
 from onnx_relief.evaluation import first_sample
 from onnx_relief.graph.channels.coupled import stays
-from onnx_relief.graph.channels.ids import STAYS
 from onnx_relief.graph.cost import count_parameters, layer_costs
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.document import load as load_model
@@ -149,23 +148,26 @@ def examine(entry: Entry, ratio: float, peer: Path | None = None) -> dict[str, A
     feed = first_sample(data).feed
     halved = cut_share(document, feed, ratio)
     zeros = halved.masked()
+    pairs = [(zeros, halved.smaller)]
     row |= {
         "state": "cut",
         "groups": halved.total,
+        "alone": halved.alone,
         "removed": int(halved.gone.sum()),
         "stays": stays(halved.groups),
-        "difference": difference(zeros, halved.smaller, feed),
         "rounding": difference(zeros, zeros, feed, optimised=False),
     }
     row |= _left(document, halved.smaller, data)
-    row["outputs"] = _share_of_outputs(halved)
+    row["least"] = half_of_every_axis(halved)
     smallest = halved.smaller
     fewer = cut_share(halved.smaller, feed, ratio, heads=True)
     if fewer.gone.any():
         smallest = fewer.smaller
         row["heads"] = _left(document, smallest, data)
-        gap = difference(fewer.masked(), smallest, feed)
-        row["difference"] = max(row["difference"], gap)
+        row["least"] *= half_of_every_axis(fewer)
+        pairs.append((fewer.masked(), smallest))
+    row["difference"] = max(difference(*pair, feed) for pair in pairs)
+    row["in_double"] = _gap_in_double(pairs, feed)
     rival = None if peer is None else _rival(entry.find(), ratio, peer)
     if isinstance(rival, str):
         row["peer"] = {"why": rival}
@@ -175,14 +177,15 @@ def examine(entry: Entry, ratio: float, peer: Path | None = None) -> dict[str, A
     return row | _timed([dense, smallest, *rivals], feed, row)
 
 
-def _share_of_outputs(whole: Cut) -> float:
-    """Return the share of the parameters in layers all of whose units stay."""
-    survey, wide = find_layers(whole.document), 0
-    for site in survey.sites:
-        ids = whole.trace.of(site.node.output[0])
-        if (whole.groups.of(ids) == STAYS).all():
-            wide += sum(int(np.prod(part.view.shape)) for part in site.parts)
-    return wide / max(1, count_parameters(survey)[0])
+def _gap_in_double(pairs: Sequence[tuple[Document, Document]], feed: Feed) -> float | str:
+    """Return the largest difference of two models in float64, or why there is none, in words."""
+    try:
+        from in_double import outputs_in_double  # torch, which the other numbers do without
+
+        found = [[outputs_in_double(document, feed) for document in pair] for pair in pairs]
+    except (ImportError, UnsupportedError) as error:
+        return str(error)
+    return max(largest_gap(one, other) for one, other in found)
 
 
 def _timed(models: Sequence[Document], feed: Feed, row: dict[str, Any]) -> dict[str, Any]:

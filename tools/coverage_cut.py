@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from onnx_relief.graph.channels import RULES, Groups, Trace, cut, leave_one, trace_channels
 from onnx_relief.graph.channels.coupled import coupled
+from onnx_relief.graph.cost import count_parameters
 from onnx_relief.graph.document import Document, check
 from onnx_relief.graph.layers import find_layers, uniquely_named
 from onnx_relief.graph.orphans import drop_orphans
@@ -33,7 +34,8 @@ class Cut:
         groups: Which of them belong together.
         gone: Which groups went, by root.
         smaller: The model without them.
-        total: How many groups could go.
+        could: Which groups could go.
+        alone: Kinds of channels of which there is one group, that has to stay.
     """
 
     document: Document
@@ -41,7 +43,13 @@ class Cut:
     groups: Groups
     gone: NDArray[np.bool_]
     smaller: Document
-    total: int
+    could: NDArray[np.bool_]
+    alone: int
+
+    @property
+    def total(self) -> int:
+        """How many groups could go."""
+        return int(self.could.sum())
 
     def masked(self) -> Document:
         """Return the model with zeros where it was cut."""
@@ -61,17 +69,40 @@ def cut_share(document: Document, feed: Feed, ratio: float, *, heads: bool = Fal
     document = survey.document
     trace, groups = trace_channels(survey.model, observe(survey, feed), RULES, outer=heads)
     kinds = coupled(trace, groups)
-    gone = np.zeros(trace.pool.size, dtype=bool)
+    gone, could = np.zeros((2, trace.pool.size), dtype=bool)
     split_off = [groups.of(trace.of(n)).reshape(-1) for n, outer in trace.splits.items() if outer]
     allowed = np.unique(np.concatenate([np.zeros(0, np.int64), *split_off]))
     for kind in kinds:
         count = min(int(len(kind.roots) * ratio + 0.5), len(kind.roots) - 1)
         if not heads or np.isin(kind.roots, allowed).all():
             gone[kind.roots[:count]] = True
+            could[kind.roots] = True
     gone = leave_one(trace, groups, gone)
     smaller = drop_orphans(cut(document, trace, groups, gone), document)
     check(smaller)
-    return Cut(document, trace, groups, gone, smaller, sum(len(kind.roots) for kind in kinds))
+    alone = sum(len(kind.roots) == 1 for kind in kinds)
+    return Cut(document, trace, groups, gone, smaller, could, alone)
+
+
+def half_of_every_axis(whole: Cut) -> float:
+    """Return the share of the parameters that is left if half of what could go does, exactly.
+
+    A weight between two layers keeps a quarter then; one that channels run along one axis of, as
+    biases, normalisation, depthwise kernels and layers that make outputs, a half.
+    """
+    constants = Constants(whole.document)
+    kept: dict[TensorHome, dict[int, float]] = {}
+    for member in whole.trace.members:
+        share = whole.could[whole.groups.of(member.ids)].mean()
+        home = whole.trace.whole.home(member.constant)
+        kept.setdefault(home, {})[member.axis] = 1 - float(share) / 2
+    total = count_parameters(find_layers(whole.document))[0]
+    lost = sum(
+        np.prod(constants.shape_and_type(home)[0]) * (1 - np.prod(list(axes.values())))
+        for home, axes in kept.items()
+        if constants.shape_and_type(home)[1].kind == "f"
+    )
+    return 1 - float(lost) / max(1, total)
 
 
 def masked(document: Document, trace: Trace, groups: Groups, gone: NDArray[np.bool_]) -> Document:
@@ -88,14 +119,21 @@ def masked(document: Document, trace: Trace, groups: Groups, gone: NDArray[np.bo
 
 
 def difference(first: Document, second: Document, feed: Feed, *, optimised: bool = True) -> float:
+    """Return the largest difference of an output in ONNX Runtime, as `largest_gap` has it."""
+    one = open_session(first, provider="cpu").run(feed)
+    return largest_gap(one, open_session(second, provider="cpu", optimised=optimised).run(feed))
+
+
+def largest_gap(one: Mapping[str, object], other: Mapping[str, object]) -> float:
     """Return the largest difference of an output relative to its largest element."""
     worst = 0.0
-    one = open_session(first, provider="cpu").run(feed)
-    other = open_session(second, provider="cpu", optimised=optimised).run(feed)
     for name, expected in one.items():
-        if isinstance(expected, np.ndarray) and expected.dtype.kind == "f" and expected.size:
-            if expected.shape != other[name].shape:
+        found = other[name]
+        if not isinstance(expected, np.ndarray) or not isinstance(found, np.ndarray):
+            continue
+        if expected.dtype.kind == "f" and expected.size:
+            if expected.shape != found.shape:
                 return float("inf")
-            gap = np.abs(expected.astype(np.float64) - other[name]).max()
+            gap = np.abs(expected.astype(np.float64) - found).max()
             worst = max(worst, float(gap / max(1e-9, np.abs(expected).max())))
     return worst

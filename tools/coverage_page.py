@@ -36,10 +36,13 @@ width of every head goes, and then half of the heads.
 The difference is the largest one of an output to the model in which the same channels are zero,
 relative to the largest element of that output, on one sample, in ONNX Runtime; "rounding" is how
 far the masked model is from itself when ONNX Runtime fuses nothing: weights that were not trained
-to work together amplify it. Time is the processor time of a run in ONNX Runtime with one thread
-(the latency on a machine that does nothing else), relative to the dense model; the models take
-turns in fresh sessions. onnxsim simplifies the model first, cuts half of the channels by their L2
-norm, and then half of the heads."""
+to work together amplify it. "In float64" is the difference when torch computes both models in
+float64, through the bridge: what is more than rounding would be as large there.
+
+Time is the processor time of a run in ONNX Runtime with one thread (the latency on a machine that
+does nothing else), relative to the dense model; the models take turns in fresh sessions. onnxsim
+simplifies the model first, cuts half of the channels by their L2 norm, and then half of the
+heads."""
 
 
 def brief(row: Row) -> str:
@@ -52,7 +55,8 @@ def page(rows: Sequence[Row], torch: Sequence[Row], made: str) -> str:
     cut_rows = [row for row in rows if row["state"] == "cut"]
     head = ["model", "made with", "parameters", "groups of channels", "removed"]
     head += ["parameters left", "MACs left", "time left"]
-    head += ["onnxsim: parameters left", "MACs left", "time left", "difference", "rounding"]
+    head += ["onnxsim: parameters left", "MACs left", "time left", "difference"]
+    head += ["rounding", "in float64"]
     parts = [
         "# How much of a model can be cut",
         _INTRODUCTION,
@@ -101,8 +105,13 @@ def _cells(row: Row) -> list[object]:
         f"{row['time']:.2f} of {row['milliseconds']:.2g} ms" if "time" in row else "not measured",
         *((f"{peer[key]:.3f}" for key in ("parameters", "macs")) if "macs" in peer else ("", "")),
         f"{peer['time']:.2f}" if "time" in peer else "",
-        *(f"{row[key]:.0e}" if row[key] else "0" for key in ("difference", "rounding")),
+        *(_tiny(row[key]) for key in ("difference", "rounding", "in_double")),
     ]
+
+
+def _tiny(found: object) -> str:
+    """Return a difference; a text says why there is none."""
+    return "not carried" if isinstance(found, str) else f"{found:.0e}" if found else "0"
 
 
 def _heads(rows: Sequence[Row]) -> list[str]:
@@ -121,29 +130,52 @@ _SHARES = ("parameters", "macs")
 
 
 def _targets(rows: Sequence[Row]) -> list[str]:
-    """Say which targets are met; a layer whose units all stay keeps half of its weights at best."""
-    lines = []
+    """Say which targets are met, and where they cannot be."""
+    lines, reasons = [], []
     for row in rows:
         if row["name"] in TARGETS:
             most, most_macs = TARGETS[row["name"]]
             left = _final(row)
             missed = left["parameters"] > most or left["macs"] > (most_macs or 1.0)
-            least = 0.25 + 0.25 * row["outputs"]
             lines.append(
                 [
                     row["name"],
                     f"{most}" + (f", MACs {most_macs}" if most_macs else ""),
                     f"{left['parameters']:.3f}" + (f", MACs {left['macs']:.3f}" * bool(most_macs)),
-                    f"{least:.3f}",
+                    f"{row['least']:.3f}",
                     "missed" if missed else "met",
                 ]
             )
-    head = ["model", "asked for at most", "left", "least with the outputs kept", ""]
+            reasons += [f"- **{row['name']}**: {said}" for said in _why_missed(row) if missed]
+    head = ["model", "asked for at most", "left", "half of every axis", ""]
     said = (
-        "The last but one column is what is left if every layer keeps a quarter of its weights, "
-        "and those whose units are outputs of the model, or stay for another reason, a half."
+        "The last but one column is what is left when of every axis that channels were followed "
+        "along exactly half goes (of widths, and then of heads): a weight between two layers keeps "
+        "a quarter then; what channels run along one axis of keeps a half: biases, normalisation, "
+        "depthwise kernels, the layer that makes the output, tables of words. An odd number of "
+        "groups keeps the smaller half."
     )
-    return ["## Targets", said, table(head, lines)] if lines else []
+    if not lines:
+        return []
+    return ["## Targets", said, table(head, lines), *(["\n".join(reasons)] if reasons else [])]
+
+
+def _why_missed(row: Row) -> list[str]:
+    """Return why more is left than was asked for, in words."""
+    most, _ = TARGETS[row["name"]]
+    found = []
+    if row["least"] > most:
+        found.append(
+            f"half of every axis leaves {row['least']:.3f}, so that {most} is out of reach at this "
+            "ratio while the outputs keep their width"
+        )
+    if row["alone"]:
+        found.append(
+            f"{row['alone']} kinds of channels are one group each and stay, since a layer has to "
+            "keep something: shuffled between groups of a convolution whose number does not divide "
+            "their width, channels are all tied to each other"
+        )
+    return found
 
 
 def _torch_pruning(rows: Sequence[Row], torch: Sequence[Row]) -> list[str]:
@@ -187,7 +219,8 @@ def _worse(rows: Sequence[Row]) -> str:
         if row["difference"] > EQUAL:
             lines.append(
                 f"{name}the difference is {row['difference']:.0e}, above {EQUAL:.0e} "
-                f"(rounding alone makes {row['rounding']:.0e})"
+                f"(rounding alone makes {row['rounding']:.0e}, in float64 it is "
+                f"{_tiny(row['in_double'])})"
             )
     return "\n".join(lines) or "Nothing."
 
