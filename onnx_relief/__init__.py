@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from onnx_relief.history import IterationRow
     from onnx_relief.inspection import inspect
     from onnx_relief.iterate_api import iterate
-    from onnx_relief.iteration import Iterated
     from onnx_relief.plan import PrunePlan
     from onnx_relief.report.build import Report
     from onnx_relief.report.compared import Comparison
     from onnx_relief.report.inspected import Inspection
     from onnx_relief.result import Result
     from onnx_relief.results import Evaluation
+    from onnx_relief.retraining.iteration import Iterated
     from onnx_relief.training import EpochRow, TrainSettings
     from onnx_relief.training_api import RetrainResult, from_torch, retrain, to_torch
 
@@ -54,7 +54,7 @@ _HOMES = {
     "EpochRow": "training",
     "Evaluation": "results",
     "Inspection": "report.inspected",
-    "Iterated": "iteration",
+    "Iterated": "retraining.iteration",
     "IterationRow": "history",
     "ModelError": "errors",
     "OutputError": "errors",

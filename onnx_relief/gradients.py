@@ -19,7 +19,7 @@ from onnx_relief.graph.sites import Part
 from onnx_relief.graph.walk import TensorHome
 from onnx_relief.progress import ticker
 from onnx_relief.results import Progress
-from onnx_relief.retraining import require_extra
+from onnx_relief.retraining.train import require_extra
 
 Squares = Mapping[TensorHome, NDArray[np.float64]]
 

@@ -14,15 +14,15 @@ from onnx_relief.errors import SettingsError
 from onnx_relief.graph.document import Document, load
 from onnx_relief.history import IterateSettings, IterationRow
 from onnx_relief.inspection import Model
-from onnx_relief.iteration import Iterated
-from onnx_relief.iteration import iterate as run_iterations
 from onnx_relief.job import choose_member
 from onnx_relief.results import Progress
-from onnx_relief.retraining import require_extra
-from onnx_relief.run_folder import RunFolder
+from onnx_relief.retraining.iteration import Iterated
+from onnx_relief.retraining.iteration import iterate as run_iterations
+from onnx_relief.retraining.opening import TrainingJob, TrainingSources, open_training
+from onnx_relief.retraining.run_folder import RunFolder
+from onnx_relief.retraining.train import require_extra
 from onnx_relief.settings import Estimator, Granularity, Settings
 from onnx_relief.training import OnEpoch, plain_train_settings, train_settings
-from onnx_relief.training_job import TrainingJob, TrainingSources, open_training
 
 Alpha = float | Sequence[float]
 

@@ -24,7 +24,7 @@ from onnx_relief.plan import LayerKind
 from onnx_relief.positions import positions_on_data
 from onnx_relief.progress import ticker
 from onnx_relief.results import Progress
-from onnx_relief.retraining import require_extra
+from onnx_relief.retraining.train import require_extra
 from onnx_relief.runtime import open_session
 
 if TYPE_CHECKING:

@@ -22,10 +22,10 @@ from onnx_relief.job import read_plan
 from onnx_relief.plan import PrunePlan
 from onnx_relief.report.retrained import RetrainReport
 from onnx_relief.results import Progress
-from onnx_relief.retrain_job import account, judge_start, mask_by_plan, run
-from onnx_relief.retraining import require_extra
+from onnx_relief.retraining.job import account, judge_start, mask_by_plan, run
+from onnx_relief.retraining.opening import TrainingSources, open_training
+from onnx_relief.retraining.train import require_extra
 from onnx_relief.training import OnEpoch, train_settings
-from onnx_relief.training_job import TrainingSources, open_training
 
 if TYPE_CHECKING:
     from onnx_relief.bridge.module import OnnxModule

@@ -32,14 +32,14 @@ from onnx_relief.files import check_distinct, check_output
 from onnx_relief.graph.document import input_specs
 from onnx_relief.graph.save import save
 from onnx_relief.iterate_api import iterate as run_iterations
-from onnx_relief.iteration import Iterated
 from onnx_relief.report.build import as_plain, to_json
 from onnx_relief.report.iterated import iteration_line, iterations_table
 from onnx_relief.report.retrained import epoch_line
 from onnx_relief.report.table import sentences
 from onnx_relief.report.text import plain
-from onnx_relief.retraining import require_extra
-from onnx_relief.run_folder import RunFolder
+from onnx_relief.retraining.iteration import Iterated
+from onnx_relief.retraining.run_folder import RunFolder
+from onnx_relief.retraining.train import require_extra
 from onnx_relief.settings import Granularity
 
 _DATA = "Data"

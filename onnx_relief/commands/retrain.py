@@ -33,10 +33,10 @@ from onnx_relief.job import read_plan
 from onnx_relief.report.build import to_json
 from onnx_relief.report.retrained import RetrainReport, epoch_line, retrain_table
 from onnx_relief.report.text import plain
-from onnx_relief.retrain_job import account, judge_start, run
-from onnx_relief.retraining import require_extra
-from onnx_relief.training_folder import check_folder, clear, holds_checkpoint
-from onnx_relief.training_job import TrainingJob, TrainingSources, open_training
+from onnx_relief.retraining.folder import check_folder, clear, holds_checkpoint
+from onnx_relief.retraining.job import account, judge_start, run
+from onnx_relief.retraining.opening import TrainingJob, TrainingSources, open_training
+from onnx_relief.retraining.train import require_extra
 
 _DATA = "Data"
 _WRITING = "What is written"

@@ -14,10 +14,10 @@ import torch
 from classifier import cnn, contents, data_file, mlp, samples, weights, written
 from text_models import build, differences, random
 
-from onnx_relief import retraining
 from onnx_relief.bridge.train.checkpoints import BEST, LAST, Checkpoints
 from onnx_relief.cli import main
-from onnx_relief.training_folder import CHECKPOINTS, clear
+from onnx_relief.retraining import train
+from onnx_relief.retraining.folder import CHECKPOINTS, clear
 
 QUICK = "--epochs 2 --batch-size 8 "
 RETRAIN = f"retrain model.onnx --data data.npz {QUICK}"
@@ -337,7 +337,7 @@ def test_clearing_leaves_what_is_not_ours(tmp_path):
 @pytest.mark.parametrize("name", ["torch", "onnx2fx", "lightning"])
 @pytest.mark.parametrize("line", [RETRAIN, f"iterate model.onnx --data data.npz {QUICK}"])
 def test_without_the_extra_there_is_a_command_to_type(monkeypatch, refusal, name, line):
-    monkeypatch.setattr(retraining, "_is_there", lambda wanted: wanted != name)
+    monkeypatch.setattr(train, "_is_there", lambda wanted: wanted != name)
     sentence = refusal(line, 2)
     assert sentence == f"retraining needs {name}: pip install 'onnx-relief[retrain]'"
 

@@ -18,12 +18,12 @@ from onnx_relief.judge import loss_of
 from onnx_relief.pipeline import prune
 from onnx_relief.positions import positions_on_data
 from onnx_relief.results import Progress, Score
-from onnx_relief.retrain_job import mask_by_plan
-from onnx_relief.retraining import retrain
-from onnx_relief.rewinding import rewound
-from onnx_relief.run_folder import RunFolder
+from onnx_relief.retraining.job import mask_by_plan
+from onnx_relief.retraining.opening import TrainingJob
+from onnx_relief.retraining.rewinding import rewound
+from onnx_relief.retraining.run_folder import RunFolder
+from onnx_relief.retraining.train import retrain
 from onnx_relief.training import OnEpoch
-from onnx_relief.training_job import TrainingJob
 
 OnIteration = Callable[[IterationRow], None]
 

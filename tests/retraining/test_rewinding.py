@@ -7,11 +7,11 @@ import pytest
 from classifier import cnn, mlp, weights
 from text_models import differences, random
 
-import onnx_relief.iteration
+import onnx_relief.retraining.iteration
 from onnx_relief import iterate
 from onnx_relief.errors import SettingsError
 from onnx_relief.graph.document import load
-from onnx_relief.rewinding import rewound
+from onnx_relief.retraining.rewinding import rewound
 
 
 def initial():
@@ -37,13 +37,13 @@ def test_another_architecture_is_refused():
 
 def test_training_begins_at_the_initial_weights_under_the_mask(tmp_path, monkeypatch):
     started = []
-    train = onnx_relief.iteration.retrain
+    train = onnx_relief.retraining.iteration.retrain
 
     def watched(document, *arguments, **options):
         started.append(weights(document.proto))
         return train(document, *arguments, **options)
 
-    monkeypatch.setattr(onnx_relief.iteration, "retrain", watched)
+    monkeypatch.setattr(onnx_relief.retraining.iteration, "retrain", watched)
     rng = np.random.default_rng(0)
     data = {"x": rng.normal(size=(40, 6)).astype(np.float32), "labels": rng.integers(0, 3, 40)}
     found = iterate(mlp(), data, tmp_path, iterations=2, epochs=1, alpha=0.8, rewind_to=initial())

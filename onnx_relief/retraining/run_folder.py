@@ -30,7 +30,7 @@ from onnx_relief.graph.save import save
 from onnx_relief.history import IterationRow
 from onnx_relief.plan import PrunePlan
 from onnx_relief.report.curve import curve_svg, history_csv
-from onnx_relief.training_folder import CHECKPOINTS, remove_asides
+from onnx_relief.retraining.folder import CHECKPOINTS, remove_asides
 
 FORMAT = "onnx-relief run 1"
 

@@ -14,9 +14,9 @@ from onnx_relief.pipeline import replay
 from onnx_relief.plan import PrunePlan
 from onnx_relief.report.retrained import RetrainReport
 from onnx_relief.results import Progress, Score
-from onnx_relief.retraining import Kept, Retrained, retrain
+from onnx_relief.retraining.opening import TrainingJob
+from onnx_relief.retraining.train import Kept, Retrained, retrain
 from onnx_relief.training import OnEpoch, plain_train_settings
-from onnx_relief.training_job import TrainingJob
 
 _FEW_HELD = 0.001
 _FEW_STEPS = 100
