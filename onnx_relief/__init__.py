@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from onnx_relief.analysis import Analysis, TrialRow
-    from onnx_relief.analyze_api import analyze
-    from onnx_relief.api import compare, evaluate, prune
+    from onnx_relief.api.analyze import analyze
+    from onnx_relief.api.compact import compact, prune_channels
+    from onnx_relief.api.compare import compare, evaluate
+    from onnx_relief.api.iterate import iterate
+    from onnx_relief.api.prune import prune
+    from onnx_relief.api.retrain import RetrainResult, from_torch, retrain, to_torch
     from onnx_relief.channels.pruning import ChannelsPruned
     from onnx_relief.compaction import Compacted
-    from onnx_relief.compaction_api import compact, prune_channels
     from onnx_relief.data import Preprocess
     from onnx_relief.errors import (
         DataError,
@@ -32,7 +35,6 @@ if TYPE_CHECKING:
     )
     from onnx_relief.history import IterationRow
     from onnx_relief.inspection import inspect
-    from onnx_relief.iterate_api import iterate
     from onnx_relief.plan import PrunePlan
     from onnx_relief.report.build import Report
     from onnx_relief.report.compared import Comparison
@@ -41,7 +43,6 @@ if TYPE_CHECKING:
     from onnx_relief.results import Evaluation
     from onnx_relief.retraining.iteration import Iterated
     from onnx_relief.training import EpochRow, TrainSettings
-    from onnx_relief.training_api import RetrainResult, from_torch, retrain, to_torch
 
     __version__: str
 
@@ -63,23 +64,23 @@ _HOMES = {
     "ReliefError": "errors",
     "Report": "report.build",
     "Result": "result",
-    "RetrainResult": "training_api",
+    "RetrainResult": "api.retrain",
     "SettingsError": "errors",
     "TargetError": "errors",
     "TrainSettings": "training",
     "TrialRow": "analysis",
     "UnsupportedError": "errors",
-    "analyze": "analyze_api",
-    "compact": "compaction_api",
-    "compare": "api",
-    "evaluate": "api",
-    "from_torch": "training_api",
+    "analyze": "api.analyze",
+    "compact": "api.compact",
+    "compare": "api.compare",
+    "evaluate": "api.compare",
+    "from_torch": "api.retrain",
     "inspect": "inspection",
-    "iterate": "iterate_api",
-    "prune": "api",
-    "prune_channels": "compaction_api",
-    "retrain": "training_api",
-    "to_torch": "training_api",
+    "iterate": "api.iterate",
+    "prune": "api.prune",
+    "prune_channels": "api.compact",
+    "retrain": "api.retrain",
+    "to_torch": "api.retrain",
 }
 
 __all__ = [

@@ -88,7 +88,7 @@ def test_what_a_trial_needs_can_be_sent_to_another_process(criterion, monkeypatc
             yield other.row(pickle.loads(pickle.dumps(task)))
 
     alone = tried(mlp(), samples(), criterion=criterion)
-    monkeypatch.setattr("onnx_relief.analyze_api.in_processes", lambda _jobs: through_bytes)
+    monkeypatch.setattr("onnx_relief.api.analyze.in_processes", lambda _jobs: through_bytes)
     assert tried(mlp(), samples(), criterion=criterion) == alone
 
 
@@ -97,7 +97,7 @@ def test_the_order_of_trials_changes_nothing(monkeypatch, found):
         for task in reversed(list(tasks)):
             yield bench.row(task)
 
-    monkeypatch.setattr("onnx_relief.analyze_api.in_processes", lambda _jobs: backwards)
+    monkeypatch.setattr("onnx_relief.api.analyze.in_processes", lambda _jobs: backwards)
     assert tried(cnn(), PICTURES, granularity="weight,channel") == found
 
 

@@ -152,6 +152,12 @@ def test_only_the_command_line_imports_the_command_line():
     assert {part(module) for module in users} <= {"cli", "commands", "__main__"}
 
 
+def test_only_the_command_line_and_users_import_the_python_api():
+    users = {part(m) for m in FILES if "api" in {part(other) for other in inside(m)}}
+    assert "commands" in users
+    assert users <= {"", "api", "commands"}
+
+
 def test_pipeline_is_imported_from_above_only():
     below = {*MAY_IMPORT, "settings", "digest", "measure", "agreement"}
     users = {part(m) for m in FILES if f"{NAME}.pipeline" in inside(m)}

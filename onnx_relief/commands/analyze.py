@@ -13,7 +13,7 @@ from rich.console import Group
 from rich.text import Text
 
 from onnx_relief.analysis import Analysis
-from onnx_relief.analyze_api import analyze as run_analysis
+from onnx_relief.api.analyze import analyze as run_analysis
 from onnx_relief.budget import parse_bytes
 from onnx_relief.commands.console import Speaker
 from onnx_relief.commands.options import (

@@ -11,7 +11,7 @@ import typer
 from rich.console import Group
 from rich.text import Text
 
-from onnx_relief.api import compare
+from onnx_relief.api.compare import compare
 from onnx_relief.channels.budget import Decision
 from onnx_relief.channels.pruning import ChannelsPruned, prune_channels
 from onnx_relief.channels.settings import ChannelSettings

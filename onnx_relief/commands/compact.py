@@ -11,7 +11,7 @@ import typer
 from rich.console import Group
 from rich.text import Text
 
-from onnx_relief.api import compare
+from onnx_relief.api.compare import compare
 from onnx_relief.commands.console import Speaker
 from onnx_relief.commands.one_feed import one_feed
 from onnx_relief.commands.options import (

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Group
 
-from onnx_relief.api import evaluate as judge
+from onnx_relief.api.compare import evaluate as judge
 from onnx_relief.commands.console import Speaker
 from onnx_relief.commands.options import (
     Model,

@@ -12,6 +12,7 @@ import typer
 from rich.console import Group
 from rich.text import Text
 
+from onnx_relief.api.iterate import iterate as run_iterations
 from onnx_relief.commands.console import Speaker
 from onnx_relief.commands.options import (
     CHOOSING,
@@ -31,7 +32,6 @@ from onnx_relief.errors import TargetError
 from onnx_relief.files import check_distinct, check_output
 from onnx_relief.graph.document import input_specs
 from onnx_relief.graph.save import save
-from onnx_relief.iterate_api import iterate as run_iterations
 from onnx_relief.report.build import as_plain, to_json
 from onnx_relief.report.iterated import iteration_line, iterations_table
 from onnx_relief.report.retrained import epoch_line

@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.text import Text
 
 from onnx_relief.accounting import account, plain_settings
-from onnx_relief.api import compare
+from onnx_relief.api.compare import compare
 from onnx_relief.budget import Budget
 from onnx_relief.channels.pruning import rank_channels
 from onnx_relief.commands.console import Speaker

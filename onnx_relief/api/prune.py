@@ -1,11 +1,4 @@
-"""The Python API: what the commands do, with values instead of files.
-
->>> import onnx_relief as relief
->>> result = relief.prune("model.onnx", {"image": pictures}, alpha=0.95)  # doctest: +SKIP
->>> result.save("smaller.onnx")  # doctest: +SKIP
-
-No function changes the model it is given.
-"""
+"""The Python API of `prune`."""
 
 from __future__ import annotations
 
@@ -14,25 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from onnx_relief.accounting import account, compared
+from onnx_relief.accounting import account
 from onnx_relief.budget import Budget
-from onnx_relief.data import Dataset, Preprocess, open_data
+from onnx_relief.data import Preprocess
 from onnx_relief.errors import SettingsError
-from onnx_relief.evaluation import compare_models, evaluate_model
-from onnx_relief.graph.cost import cost_of, total_bytes
-from onnx_relief.graph.document import Document, input_specs, load
-from onnx_relief.graph.layers import find_layers
+from onnx_relief.graph.document import load
 from onnx_relief.graph.save import write_to
 from onnx_relief.graph.sparse_store import is_sparse, store_sparse
 from onnx_relief.inspection import Model
 from onnx_relief.job import Job, Sources, choose_member, open_job, read_plan, run
 from onnx_relief.pipeline import Pruned
 from onnx_relief.plan import PrunePlan
-from onnx_relief.positions import positions_on_data, positions_on_shapes
-from onnx_relief.progress import ticker
-from onnx_relief.report.compared import Comparison
 from onnx_relief.result import PathLike, Result
-from onnx_relief.results import Evaluation, ModelCost, Progress, Score
+from onnx_relief.results import Progress
 from onnx_relief.scores import scores_by_weight
 from onnx_relief.settings import (
     DEFAULT_ALPHA,
@@ -173,112 +160,6 @@ def prune(
     return _finished(job, pruned, progress)
 
 
-def evaluate(
-    model: Model,
-    data: object,
-    *,
-    against: Model | None = None,
-    metric: str | None = None,
-    output: str | None = None,
-    batch_size: int = 16,
-    provider: str = "auto",
-    preprocess: Preprocess | None = None,
-    strict: bool = False,
-    progress: Progress | None = None,
-) -> Score | Evaluation:
-    """Return how well a model does on labelled data, or how far it is from another one.
-
-    Args:
-        model: Path of an ONNX file, or a model in memory; it is not changed.
-        data: Data of any form that `prune` takes.
-        against: The dense model to compare with; needed without labels.
-        metric: As `prune` takes it.
-        output: The output that the metric looks at.
-        batch_size: Samples per run, where the model leaves that open.
-        provider: Execution provider of ONNX Runtime, or ``auto``.
-        preprocess: How samples become what the model takes.
-        strict: Whether a broken picture is an error.
-        progress: Called with (stage, done, total or None).
-
-    Raises:
-        ReliefError: One sentence that says what, where, and what to do.
-    """
-    document = load(model)
-    opened = _opened(document, data, preprocess, strict)
-    tick = ticker(progress, "running the model", opened.size)
-    if against is None:
-        return evaluate_model(
-            document,
-            opened,
-            metric=metric,
-            output=output,
-            batch_size=batch_size,
-            provider=provider,
-            tick=tick,
-        )
-    return compare_models(
-        load(against),
-        document,
-        opened,
-        metric=metric,
-        output=output,
-        batch_size=batch_size,
-        provider=provider,
-        tick=tick,
-    )
-
-
-def compare(
-    first: Model,
-    second: Model,
-    data: object | None = None,
-    *,
-    metric: str | None = None,
-    output: str | None = None,
-    batch_size: int = 16,
-    provider: str = "auto",
-    preprocess: Preprocess | None = None,
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
-    strict: bool = False,
-    progress: Progress | None = None,
-) -> Comparison:
-    """Return size, work, outputs and latency of two models side by side.
-
-    Args:
-        first: What the other is measured against.
-        second: The other one.
-        data: Data of any form that `prune` takes; without it only sizes are compared.
-        metric: As `prune` takes it.
-        output: The output that the metric looks at.
-        batch_size: Samples per run, where the models leave that open.
-        provider: Execution provider of ONNX Runtime, or ``auto``.
-        preprocess: How samples become what the models take.
-        shapes: Without data, the shapes of inputs with free sizes.
-        strict: Whether a broken picture is an error.
-        progress: Called with (stage, done, total or None).
-
-    Raises:
-        ReliefError: One sentence that says what, where, and what to do.
-    """
-    documents = (load(first), load(second))
-    evaluation, latency, opened = None, None, None
-    if data is not None:
-        opened = _opened(documents[0], data, preprocess, strict)
-        evaluation, latency = compared(
-            *documents,
-            opened,
-            batch_size=batch_size,
-            provider=provider,
-            metric=metric,
-            output=output,
-            progress=progress,
-        )
-    elif metric is not None or output is not None:
-        raise SettingsError("--metric and --output need data to compare on; give --data")
-    costs = [_cost(document, opened, shapes or {}, provider, progress) for document in documents]
-    return Comparison(first=costs[0], second=costs[1], evaluation=evaluation, latency=latency)
-
-
 def _finished(job: Job, pruned: Pruned, progress: Progress | None) -> Result:
     with tempfile.TemporaryDirectory(prefix="onnx-relief-") as folder:
         written = write_to(pruned.document, Path(folder), "model.onnx")
@@ -290,26 +171,3 @@ def _finished(job: Job, pruned: Pruned, progress: Progress | None) -> Result:
         report=report,
         scores=scores_by_weight(pruned, job.settings.granularity),
     )
-
-
-def _opened(
-    document: Document, data: object, preprocess: Preprocess | None, strict: bool
-) -> Dataset:
-    inputs = input_specs(document.proto)
-    return open_data(data, inputs, preprocess=preprocess or Preprocess(), strict=strict)
-
-
-def _cost(
-    document: Document,
-    data: Dataset | None,
-    shapes: Mapping[str, tuple[int, ...]],
-    provider: str,
-    progress: Progress | None,
-) -> ModelCost:
-    survey = find_layers(document)
-    if data is not None:
-        positions = positions_on_data(survey, data, provider)
-    else:
-        positions = positions_on_shapes(survey, input_specs(document.proto), shapes, provider)
-    tick = ticker(progress, "reading the model", total_bytes(document))
-    return cost_of(survey, positions.by_layer, tick=tick)
