@@ -124,13 +124,15 @@ def survey_fields(
 def priced(
     fields: Fields, calibration: Dataset, settings: Settings, *, progress: Progress | None = None
 ) -> Priced:
-    """Return the ladders of all fields, in the model's own loss where the scope is global."""
+    """Return the ladders of all fields, in the model's own loss where the scope is global.
+
+    Where every layer keeps the same share, losses decide nothing and are not looked at.
+    """
+    if settings.scope is Scope.LAYER:
+        flat = [_ladder(field, np.ones(1), np.zeros(1)) for field in fields.fields]
+        return Priced(fields=fields, ladders=tuple(flat))
     probe, table = None, dict(settings.sensitivity)
-    if (
-        not table
-        and settings.scope is Scope.GLOBAL
-        and settings.structure.pattern is not Pattern.N_OF_M
-    ):
+    if not table and settings.structure.pattern is not Pattern.N_OF_M:
         # Where no output holds floats, all layers count the same.
         probe = open_probe(
             fields.survey.document,
@@ -153,17 +155,19 @@ def priced(
         shares, losses = np.array(rungs).T
         if table:
             rate = _rates(fields, field, table, shares, losses)
-        ladders.append(
-            Ladder(
-                shares=shares,
-                losses=np.maximum.accumulate(losses * rate),
-                blocks=field.blocks,
-                price=field.weights_per_block,
-                least=field.least,
-            )
-        )
+        ladders.append(_ladder(field, shares, np.maximum.accumulate(losses * rate)))
         tick(1)
     return Priced(fields=fields, ladders=tuple(ladders))
+
+
+def _ladder(field: Field, shares: Floats, losses: Floats) -> Ladder:
+    return Ladder(
+        shares=shares,
+        losses=losses,
+        blocks=field.blocks,
+        price=field.weights_per_block,
+        least=field.least,
+    )
 
 
 def choose(

@@ -133,6 +133,16 @@ def test_a_layer_is_pruned_alike_as_gemm_matmul_or_convolution(seed):
         assert all(np.array_equal(found[0], other) for other in found[1:]), criterion
 
 
+@pytest.mark.parametrize("scope", list(Scope))
+def test_layers_are_tried_alone_only_where_they_are_compared(scope):
+    stages = set()
+    document = load(wide())
+    data = open_data(samples(40, (6,), labelled=False), input_specs(document.proto))
+    chosen = Settings(criterion="obs", budget=Budget(sparsity=0.5), scope=scope)
+    prune(document, data, chosen, progress=lambda stage, *_: stages.add(stage))
+    assert ("trying every layer alone" in stages) == (scope is Scope.GLOBAL)
+
+
 def test_obs_makes_up_for_what_goes():
     better = 0
     for seed in range(6):
