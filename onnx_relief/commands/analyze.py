@@ -16,10 +16,10 @@ from onnx_relief.analysis import Analysis
 from onnx_relief.api.analyze import analyze as run_analysis
 from onnx_relief.budget import parse_bytes
 from onnx_relief.commands.console import Speaker
+from onnx_relief.commands.flags import DATA, WRITING, Model, Restart, Samples
 from onnx_relief.commands.options import (
     CHOOSING,
     ChooseOptions,
-    Model,
     PrepareOptions,
     RunOptions,
     SpeakOptions,
@@ -37,9 +37,7 @@ from onnx_relief.report.text import plain
 from onnx_relief.trials.log import TrialLog
 from onnx_relief.trials.workers import processors
 
-_DATA = "Data"
 _WHERE = "Where it runs"
-_WRITING = "What is written"
 _MOST_JOBS = 8
 
 
@@ -50,21 +48,16 @@ class AnalyzeOptions(ChooseOptions, PrepareOptions, RunOptions, SpeakOptions):
     model: Model
     data: Annotated[
         str,
-        typer.Option(help="Sample data, as `prune` takes it.", rich_help_panel=_DATA),
+        typer.Option(help="Sample data, as `prune` takes it.", rich_help_panel=DATA),
     ]
     eval_data: Annotated[
         str | None,
         typer.Option(
             help="Data to judge the pruned models on; by default the sample data.",
-            rich_help_panel=_DATA,
+            rich_help_panel=DATA,
         ),
     ] = None
-    samples: Annotated[
-        str,
-        typer.Option(
-            help="At most so many samples of --data, evenly spread; or all.", rich_help_panel=_DATA
-        ),
-    ] = "1000"
+    samples: Samples = "1000"
     criterion: Annotated[
         str,
         typer.Option(
@@ -89,7 +82,7 @@ class AnalyzeOptions(ChooseOptions, PrepareOptions, RunOptions, SpeakOptions):
             help="How pruned models are judged: accuracy (with labels), divergence (without: mean "
             "square error of the outputs relative to their variance), kl, or top5, agreement, "
             "cosine, error.",
-            rich_help_panel=_DATA,
+            rich_help_panel=DATA,
         ),
     ] = None
     memory: Annotated[
@@ -121,24 +114,21 @@ class AnalyzeOptions(ChooseOptions, PrepareOptions, RunOptions, SpeakOptions):
         typer.Option(
             help="Folder for finished trials, analysis.json and analysis.svg; a stopped analysis "
             "goes on there. By default MODEL.analysis in the current folder.",
-            rich_help_panel=_WRITING,
+            rich_help_panel=WRITING,
         ),
     ] = None
-    restart: Annotated[
-        bool,
-        typer.Option("--restart", help="Begin anew instead of going on.", rich_help_panel=_WRITING),
-    ] = False
+    restart: Restart = False
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="The result as .json, too.", rich_help_panel=_WRITING),
+        typer.Option("--out", "-o", help="The result as .json, too.", rich_help_panel=WRITING),
     ] = None
     plot: Annotated[
         Path | None,
-        typer.Option(help="The result as .svg or .html, too.", rich_help_panel=_WRITING),
+        typer.Option(help="The result as .svg or .html, too.", rich_help_panel=WRITING),
     ] = None
     force: Annotated[
         bool,
-        typer.Option("--force", help="Replace what -o and --plot name.", rich_help_panel=_WRITING),
+        typer.Option("--force", help="Replace what -o and --plot name.", rich_help_panel=WRITING),
     ] = False
 
     @property

@@ -12,8 +12,9 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from onnx_relief.commands.console import Speaker
+from onnx_relief.commands.flags import Shape
 from onnx_relief.commands.one_feed import made_up
-from onnx_relief.commands.options import Shape, SpeakOptions, parse_shapes
+from onnx_relief.commands.options import SpeakOptions, parse_shapes
 from onnx_relief.data.batch import Array
 from onnx_relief.deploy.bench import Measured
 from onnx_relief.deploy.bench import bench as put_in_turns

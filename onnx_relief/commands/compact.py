@@ -13,11 +13,10 @@ from rich.text import Text
 
 from onnx_relief.api.compare import compare
 from onnx_relief.commands.console import Speaker
+from onnx_relief.commands.flags import Model, Shape
 from onnx_relief.commands.one_feed import one_feed
 from onnx_relief.commands.options import (
-    Model,
     PrepareOptions,
-    Shape,
     SpeakOptions,
     parse_shapes,
 )

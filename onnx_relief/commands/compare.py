@@ -11,10 +11,10 @@ from rich.console import Group
 
 from onnx_relief.api.compare import compare as put_side_by_side
 from onnx_relief.commands.console import Speaker
+from onnx_relief.commands.flags import Shape
 from onnx_relief.commands.options import (
     PrepareOptions,
     RunOptions,
-    Shape,
     SpeakOptions,
     parse_shapes,
     preprocess_of,

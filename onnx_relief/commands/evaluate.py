@@ -11,8 +11,8 @@ from rich.console import Group
 
 from onnx_relief.api.compare import evaluate as judge
 from onnx_relief.commands.console import Speaker
+from onnx_relief.commands.flags import Model
 from onnx_relief.commands.options import (
-    Model,
     PrepareOptions,
     RunOptions,
     SpeakOptions,

@@ -9,11 +9,10 @@ import typer
 from rich.console import Group
 
 from onnx_relief.commands.console import Speaker
+from onnx_relief.commands.flags import Model, Shape
 from onnx_relief.commands.one_feed import one_feed
 from onnx_relief.commands.options import (
-    Model,
     PrepareOptions,
-    Shape,
     SpeakOptions,
     parse_shapes,
     preprocess_of,

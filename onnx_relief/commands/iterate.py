@@ -14,11 +14,11 @@ from rich.text import Text
 
 from onnx_relief.api.iterate import iterate as run_iterations
 from onnx_relief.commands.console import Speaker
+from onnx_relief.commands.flags import DATA, WRITING, JudgingData, Model, Restart, TrainingData
 from onnx_relief.commands.options import (
     CHOOSING,
     ChooseOptions,
     JudgeOptions,
-    Model,
     PrepareOptions,
     SpeakOptions,
     parse_samples,
@@ -42,9 +42,7 @@ from onnx_relief.retraining.run_folder import RunFolder
 from onnx_relief.retraining.train import require_extra
 from onnx_relief.settings import Granularity
 
-_DATA = "Data"
 _STOPPING = "When to stop"
-_WRITING = "What is written"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,29 +50,20 @@ class IterateOptions(ChooseOptions, TrainOptions, PrepareOptions, JudgeOptions, 
     """Everything that `iterate` can be told."""
 
     model: Model
-    data: Annotated[
-        str,
-        typer.Option(help="Training data, as `prune` takes it.", rich_help_panel=_DATA),
-    ]
-    eval_data: Annotated[
-        str | None,
-        typer.Option(
-            help="Data to judge the models on; by default the part split off --data.",
-            rich_help_panel=_DATA,
-        ),
-    ] = None
+    data: TrainingData
+    eval_data: JudgingData = None
     calibration_samples: Annotated[
         str,
         typer.Option(
             help="Samples of --data that activity is measured on, evenly spread; or all.",
-            rich_help_panel=_DATA,
+            rich_help_panel=DATA,
         ),
     ] = "1000"
     samples: Annotated[
         str,
         typer.Option(
             help="At most so many samples of --data to train on, evenly spread; or all.",
-            rich_help_panel=_DATA,
+            rich_help_panel=DATA,
         ),
     ] = "all"
     iterations: Annotated[
@@ -131,7 +120,7 @@ class IterateOptions(ChooseOptions, TrainOptions, PrepareOptions, JudgeOptions, 
             "--out",
             "-o",
             help="The model that is kept; by default RUN/best.onnx.",
-            rich_help_panel=_WRITING,
+            rich_help_panel=WRITING,
         ),
     ] = None
     run: Annotated[
@@ -139,24 +128,21 @@ class IterateOptions(ChooseOptions, TrainOptions, PrepareOptions, JudgeOptions, 
         typer.Option(
             help="Folder for every iteration, history.csv and curve.svg; a stopped run goes on "
             "there. By default MODEL.iterate in the current folder.",
-            rich_help_panel=_WRITING,
+            rich_help_panel=WRITING,
         ),
     ] = None
-    restart: Annotated[
-        bool,
-        typer.Option("--restart", help="Begin anew instead of going on.", rich_help_panel=_WRITING),
-    ] = False
+    restart: Restart = False
     compact: Annotated[
         bool,
         typer.Option(
             "--compact",
             help="Cut out of the model that is kept what is dead, as compact does.",
-            rich_help_panel=_WRITING,
+            rich_help_panel=WRITING,
         ),
     ] = False
     force: Annotated[
         bool,
-        typer.Option("--force", help="Replace a file that -o names.", rich_help_panel=_WRITING),
+        typer.Option("--force", help="Replace a file that -o names.", rich_help_panel=WRITING),
     ] = False
 
     @property

@@ -172,18 +172,6 @@ class RunOptions(JudgeOptions):
     ] = 16
 
 
-Model = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx file.", show_default=False)]
-
-Shape = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--shape",
-        metavar="NAME=1x3x48x320",
-        help="Shape of an input with free sizes, to learn the MACs without data; repeatable.",
-    ),
-]
-
-
 def command_of(run: Callable[[Options], None], options: type[Options]) -> Callable[..., None]:
     """Return `run` as a function whose parameters are the fields of `options`."""
     hints = get_type_hints(options, include_extras=True)

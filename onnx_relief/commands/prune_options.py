@@ -11,10 +11,10 @@ import typer
 from onnx_relief.budget import Budget
 from onnx_relief.commands.budget_options import BudgetOptions
 from onnx_relief.commands.channels import ChannelOptions
+from onnx_relief.commands.flags import DATA, WRITING, Force, Model, ReportFile, Samples
 from onnx_relief.commands.options import (
     CHOOSING,
     ChooseOptions,
-    Model,
     PrepareOptions,
     RunOptions,
     SpeakOptions,
@@ -28,8 +28,6 @@ from onnx_relief.settings import DEFAULT_ALPHA, Estimator, Granularity, Scope, S
 from onnx_relief.structures import KERNEL, WEIGHT, Structure, parse_structure
 
 CHANNEL = "channel"
-_DATA = "Data"
-_WRITING = "What is written"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,22 +42,17 @@ class PruneOptions(
         typer.Option(
             help="Sample data: a folder or zip of pictures, .npz, .npy, a folder of feeds; "
             "FILE.npz:train takes one split.",
-            rich_help_panel=_DATA,
+            rich_help_panel=DATA,
         ),
     ] = None
     eval_data: Annotated[
         str | None,
         typer.Option(
             help="Data to compare both models on; by default the sample data.",
-            rich_help_panel=_DATA,
+            rich_help_panel=DATA,
         ),
     ] = None
-    samples: Annotated[
-        str,
-        typer.Option(
-            help="At most so many samples of --data, evenly spread; or all.", rich_help_panel=_DATA
-        ),
-    ] = "1000"
+    samples: Samples = "1000"
     alpha: Annotated[
         float | None,
         typer.Option(
@@ -105,34 +98,31 @@ class PruneOptions(
             "--out",
             "-o",
             help="The pruned model; by default MODEL.pruned.onnx in the current folder.",
-            rich_help_panel=_WRITING,
+            rich_help_panel=WRITING,
         ),
     ] = None
     save_plan: Annotated[
         Path | None,
-        typer.Option(help="What was kept, as JSON, for --plan.", rich_help_panel=_WRITING),
+        typer.Option(help="What was kept, as JSON, for --plan.", rich_help_panel=WRITING),
     ] = None
     save_scores: Annotated[
         Path | None,
         typer.Option(
             help="What every connection is worth, as .npz, one array per weight.",
-            rich_help_panel=_WRITING,
+            rich_help_panel=WRITING,
         ),
     ] = None
-    report: Annotated[
-        Path | None,
-        typer.Option(help="Everything that is printed, as .json.", rich_help_panel=_WRITING),
-    ] = None
+    report: ReportFile = None
     plot: Annotated[
         Path | None,
-        typer.Option(help="The curve of --sweep, as .svg or .html.", rich_help_panel=_WRITING),
+        typer.Option(help="The curve of --sweep, as .svg or .html.", rich_help_panel=WRITING),
     ] = None
     dump_activations: Annotated[
         Path | None,
         typer.Option(
             help="Folder for the raw input of every layer, as .npy, one per run; "
             "layers in bodies of If, Loop and Scan are left out.",
-            rich_help_panel=_WRITING,
+            rich_help_panel=WRITING,
         ),
     ] = None
     compact: Annotated[
@@ -140,7 +130,7 @@ class PruneOptions(
         typer.Option(
             "--compact",
             help="Cut out what became dead, as the command compact does; --round-to counts, too.",
-            rich_help_panel=_WRITING,
+            rich_help_panel=WRITING,
         ),
     ] = False
     store: Annotated[
@@ -149,13 +139,10 @@ class PruneOptions(
             help="dense, or sparse: weights with very few numbers as sparse tensors, where the "
             "file gets smaller by it. Only ONNX Runtime reads those, and once zipped nothing is "
             "won.",
-            rich_help_panel=_WRITING,
+            rich_help_panel=WRITING,
         ),
     ] = "dense"
-    force: Annotated[
-        bool,
-        typer.Option("--force", help="Replace files that exist.", rich_help_panel=_WRITING),
-    ] = False
+    force: Force = False
 
     @property
     def target(self) -> Path:

@@ -14,9 +14,19 @@ from rich.console import Group
 from rich.text import Text
 
 from onnx_relief.commands.console import Speaker
+from onnx_relief.commands.flags import (
+    DATA,
+    WRITING,
+    Force,
+    JudgingData,
+    Model,
+    ReportFile,
+    Restart,
+    Samples,
+    TrainingData,
+)
 from onnx_relief.commands.options import (
     JudgeOptions,
-    Model,
     PrepareOptions,
     SpeakOptions,
     parse_samples,
@@ -38,38 +48,21 @@ from onnx_relief.retraining.job import account, judge_start, run
 from onnx_relief.retraining.opening import TrainingJob, TrainingSources, open_training
 from onnx_relief.retraining.train import require_extra
 
-_DATA = "Data"
-_WRITING = "What is written"
-
 
 @dataclass(frozen=True, kw_only=True)
 class RetrainOptions(TrainOptions, PrepareOptions, JudgeOptions, SpeakOptions):
     """Everything that `retrain` can be told."""
 
     model: Model
-    data: Annotated[
-        str,
-        typer.Option(help="Training data, as `prune` takes it.", rich_help_panel=_DATA),
-    ]
-    eval_data: Annotated[
-        str | None,
-        typer.Option(
-            help="Data to judge the model on; by default the part split off --data.",
-            rich_help_panel=_DATA,
-        ),
-    ] = None
-    samples: Annotated[
-        str,
-        typer.Option(
-            help="At most so many samples of --data, evenly spread; or all.", rich_help_panel=_DATA
-        ),
-    ] = "all"
+    data: TrainingData
+    eval_data: JudgingData = None
+    samples: Samples = "all"
     plan: Annotated[
         Path | None,
         typer.Option(
             help="Hold what this plan of `prune --save-plan` dropped; by default the zeros of the "
             "file.",
-            rich_help_panel=_DATA,
+            rich_help_panel=DATA,
         ),
     ] = None
     out: Annotated[
@@ -78,37 +71,28 @@ class RetrainOptions(TrainOptions, PrepareOptions, JudgeOptions, SpeakOptions):
             "--out",
             "-o",
             help="The retrained model; by default MODEL.retrained.onnx in the current folder.",
-            rich_help_panel=_WRITING,
+            rich_help_panel=WRITING,
         ),
     ] = None
-    report: Annotated[
-        Path | None,
-        typer.Option(help="Everything that is printed, as .json.", rich_help_panel=_WRITING),
-    ] = None
+    report: ReportFile = None
     run: Annotated[
         Path | None,
         typer.Option(
             help="Folder for checkpoints, which a stopped run goes on from; by default OUT.run, "
             "removed at the end.",
-            rich_help_panel=_WRITING,
+            rich_help_panel=WRITING,
         ),
     ] = None
-    restart: Annotated[
-        bool,
-        typer.Option("--restart", help="Begin anew instead of going on.", rich_help_panel=_WRITING),
-    ] = False
+    restart: Restart = False
     compact: Annotated[
         bool,
         typer.Option(
             "--compact",
             help="Cut out what is dead, as the command compact does.",
-            rich_help_panel=_WRITING,
+            rich_help_panel=WRITING,
         ),
     ] = False
-    force: Annotated[
-        bool,
-        typer.Option("--force", help="Replace files that exist.", rich_help_panel=_WRITING),
-    ] = False
+    force: Force = False
 
     @property
     def target(self) -> Path:

@@ -14,8 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from onnx_relief.commands.console import Speaker
+from onnx_relief.commands.flags import Model, Shape
 from onnx_relief.commands.one_feed import one_feed
-from onnx_relief.commands.options import Model, PrepareOptions, Shape, SpeakOptions, parse_shapes
+from onnx_relief.commands.options import PrepareOptions, SpeakOptions, parse_shapes
 from onnx_relief.deploy.runtimes import choose
 from onnx_relief.deploy.verify import TOLERANCE, Effort, Row
 from onnx_relief.deploy.verify import verify as try_everywhere
