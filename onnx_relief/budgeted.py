@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from onnx_relief.analysis import Points
 from onnx_relief.data import Dataset
+from onnx_relief.data.held_out import held_out
 from onnx_relief.divergence import FEW, LEAST_RATE, TRIED_AT, open_probe
 from onnx_relief.errors import SettingsError, UnsupportedError
 from onnx_relief.fields import Choice, Field, Rung

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from onnx_relief.agreement import shared_homes
 from onnx_relief.data import Dataset
+from onnx_relief.data.held_out import held_out
 from onnx_relief.evidence import gram_matrices, reading_of
 from onnx_relief.fields import Field
 from onnx_relief.graph.layers import Survey
@@ -38,7 +39,7 @@ def gather_fields(
     """
     criterion = criterion_named(settings.criterion)
     shared = shared_homes(survey)
-    samples = calibration.take(settings.samples)
+    samples = held_out(calibration.take(settings.samples)).work
     readings = {site.layer.name: reading_of(site, memory=settings.memory) for site in sites}
     grams = {}
     if criterion.need in (Need.SQUARES, Need.MATRIX):

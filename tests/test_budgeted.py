@@ -14,6 +14,7 @@ from text_models import build, random
 from onnx_relief.budget import Budget
 from onnx_relief.cli import main
 from onnx_relief.data import open_data
+from onnx_relief.data.held_out import held_out
 from onnx_relief.divergence import Divergence
 from onnx_relief.graph.cost import zipped_bytes
 from onnx_relief.graph.document import input_specs, load
@@ -64,6 +65,23 @@ def pruned(model, *, shape=(6,), count=40, judged=AS_IT_IS, granularity="weight"
     data = open_data(inputs, input_specs(document.proto))
     found = prune(document, data, settings, judged=judged)
     return found, weights(found.document.proto)
+
+
+def test_samples_that_judge_change_no_weight():
+    document = load(wide())
+    inputs = samples(40, (6,), labelled=False)
+    others = {name: array.copy() for name, array in inputs.items()}
+    data = open_data(inputs, input_specs(document.proto))
+    for array in others.values():
+        array[held_out(data).judge.rows] *= -3
+    settings = Settings(criterion="obs", budget=Budget(sparsity=0.5), scope=Scope.LAYER)
+    found = [
+        weights(prune(document, open_data(x, input_specs(document.proto)), settings).document.proto)
+        for x in (inputs, others)
+    ]
+    assert (found[0]["w2"] == 0).any()
+    for name, values in found[0].items():
+        np.testing.assert_array_equal(values, found[1][name])
 
 
 @pytest.mark.parametrize("criterion", CRITERIA_HERE)

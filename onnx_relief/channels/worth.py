@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_relief.data import Dataset
+from onnx_relief.data.held_out import held_out
 from onnx_relief.divergence import FEW, LEAST_RATE, TRIED_AT, open_probe
 from onnx_relief.fields import RIDGE, Field
 from onnx_relief.gather import gather_fields
@@ -99,7 +100,7 @@ def worth_of(
         # Where no output holds floats, all kinds count the same.
         probe = open_probe(
             survey.document,
-            calibration.take(FEW),
+            held_out(calibration.take(settings.samples)).judge.take(FEW),
             batch_size=settings.batch_size,
             provider=settings.provider,
         )

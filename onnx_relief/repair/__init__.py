@@ -1,7 +1,7 @@
 """Repair: surviving weights and biases change, without labels, to undo what pruning did."""
 
 from onnx_relief.repair.bias import match_moments
-from onnx_relief.repair.guard import Judge, held_out
+from onnx_relief.repair.guard import Judge
 from onnx_relief.repair.kinds import KINDS, Repaired, repair
 from onnx_relief.repair.mender import Mender
 
@@ -10,7 +10,6 @@ __all__ = [
     "Judge",
     "Mender",
     "Repaired",
-    "held_out",
     "match_moments",
     "repair",
 ]

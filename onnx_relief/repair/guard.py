@@ -6,47 +6,17 @@ dense model's outputs, relative to the mean square of these.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnx_relief.data import Dataset
-from onnx_relief.data.batch import spread
 from onnx_relief.graph.document import Document
 from onnx_relief.measure import full_batches
 from onnx_relief.runtime import Session, open_session
 
-FEWEST = 8
-"""Samples from which on some are held out."""
-_SHARE = 0.2
 _TINY = 1e-30
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """Samples to work with, and samples to judge by; the same ones where there are too few."""
-
-    work: Dataset
-    judge: Dataset
-
-    @property
-    def same(self) -> bool:
-        """Whether nothing is held out."""
-        return self.work is self.judge
-
-
-def held_out(data: Dataset, share: float = _SHARE) -> Split:
-    """Return the data in two parts, `share` of it (2 samples at least) to judge by."""
-    if data.size < FEWEST:
-        return Split(data, data)
-    chosen = np.zeros(data.size, dtype=bool)
-    chosen[spread(data.size, max(2, round(share * data.size)))] = True
-    return Split(
-        replace(data, rows=data.rows[~chosen]),
-        replace(data, rows=data.rows[chosen]),
-    )
 
 
 class Judge:

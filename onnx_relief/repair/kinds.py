@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_relief.data import Dataset
+from onnx_relief.data.held_out import FEWEST, Split, held_out
 from onnx_relief.errors import SettingsError, UnsupportedError
 from onnx_relief.graph.document import Document
 from onnx_relief.repair.bias import match_moments
-from onnx_relief.repair.guard import FEWEST, Judge, Split, held_out
+from onnx_relief.repair.guard import Judge
 from onnx_relief.repair.least_squares import least_squares
 from onnx_relief.results import Progress, RepairRow
 from onnx_relief.settings import DEFAULT_MEMORY

@@ -20,11 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_relief.data import Dataset
+from onnx_relief.data.held_out import held_out
 from onnx_relief.evaluation import first_sample
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey, find_layers
 from onnx_relief.progress import ticker
-from onnx_relief.repair.guard import held_out
 from onnx_relief.repair.joins import join_after
 from onnx_relief.repair.pairs import Pair, changed, pairs_of
 from onnx_relief.repair.refit import refit
