@@ -12,7 +12,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from classifier import cnn, contents, data_file, mlp, written
+from classifier import contents, data_file, mlp, written
 
 from onnx_relief.analysis import Analysis
 
@@ -22,12 +22,8 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 @pytest.fixture(name="here", autouse=True)
-def in_a_folder(tmp_path, monkeypatch):
-    """Work in a folder with a model and data."""
-    monkeypatch.chdir(tmp_path)
-    written(tmp_path, cnn())
-    data_file(tmp_path, shape=(2, 8, 8))
-    return tmp_path
+def in_a_folder(pictures_folder):
+    return pictures_folder
 
 
 def test_table_files_and_json_say_the_same(command, here):

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from classifier import cnn, contents, data_file, weights, written
+from classifier import contents, weights
 
 import onnx_relief.pipeline
 
@@ -16,13 +16,9 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 @pytest.fixture(name="here", autouse=True)
-def in_a_folder(tmp_path, monkeypatch):
-    """Work in a folder with a model and data."""
-    monkeypatch.chdir(tmp_path)
-    written(tmp_path, cnn())
-    data_file(tmp_path, shape=(2, 8, 8))
-    (tmp_path / "models").mkdir()
-    return tmp_path
+def in_a_folder(pictures_folder):
+    (pictures_folder / "models").mkdir()
+    return pictures_folder
 
 
 @pytest.mark.parametrize(
