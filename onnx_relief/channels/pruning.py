@@ -17,14 +17,15 @@ from numpy.typing import NDArray
 
 from onnx_relief.channels.budget import Choice, Decision, Stopwatch
 from onnx_relief.channels.decision import decide
+from onnx_relief.channels.mending import mean_inputs, nearer, row_of
 from onnx_relief.channels.settings import ChannelSettings
 from onnx_relief.channels.worth import Worth, made_up, worth_of
 from onnx_relief.data import Dataset
 from onnx_relief.errors import UnsupportedError
 from onnx_relief.evaluation import first_sample
 from onnx_relief.graph.channels import RULES, Groups, Trace, cut, trace_channels
-from onnx_relief.graph.channels.ids import STAYS, varying
-from onnx_relief.graph.channels.mean_signal import corrections, give_back
+from onnx_relief.graph.channels.ids import STAYS
+from onnx_relief.graph.channels.mean_signal import Correction, corrections, give_back
 from onnx_relief.graph.document import Document, check
 from onnx_relief.graph.folded import with_whole_weights
 from onnx_relief.graph.inline import inlined
@@ -32,10 +33,9 @@ from onnx_relief.graph.layers import Survey, find_layers, uniquely_named
 from onnx_relief.graph.orphans import drop_orphans
 from onnx_relief.graph.unique_names import Names, with_old_names
 from onnx_relief.measure import Measurement, full_batches, measure
-from onnx_relief.moments import Channels, moments
 from onnx_relief.observe import observe
 from onnx_relief.progress import ticker
-from onnx_relief.repair import repair
+from onnx_relief.repair import Repaired, not_repaired, repair
 from onnx_relief.result import Made
 from onnx_relief.results import Progress, RepairRow
 from onnx_relief.settings import Settings
@@ -52,7 +52,7 @@ class ChannelsPruned(Made):
         corrected: Layers whose bias makes up for the mean signal that they lost.
         kept: Why channels stay that could not be followed, and how many.
         decision: How much of them was to go, in which multiples, and how that was found.
-        repair: How the repair turned out; None where there was none after the cut.
+        repair: How the repair turned out; None where there was none.
     """
 
     groups: int
@@ -124,7 +124,7 @@ class Ranked:
     @cached_property
     def means(self) -> dict[str, NDArray[np.float64]]:
         """The mean of every channel that a layer reads, by tensor."""
-        return _mean_inputs(self.survey.document, self.trace, self.calibration, self.settings)
+        return mean_inputs(self.survey.document, self.trace, self.calibration, self.settings)
 
     def prune(
         self, channels: ChannelSettings, *, progress: Progress | None = None
@@ -148,11 +148,11 @@ class Ranked:
             ),
         )
         gone = decision.gone
-        smaller, corrected = self.without(gone, mean=channels.repair != "none")
-        check(smaller)
-        repaired = repair(
+        first, corrected = self._mended(gone, mean=channels.repair != "none")
+        check(first.document)
+        found = repair(
             "none" if channels.repair == "mean" else channels.repair,
-            smaller,
+            first.document,
             self.survey.document,
             _units_kept(self.survey, self.trace, self.groups, gone),
             self.calibration.take(self.settings.samples),
@@ -162,28 +162,49 @@ class Ranked:
             progress=progress,
         )
         return ChannelsPruned(
-            document=with_old_names(repaired.document, self.names),
+            document=with_old_names(found.document, self.names),
             groups=sum(map(len, self.kinds.values())),
             removed=int(gone.sum()),
             corrected=corrected,
             kept=Counter(self.groups.reasons.values()),
             decision=decision,
-            repair=None if repaired.kind == "none" else repaired.row,
+            repair=row_of(first, found),
         )
 
-    def without(self, gone: NDArray[np.bool_], *, mean: bool) -> tuple[Document, int]:
+    def _mended(self, gone: NDArray[np.bool_], *, mean: bool) -> tuple[Repaired, int]:
+        """Return the model without groups, and how many biases make up for it.
+
+        They give back the mean signal with `mean`, unless that does harm on held-out samples.
+        """
+        document = self.survey.document
+        made = made_up(self.worth, gone, document, self.survey)
+        plain, corrected = self.without(gone, mean=False, made=made)
+        mended, more = self.without(gone, mean=True, made=made) if mean else (plain, corrected)
+        if more == corrected:
+            return not_repaired(plain), corrected
+        found = nearer(plain, mended, document, self.calibration, self.settings)
+        return found, corrected if found.undone else more
+
+    def without(
+        self,
+        gone: NDArray[np.bool_],
+        *,
+        mean: bool,
+        made: tuple[Document, list[Correction]] | None = None,
+    ) -> tuple[Document, int]:
         """Return the model without groups, and how many biases make up for it.
 
         Args:
             gone: Whether a group goes, by root.
             mean: Whether biases give back the mean signal that is lost.
+            made: What `made_up` returns for `gone`, where that is known.
         """
         document, trace, groups = self.survey.document, self.trace, self.groups
-        updated, changes = made_up(self.worth, gone, document, self.survey)
+        updated, changes = made or made_up(self.worth, gone, document, self.survey)
         if mean:
             done = {change.node for change in changes}
             others = corrections(trace, groups, gone, self.survey, self.means)
-            changes += [change for change in others if change.node not in done]
+            changes = [*changes, *(change for change in others if change.node not in done)]
         before = trace.mark()
         try:  # biases that are added belong to this model alone
             smaller = cut(give_back(updated, trace, changes), trace, groups, gone)
@@ -246,27 +267,6 @@ def rank_channels(
         calibration=calibration,
         settings=settings,
     )
-
-
-def _mean_inputs(
-    document: Document, trace: Trace, calibration: Dataset, settings: Settings
-) -> dict[str, NDArray[np.float64]]:
-    """Return the mean of every channel that a layer reads, by tensor."""
-    main = {name for name, home in trace.whole.homes.items() if home.parent is None}
-    names = main.intersection(read.tensor for read in trace.reads if read.other is None)
-    where = {
-        name: Channels(trace.of(name).ndim, varying(trace.of(name))[0])
-        for name in sorted(names)
-        if varying(trace.of(name))
-    }
-    found = moments(
-        document,
-        where,
-        calibration.take(settings.samples),
-        batch_size=settings.batch_size,
-        provider=settings.provider,
-    )
-    return {name: found[name].mean for name in where}
 
 
 def _units_kept(

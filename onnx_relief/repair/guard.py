@@ -2,6 +2,11 @@
 
 What is judged is what comes out of the model in the end: the mean square of the difference from the
 dense model's outputs, relative to the mean square of these.
+
+`onnx_relief.divergence` measures the same distance for another purpose, and so keeps the dense
+answers: it sees a model for every layer, on few samples. Here two models are seen, on more samples
+than answers may fit in memory, so the dense model runs again beside each of them. And only there an
+output counts against its own variance, because losses of different outputs have to add up.
 """
 
 from __future__ import annotations
@@ -19,7 +24,7 @@ from onnx_relief.runtime import Session, open_session
 _TINY = 1e-30
 
 
-class Judge:
+class Guard:
     """Tells how far a model's outputs are from the dense model's on held-out samples."""
 
     def __init__(self, dense: Document, data: Dataset, *, batch_size: int, provider: str) -> None:

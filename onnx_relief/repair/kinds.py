@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from onnx_relief.data.held_out import FEWEST, Split, held_out
 from onnx_relief.errors import SettingsError, UnsupportedError
 from onnx_relief.graph.document import Document
 from onnx_relief.repair.bias import match_moments
-from onnx_relief.repair.guard import Judge
+from onnx_relief.repair.guard import Guard
 from onnx_relief.repair.least_squares import least_squares
 from onnx_relief.results import Progress, RepairRow
 from onnx_relief.settings import DEFAULT_MEMORY
@@ -100,7 +100,7 @@ def repair(
     if kind not in KINDS:
         raise SettingsError(f"--repair {kind!r} does not exist; choose one of {', '.join(KINDS)}")
     if kind == "none":
-        return Repaired(document=pruned, kind=kind, before=None, after=None, undone=False, notes=())
+        return not_repaired(pruned)
     split = held_out(data)
     work = Work(
         pruned=pruned,
@@ -113,16 +113,38 @@ def repair(
         progress=progress,
     )
     document, notes = KINDS[kind](work)
-    judge = Judge(dense, split.judge, batch_size=batch_size, provider=provider)
-    before, after = judge.error(pruned), judge.error(document)
-    undone = before is not None and after is not None and not after <= before
+    guard = Guard(dense, split.judge, batch_size=batch_size, provider=provider)
+    found = judged(kind, pruned, document, guard, split)
+    return replace(found, notes=(*found.notes, *notes))
+
+
+def not_repaired(pruned: Document) -> Repaired:
+    """Return a model as it was."""
+    return Repaired(document=pruned, kind="none", before=None, after=None, undone=False, notes=())
+
+
+def judged(kind: str, before: Document, after: Document, guard: Guard, split: Split) -> Repaired:
+    """Return the repaired model, or the one before where that is nearer to the dense one.
+
+    Args:
+        kind: How it was repaired.
+        before: The pruned model.
+        after: The same, repaired.
+        guard: Tells how far each is from the dense one, on the samples that judge.
+        split: Which these are.
+
+    Raises:
+        ModelError, DataError: A model cannot be run on the data.
+    """
+    errors = guard.error(before), guard.error(after)
+    undone = errors[0] is not None and errors[1] is not None and not errors[1] <= errors[0]
     return Repaired(
-        document=pruned if undone else document,
+        document=before if undone else after,
         kind=kind,
-        before=before,
-        after=after,
+        before=errors[0],
+        after=errors[1],
         undone=undone,
-        notes=(*_told(split, before, after), *notes),
+        notes=tuple(_told(split, *errors)),
     )
 
 

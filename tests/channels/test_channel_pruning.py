@@ -16,6 +16,7 @@ from onnx_relief.channels.pruning import prune_channels, rank_channels
 from onnx_relief.channels.settings import ChannelSettings
 from onnx_relief.cli import main
 from onnx_relief.data import open_data
+from onnx_relief.data.held_out import held_out
 from onnx_relief.errors import SettingsError, UnsupportedError
 from onnx_relief.graph.document import input_specs, load
 from onnx_relief.graph.layers import find_layers
@@ -52,10 +53,15 @@ def cnn(first=16, second=48):
     )
 
 
-def cut(model, *, shape=(6,), **channels):
+def cut(model, *, shape=(6,), feed=None, **channels):
     document = load(model)
-    data = open_data(samples(shape=shape, labelled=False), input_specs(document.proto))
+    feed = samples(shape=shape, labelled=False) if feed is None else feed
+    data = open_data(feed, input_specs(document.proto))
     return prune_channels(document, data, Settings(provider="cpu"), ChannelSettings(**channels))
+
+
+def opened(model, feed):
+    return open_data(feed, input_specs(load(model).proto))
 
 
 def weights(document):
@@ -65,12 +71,29 @@ def weights(document):
 @pytest.mark.parametrize("ratio", [0.1, 0.5, 0.8])
 def test_biases_keep_the_mean_of_a_linear_network(ratio):
     model, x = linear(), samples(labelled=False)
+    x = {"x": x["x"][held_out(opened(model, x)).work.rows]}  # what means were taken of
     found = cut(model, ratio=ratio, round_to=1, repair="mean")
     raw = cut(model, ratio=ratio, round_to=1, repair="none")
     dense = run(model, x)[0].mean(axis=0)
     np.testing.assert_allclose(run(found.document.proto, x)[0].mean(axis=0), dense, rtol=1e-3)
     assert np.abs(run(raw.document.proto, x)[0].mean(axis=0) - dense).max() > 0.1
     assert found.corrected == 2
+    assert (found.repair.kind, found.repair.undone) == ("mean", False)
+    assert found.repair.after < found.repair.before
+
+
+@pytest.mark.parametrize("repair", ["mean", "bias"])
+def test_means_that_do_harm_on_new_samples_are_not_given_back(repair):
+    model, x = linear(), samples(labelled=False)["x"] + 5
+    x[held_out(opened(model, {"x": x})).judge.rows] *= -1
+    raw = cut(model, feed={"x": x}, ratio=0.5, round_to=1, repair="none")
+    found = cut(model, feed={"x": x}, ratio=0.5, round_to=1, repair=repair)
+    assert weights_of(found.document.proto).keys() == weights_of(raw.document.proto).keys()
+    assert found.corrected == raw.corrected == 0
+    assert found.repair.undone
+    assert found.repair.kind == repair
+    said = "biases that give back the mean signal made the outputs worse" in str(found.repair.notes)
+    assert said == (repair != "mean")
 
 
 def test_a_layer_without_a_bias_gets_one():

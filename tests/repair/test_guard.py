@@ -17,7 +17,7 @@ from onnx_relief.errors import SettingsError
 from onnx_relief.graph.document import input_specs, load
 from onnx_relief.graph.rewrite import write_constants
 from onnx_relief.graph.walk import TensorHome
-from onnx_relief.repair import KINDS, Judge, repair
+from onnx_relief.repair import KINDS, Guard, repair
 
 SHAPE = (2, 8, 8)
 
@@ -71,7 +71,7 @@ def test_a_repair_that_does_good_is_kept(kind):
     found = repaired(kind)
     assert not found.undone
     assert found.after < found.before
-    judge = Judge(load(cnn()), data(), batch_size=16, provider="cpu")
+    judge = Guard(load(cnn()), data(), batch_size=16, provider="cpu")
     assert judge.error(found.document) < judge.error(load(masked()))
 
 
@@ -106,7 +106,7 @@ def test_the_error_is_that_of_numpy_on_all_outputs():
     dense, other = (build(graph, a=random(3), w=random(3, 2, seed=s)) for s in (1, 2))
     arrays = samples(30, (3,), labelled=False)
     judged = open_data(arrays, input_specs(load(dense).proto))
-    found = Judge(load(dense), judged, batch_size=7, provider="cpu").error(load(other))
+    found = Guard(load(dense), judged, batch_size=7, provider="cpu").error(load(other))
     z, now = run(dense, arrays)[1], run(other, arrays)[1]
     assert found == pytest.approx(np.square(now - z).sum() / np.square(z).sum() / 2, rel=1e-5)
 
@@ -115,7 +115,7 @@ def test_outputs_that_are_no_real_numbers_cannot_be_judged():
     graph = "(float[N,3] x) => (int64[N] y) { y = ArgMax <axis = 1, keepdims = 0> (x) }"
     model = load(build(graph))
     judged = open_data(samples(9, (3,), labelled=False), input_specs(model.proto))
-    assert Judge(model, judged, batch_size=3, provider="cpu").error(model) is None
+    assert Guard(model, judged, batch_size=3, provider="cpu").error(model) is None
 
 
 def test_prune_repairs_and_reports(tmp_path, capsys):
