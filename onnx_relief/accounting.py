@@ -17,8 +17,8 @@ from onnx_relief.graph.document import Document, check, input_specs, parse_file
 from onnx_relief.graph.layers import Survey, find_layers
 from onnx_relief.job import Job
 from onnx_relief.latency import measure_latency
+from onnx_relief.measuring.positions import positions_on_data, positions_on_shapes
 from onnx_relief.pipeline import Pruned
-from onnx_relief.positions import positions_on_data, positions_on_shapes
 from onnx_relief.progress import ticker
 from onnx_relief.report.advice import advise
 from onnx_relief.report.build import DataRow, Report, layer_rows, refusal_rows

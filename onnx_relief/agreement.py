@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_relief.digest import LayerActivity
 from onnx_relief.graph.follow import UnitFlow
 from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.sites import Part, Site
 from onnx_relief.graph.walk import TensorHome
+from onnx_relief.measuring.digest import LayerActivity
 from onnx_relief.plan import BoolArray, LayerPlan, Weight
 from onnx_relief.selection.units import Link, Outlook
 

@@ -27,7 +27,7 @@ from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.mask import mask
 from onnx_relief.graph.rows import write_rows
 from onnx_relief.graph.sites import Site
-from onnx_relief.measure import Measurement
+from onnx_relief.measuring.measure import Measurement
 from onnx_relief.plan import LayerPlan, PrunePlan
 from onnx_relief.progress import ticker
 from onnx_relief.results import Progress

@@ -17,7 +17,7 @@ from onnx_relief.graph.document import Document, check, input_specs
 from onnx_relief.graph.layers import find_layers
 from onnx_relief.graph.reach import cut_off
 from onnx_relief.graph.sparse_store import store_sparse
-from onnx_relief.positions import made_up_feed
+from onnx_relief.measuring.positions import made_up_feed
 from onnx_relief.result import Made
 from onnx_relief.runtime import open_session
 from onnx_relief.shrinking import shrink

@@ -14,7 +14,7 @@ from onnx_relief.graph.document import Document
 from onnx_relief.graph.folded import with_whole_weights
 from onnx_relief.graph.inline import inlined
 from onnx_relief.graph.layers import find_layers, uniquely_named
-from onnx_relief.observe import observe
+from onnx_relief.measuring.observe import observe
 from onnx_relief.report.groups import CoupledRow, GroupMember, StaysRow
 
 

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_relief.activity.mean import FloatArray
-from onnx_relief.digest import LayerActivity
 from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.sites import Site
+from onnx_relief.measuring.digest import LayerActivity
 from onnx_relief.plan import LayerPlan
 from onnx_relief.scoring.relief import relief_scores
 from onnx_relief.selection.coverage import keep_covering_set

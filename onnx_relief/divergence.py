@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx_relief.data import Batch, Dataset
 from onnx_relief.errors import UnsupportedError
 from onnx_relief.graph.document import Document
-from onnx_relief.measure import full_batches
+from onnx_relief.measuring.measure import full_batches
 from onnx_relief.runtime import Session, open_session
 
 Array = NDArray[Any]

@@ -9,7 +9,7 @@ import numpy as np
 from onnx_relief.data import Batch, Dataset
 from onnx_relief.errors import DataError, ModelError, ReliefError, SettingsError, working_on
 from onnx_relief.graph.document import Document, input_specs, output_specs
-from onnx_relief.measure import Tick
+from onnx_relief.measuring.measure import Tick
 from onnx_relief.metrics import METRICS, choices, decisions, metric_named
 from onnx_relief.results import Evaluation, Score
 from onnx_relief.runtime import open_session

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_relief.activity.gram import Gram
-from onnx_relief.digest import LayerActivity
-from onnx_relief.evidence import Reading
 from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.sites import Site
+from onnx_relief.measuring.digest import LayerActivity
+from onnx_relief.measuring.evidence import Reading
 from onnx_relief.scoring.relief import relief_scores
 from onnx_relief.scoring.table import Clues, Criterion
 from onnx_relief.selection.allocate import RUNGS

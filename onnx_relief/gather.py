@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from onnx_relief.agreement import shared_homes
 from onnx_relief.data import Dataset
 from onnx_relief.data.held_out import held_out
-from onnx_relief.evidence import gram_matrices, reading_of
 from onnx_relief.fields import Field
 from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.rows import why_not_updated
 from onnx_relief.graph.sites import Site
-from onnx_relief.measure import Measurement
+from onnx_relief.measuring.evidence import gram_matrices, reading_of
+from onnx_relief.measuring.measure import Measurement
 from onnx_relief.progress import ticker
 from onnx_relief.results import Progress
 from onnx_relief.scoring.table import Need, criterion_named
@@ -56,7 +56,7 @@ def gather_fields(
     gradients: Mapping[str, Sequence[NDArray[np.float64]]] = {}
     if criterion.need is Need.GRADIENT:
         # It needs torch, which comes with an extra; everything else here does without.
-        from onnx_relief.gradients import weight_gradients
+        from onnx_relief.measuring.gradients import weight_gradients
 
         gradients = weight_gradients(
             survey.document,

@@ -14,13 +14,13 @@ from onnx_relief.graph.cost import cost_of, count_parameters, layer_costs, total
 from onnx_relief.graph.document import Document, input_specs, load, opset, output_specs
 from onnx_relief.graph.follow import follow_units
 from onnx_relief.graph.layers import Survey, find_layers
-from onnx_relief.plan import Layer
-from onnx_relief.positions import (
+from onnx_relief.measuring.positions import (
     Positions,
     made_up_feed,
     positions_on_data,
     positions_on_shapes,
 )
+from onnx_relief.plan import Layer
 from onnx_relief.progress import ticker
 from onnx_relief.report.build import refusal_rows
 from onnx_relief.report.inspected import AfterCompaction, InspectedLayer, Inspection

@@ -20,7 +20,7 @@ from onnx_relief.graph.follow import UnitFlow, follow_units
 from onnx_relief.graph.layers import Survey, find_layers
 from onnx_relief.graph.mask import mask
 from onnx_relief.graph.sites import Site
-from onnx_relief.measure import Measurement, full_batches, measure
+from onnx_relief.measuring.measure import Measurement, full_batches, measure
 from onnx_relief.plan import LayerPlan, PrunePlan
 from onnx_relief.progress import ticker
 from onnx_relief.results import Progress, RepairRow

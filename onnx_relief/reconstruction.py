@@ -20,8 +20,8 @@ from onnx_relief.graph.document import Document, output_specs
 from onnx_relief.graph.layers import Survey, find_layers
 from onnx_relief.graph.mask import nonzero_elements
 from onnx_relief.graph.taps import block_outputs, unit_makers, with_outputs
+from onnx_relief.measuring.positions import positions_on_data
 from onnx_relief.plan import LayerKind
-from onnx_relief.positions import positions_on_data
 from onnx_relief.progress import ticker
 from onnx_relief.results import Progress
 from onnx_relief.retraining.train import require_extra

@@ -33,7 +33,7 @@ from onnx_relief.graph.inside import brought_inside
 from onnx_relief.graph.layers import find_layers
 from onnx_relief.graph.orphans import drop_orphans
 from onnx_relief.graph.unique_names import with_old_names, with_unique_names
-from onnx_relief.observe import observe
+from onnx_relief.measuring.observe import observe
 from onnx_relief.selection.rounding import Rounding
 
 Array = NDArray[Any]

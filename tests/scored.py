@@ -13,7 +13,7 @@ from onnx_relief.data.batch import Batch
 from onnx_relief.decide import Scores, score
 from onnx_relief.graph.document import load
 from onnx_relief.graph.layers import find_layers
-from onnx_relief.measure import Measurement, measure
+from onnx_relief.measuring.measure import Measurement, measure
 from onnx_relief.runtime import open_session
 from onnx_relief.settings import Settings
 

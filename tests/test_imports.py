@@ -159,7 +159,7 @@ def test_only_the_command_line_and_users_import_the_python_api():
 
 
 def test_pipeline_is_imported_from_above_only():
-    below = {*MAY_IMPORT, "settings", "digest", "measure", "agreement"}
+    below = {*MAY_IMPORT, "settings", "measuring", "agreement"}
     users = {part(m) for m in FILES if f"{NAME}.pipeline" in inside(m)}
     assert users
     assert not users & below

@@ -9,7 +9,7 @@ from text_models import build, differences, function, random, run
 
 from onnx_relief.data import open_data
 from onnx_relief.graph.document import input_specs, load
-from onnx_relief.moments import Channels, moments
+from onnx_relief.measuring.moments import Channels, moments
 from onnx_relief.repair import match_moments
 
 GRAPH = """(float[N,3,6,6] x) => (float[N,5,4,4] y) {

@@ -37,7 +37,7 @@ from onnx_relief.graph.document import load as load_model
 from onnx_relief.graph.folded import with_whole_weights
 from onnx_relief.graph.inline import inlined
 from onnx_relief.graph.layers import find_layers
-from onnx_relief.positions import positions_on_data
+from onnx_relief.measuring.positions import positions_on_data
 from onnx_relief.runtime import open_session
 
 EXAMPLE: Final = """examples:

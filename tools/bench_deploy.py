@@ -37,8 +37,8 @@ from onnx_relief.graph.document import load as load_document
 from onnx_relief.graph.follow import follow_units
 from onnx_relief.graph.layers import find_layers
 from onnx_relief.graph.mask import mask
+from onnx_relief.measuring.positions import positions_on_data
 from onnx_relief.plan import LayerPlan, PrunePlan
-from onnx_relief.positions import positions_on_data
 from onnx_relief.results import ModelCost
 from onnx_relief.settings import Settings
 

@@ -24,8 +24,8 @@ from onnx_relief.graph.channels.coupled import coupled
 from onnx_relief.graph.cost import cost_of
 from onnx_relief.graph.document import Document, input_specs, load
 from onnx_relief.graph.layers import find_layers
-from onnx_relief.observe import observe
-from onnx_relief.positions import made_up_feed, positions_on_shapes
+from onnx_relief.measuring.observe import observe
+from onnx_relief.measuring.positions import made_up_feed, positions_on_shapes
 from onnx_relief.shrinking import shrink
 
 EXAMPLE: Final = """examples:

@@ -31,7 +31,7 @@ from onnx_relief.channels.settings import ChannelSettings
 from onnx_relief.graph.document import Document, load
 from onnx_relief.graph.layers import find_layers
 from onnx_relief.graph.save import save
-from onnx_relief.positions import positions_on_data
+from onnx_relief.measuring.positions import positions_on_data
 from onnx_relief.settings import Settings
 
 EXAMPLE: Final = """examples:

@@ -14,7 +14,7 @@ from onnx_relief.data import Dataset, Preprocess
 from onnx_relief.graph.cost import layer_costs
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import find_layers
-from onnx_relief.positions import positions_on_data
+from onnx_relief.measuring.positions import positions_on_data
 
 SAMPLES: Final = 500
 """At most so many calibration samples."""

@@ -18,7 +18,7 @@ from onnx_relief.graph.orphans import drop_orphans
 from onnx_relief.graph.rewrite import write_constants
 from onnx_relief.graph.views import Constants
 from onnx_relief.graph.walk import TensorHome
-from onnx_relief.observe import observe
+from onnx_relief.measuring.observe import observe
 from onnx_relief.runtime import open_session
 
 Feed = Mapping[str, NDArray[Any]]

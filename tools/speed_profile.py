@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from onnx_relief.graph.document import Document, input_specs, load
 from onnx_relief.graph.walk import node_key
-from onnx_relief.positions import made_up_feed
+from onnx_relief.measuring.positions import made_up_feed
 from onnx_relief.runtime import load_onnxruntime
 
 RUNS: Final = 5

@@ -12,7 +12,7 @@ from onnx_relief.graph.cost import cost_of, total_bytes
 from onnx_relief.graph.document import Document, input_specs, load
 from onnx_relief.graph.layers import find_layers
 from onnx_relief.inspection import Model
-from onnx_relief.positions import positions_on_data, positions_on_shapes
+from onnx_relief.measuring.positions import positions_on_data, positions_on_shapes
 from onnx_relief.progress import ticker
 from onnx_relief.report.compared import Comparison
 from onnx_relief.results import Evaluation, ModelCost, Progress, Score

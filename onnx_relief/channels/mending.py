@@ -12,7 +12,7 @@ from onnx_relief.data.held_out import held_out
 from onnx_relief.graph.channels import Trace
 from onnx_relief.graph.channels.ids import varying
 from onnx_relief.graph.document import Document
-from onnx_relief.moments import Channels, moments
+from onnx_relief.measuring.moments import Channels, moments
 from onnx_relief.repair import Guard, Repaired, judged
 from onnx_relief.results import RepairRow
 from onnx_relief.settings import Settings

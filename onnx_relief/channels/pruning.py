@@ -32,8 +32,8 @@ from onnx_relief.graph.inline import inlined
 from onnx_relief.graph.layers import Survey, find_layers, uniquely_named
 from onnx_relief.graph.orphans import drop_orphans
 from onnx_relief.graph.unique_names import Names, with_old_names
-from onnx_relief.measure import Measurement, full_batches, measure
-from onnx_relief.observe import observe
+from onnx_relief.measuring.measure import Measurement, full_batches, measure
+from onnx_relief.measuring.observe import observe
 from onnx_relief.progress import ticker
 from onnx_relief.repair import Repaired, not_repaired, repair
 from onnx_relief.result import Made

@@ -24,7 +24,7 @@ from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.rows import write_rows
 from onnx_relief.graph.sites import Site
-from onnx_relief.measure import Measurement
+from onnx_relief.measuring.measure import Measurement
 from onnx_relief.progress import ticker
 from onnx_relief.results import Progress
 from onnx_relief.settings import Settings

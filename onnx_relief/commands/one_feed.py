@@ -11,7 +11,7 @@ from onnx_relief.data import open_data
 from onnx_relief.data.batch import Array
 from onnx_relief.errors import SettingsError
 from onnx_relief.evaluation import first_sample
-from onnx_relief.positions import made_up_feed
+from onnx_relief.measuring.positions import made_up_feed
 from onnx_relief.tensors import TensorSpec
 
 

@@ -22,7 +22,7 @@ from onnx_relief.graph.rewrite import write_constants
 from onnx_relief.graph.rows import as_stored
 from onnx_relief.graph.sites import Site
 from onnx_relief.graph.walk import TensorHome
-from onnx_relief.moments import Channels, Moments, moments
+from onnx_relief.measuring.moments import Channels, Moments, moments
 from onnx_relief.plan import LayerKind
 from onnx_relief.progress import ticker
 from onnx_relief.repair.pairs import (

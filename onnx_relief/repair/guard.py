@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from onnx_relief.data import Dataset
 from onnx_relief.graph.document import Document
-from onnx_relief.measure import full_batches
+from onnx_relief.measuring.measure import full_batches
 from onnx_relief.runtime import Session, open_session
 
 _TINY = 1e-30

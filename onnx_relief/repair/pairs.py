@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_relief.agreement import shared_homes
-from onnx_relief.evidence import Reading, reading_of
 from onnx_relief.graph.bias import with_bias
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey
@@ -23,6 +22,7 @@ from onnx_relief.graph.rows import as_stored
 from onnx_relief.graph.sites import Part, RowLayout, Site
 from onnx_relief.graph.views import FLOATS
 from onnx_relief.graph.walk import STANDARD, TensorHome, attributes
+from onnx_relief.measuring.evidence import Reading, reading_of
 from onnx_relief.repair.joins import Join
 
 Floats = NDArray[np.float64]

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from onnx_relief.activity.gram import Gram, gram_of
 from onnx_relief.data import Batch, Dataset
-from onnx_relief.evidence import Reading, answers_of, as_floats, open_at
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.light import names_read
 from onnx_relief.graph.walk import subgraphs
-from onnx_relief.measure import full_batches
+from onnx_relief.measuring.evidence import Reading, answers_of, as_floats, open_at
+from onnx_relief.measuring.measure import full_batches
 from onnx_relief.repair.pairs import Pair
 from onnx_relief.runtime import Session
 

@@ -15,8 +15,8 @@ from onnx_relief.graph.layers import find_layers
 from onnx_relief.graph.origin import note_dense
 from onnx_relief.history import IterateSettings, IterationRow, choose_best
 from onnx_relief.judge import loss_of
+from onnx_relief.measuring.positions import positions_on_data
 from onnx_relief.pipeline import prune
-from onnx_relief.positions import positions_on_data
 from onnx_relief.results import Progress, Score
 from onnx_relief.retraining.job import mask_by_plan
 from onnx_relief.retraining.opening import TrainingJob

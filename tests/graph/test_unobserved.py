@@ -14,7 +14,7 @@ from onnx_relief.data.batch import Batch
 from onnx_relief.errors import UnsupportedError
 from onnx_relief.graph.document import load
 from onnx_relief.graph.layers import find_layers
-from onnx_relief.measure import measure
+from onnx_relief.measuring.measure import measure
 from onnx_relief.settings import Settings
 
 RNG = np.random.default_rng(13)

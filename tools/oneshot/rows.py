@@ -17,7 +17,7 @@ from onnx_relief.errors import ReliefError
 from onnx_relief.graph.cost import layer_costs
 from onnx_relief.graph.document import load
 from onnx_relief.graph.layers import find_layers
-from onnx_relief.positions import positions_on_data
+from onnx_relief.measuring.positions import positions_on_data
 
 NOTHING = float("nan")
 

@@ -26,7 +26,7 @@ from onnx_relief.graph.layers import find_layers, uniquely_named
 from onnx_relief.graph.rewrite import write_constants
 from onnx_relief.graph.views import Constants
 from onnx_relief.graph.walk import TensorHome
-from onnx_relief.observe import observe
+from onnx_relief.measuring.observe import observe
 
 HEADS = [(attention, 2), (grouped_queries, 2), (packed_heads, 2), (einsums, 9), (fused_encoder, 20)]
 LEAST = {

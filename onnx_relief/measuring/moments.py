@@ -12,7 +12,7 @@ from onnx import helper
 
 from onnx_relief.data import Dataset
 from onnx_relief.graph.document import Document, opset
-from onnx_relief.measure import full_batches
+from onnx_relief.measuring.measure import full_batches
 from onnx_relief.runtime import open_session
 
 Floats = NDArray[np.float64]

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from onnx_relief.activity.record import Record
 from onnx_relief.data import Batch, Dataset
-from onnx_relief.digest import LayerActivity, digest, finish, merged
 from onnx_relief.errors import DataError, ModelError, OutputError, UnsupportedError
 from onnx_relief.graph.instrument import Instrumented, instrument
 from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.probes import Probe, ProbeKind, probes_for
 from onnx_relief.graph.sites import Site
+from onnx_relief.measuring.digest import LayerActivity, digest, finish, merged
 from onnx_relief.runtime import Session, open_session
 from onnx_relief.settings import Settings
 

@@ -16,7 +16,7 @@ from onnx_relief.data.batch import Array
 from onnx_relief.errors import ReliefError, SettingsError
 from onnx_relief.evaluation import first_sample
 from onnx_relief.graph.layers import Survey
-from onnx_relief.measure import measure
+from onnx_relief.measuring.measure import measure
 from onnx_relief.settings import Granularity, Settings
 from onnx_relief.tensors import TensorSpec
 

@@ -11,7 +11,7 @@ from onnx_relief.data import open_data
 from onnx_relief.errors import SettingsError
 from onnx_relief.graph.document import input_specs, load
 from onnx_relief.graph.layers import find_layers
-from onnx_relief.positions import positions_on_data, positions_on_shapes, shape_of
+from onnx_relief.measuring.positions import positions_on_data, positions_on_shapes, shape_of
 from onnx_relief.tensors import TensorSpec
 
 FREE = "(float[N,2,H,W] x) => (float[N,4,A,B] y) { [conv] y = Conv (x, k) }"

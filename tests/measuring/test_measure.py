@@ -17,13 +17,13 @@ from scored import assert_scores, measured, model_of, one_layer, scores_of
 
 from onnx_relief.activity.record import Record
 from onnx_relief.data.batch import Batch, whole_dataset
-from onnx_relief.digest import digest, finish, merged
 from onnx_relief.errors import DataError, ModelError, OutputError
 from onnx_relief.graph.document import load
 from onnx_relief.graph.instrument import instrument
 from onnx_relief.graph.layers import find_layers
 from onnx_relief.graph.probes import probes_for
-from onnx_relief.measure import _kernel_banks, full_batches, measure
+from onnx_relief.measuring.digest import digest, finish, merged
+from onnx_relief.measuring.measure import _kernel_banks, full_batches, measure
 from onnx_relief.runtime import open_session
 from onnx_relief.settings import Estimator, Granularity, Settings
 

@@ -24,7 +24,7 @@ from onnx_relief.geometry import ConvGeometry
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.probes import feature_axis
 from onnx_relief.graph.sites import Site
-from onnx_relief.measure import full_batches
+from onnx_relief.measuring.measure import full_batches
 from onnx_relief.plan import LayerKind
 from onnx_relief.runtime import Session, open_session
 

@@ -9,8 +9,8 @@ from text_models import build, random, run
 
 from onnx_relief.data import open_data
 from onnx_relief.errors import DataError
-from onnx_relief.gradients import weight_gradients
 from onnx_relief.graph.document import input_specs, load
+from onnx_relief.measuring.gradients import weight_gradients
 
 pytest.importorskip("torch")
 pytest.importorskip("onnx2fx")
