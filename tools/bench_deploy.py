@@ -78,7 +78,7 @@ def main() -> int:
     parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.result:
-        effort = Effort(sessions=options.sessions, seconds=0.3)
+        effort = Effort(sessions=options.sessions, seconds=0.3, processor_time=True)
         options.result.write_text(json.dumps(examine(chosen([options.one])[0], effort)))
         return 0
     found: dict[str, Found] = {}
@@ -216,7 +216,9 @@ _INTRODUCTION: Final = f"""\
 with ONNX Runtime's. Each run is a process of its own with a time limit, so that a runtime that
 crashes or hangs is a line of the table. The tables below are `verify SMALLER --against DENSE` with
 one thread: both models take turns in the same runtime, each in several fresh processes, and the
-best median counts. A `?` stands where the processes of both overlap: no difference is shown.
+best median counts. A `?` stands where the processes of both overlap: no difference is shown. A run
+is timed by the processor's time of its process, which is the latency on a machine that does nothing
+else; only in Chromium by the clock, which on a machine that is busy tells little.
 
 - `{ZEROS:.0%} zeros`: the smallest weights of each layer are zero; every tensor keeps its shape.
 - `alpha {ALPHA}, compacted`: `onnx-relief prune --alpha {ALPHA}`, then `onnx-relief compact`.

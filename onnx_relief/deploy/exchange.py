@@ -34,7 +34,8 @@ def write_request(
         model: Path of the model.
         feed: Arrays by input name.
         outputs: Names of the outputs wanted.
-        settings: `adapter`, `threads`, `seconds` of timed runs and the `fewest` and `most` of them.
+        settings: `adapter`, `threads`, `seconds` of timed runs, the `fewest` and `most` of them,
+            and whether `processor_time` is taken.
     """
     inputs = [
         {"name": name, **write_array(folder, f"input_{place}.bin", array)}

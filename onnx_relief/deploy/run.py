@@ -39,6 +39,7 @@ class Job:
         seconds: About how long the timed runs of one child take.
         fewest: Timed runs at least.
         limit: Seconds after which a child is ended.
+        processor_time: Whether the time of the processor is taken and not the clock's.
     """
 
     model: Path
@@ -48,6 +49,7 @@ class Job:
     seconds: float = 0.5
     fewest: int = 2
     limit: float = 120.0
+    processor_time: bool = False
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -87,6 +89,7 @@ def run_once(runtime: Runtime, job: Job, folder: Path) -> Outcome:
         "seconds": job.seconds,
         "fewest": job.fewest,
         "most": max(job.fewest, _MOST_RUNS),
+        "processor_time": job.processor_time,
     }
     write_request(folder, model=job.model, feed=job.feed, outputs=job.outputs, settings=settings)
     code = _run(_command(runtime, folder), folder, job.limit)

@@ -57,12 +57,16 @@ class Effort:
         sessions: Fresh processes per model and runtime.
         seconds: About how long the timed runs of one process take.
         limit: Seconds after which a process is ended.
+        processor_time: Whether runs are timed by the processor's time of the whole process: with
+            one thread the latency on a machine that does nothing else. A page in Chromium, which
+            cannot know it, is timed by the clock all the same.
     """
 
     threads: int = 1
     sessions: int = 3
     seconds: float = 0.5
     limit: float = 120.0
+    processor_time: bool = False
 
 
 EFFORT: Final = Effort()
@@ -179,6 +183,7 @@ def job_of(document: Document, feed: Mapping[str, Array], folder: Path, effort: 
         threads=effort.threads,
         seconds=effort.seconds,
         limit=effort.limit,
+        processor_time=effort.processor_time,
     )
 
 

@@ -17,7 +17,13 @@ function filesOf(folder, request) {
       return bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength);
     },
     write: (file, bytes) => fs.writeFileSync(path.join(folder, file), bytes),
+    now: request.processor_time ? processorTime : undefined,
   };
+}
+
+function processorTime() {
+  const spent = process.cpuUsage();
+  return (spent.user + spent.system) / 1000;
 }
 
 async function main(folder) {

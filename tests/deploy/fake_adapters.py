@@ -73,3 +73,13 @@ def agrees(task):
 def converter_fails(_task):
     os.write(1, b"[10:30] These Op Not Support: Foo\nConverted Failed!\n")
     raise ModelError("its converter refuses the model")
+
+
+def waits(task):
+    run = onnx_runtime(task)
+
+    def later():
+        time.sleep(0.05)
+        return run()
+
+    return later

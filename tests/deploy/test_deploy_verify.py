@@ -63,6 +63,25 @@ def row_of(name, model=None, feed=FEED, **more):
     return rows[1]
 
 
+def test_waiting_counts_for_the_clock_and_not_for_the_processor():
+    by_clock, by_processor = (
+        row_of("waits", processor_time=processor).timing.median for processor in (False, True)
+    )
+    assert by_clock >= 50
+    assert 0 < by_processor < 50
+
+
+@pytest.mark.parametrize("name", ["onnxruntime-web", "chromium"])
+def test_under_node_the_processor_can_be_asked_and_in_a_page_the_clock(name):
+    (one,) = (one for one in RUNTIMES if one.name == name)
+    if not one.installed:
+        pytest.skip(f"{name} is not installed")
+    effort = Effort(sessions=1, seconds=0, processor_time=True)
+    rows = verify(load(convolution()), FEED, [one], effort=effort)
+    assert rows[1].error is None
+    assert rows[1].timing.median > 0
+
+
 @pytest.mark.parametrize("name", [one.name for one in RUNTIMES[1:]])
 @pytest.mark.parametrize(
     ("model", "feed"),
