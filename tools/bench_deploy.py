@@ -82,11 +82,12 @@ def main() -> int:
         options.result.write_text(json.dumps(examine(chosen([options.one])[0], effort)))
         return 0
     found: dict[str, Found] = {}
+    made = provenance("python tools/bench_deploy.py")  # before the page changes what is committed
     for name in [options.only] if options.only else MODELS:
         found[name] = _measured(name, options.sessions)
         print(f"{section(name, found[name])}\n", flush=True)
         if not options.only:  # with every section: the whole takes long
-            write_aside(ROOT / "docs" / "deploy.md", _page(found))
+            write_aside(ROOT / "docs" / "deploy.md", _page(found, made))
     print(in_short(found))
     return 0
 
@@ -198,11 +199,10 @@ _WAYS: Final[dict[str, Callable[[Document, Case, Dataset], Document]]] = {
 }
 
 
-def _page(found: Mapping[str, Found]) -> str:
+def _page(found: Mapping[str, Found], made: str) -> str:
     versions = ", ".join(
         f"{one.name} {one.version}" for one in RUNTIMES if one.installed and one != REFERENCE
     )
-    made = provenance("python tools/bench_deploy.py")
     driven = table(["runtime", "how it is driven"], _DRIVEN, left=2)
     load = f"Load average of the machine at the end: {os.getloadavg()[0]:.1f}."
     made = f"{made} Runtimes: {versions}. {load}"
