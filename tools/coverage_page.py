@@ -102,11 +102,15 @@ def _cells(row: Row) -> list[object]:
         f"{row['removed']:,}",
         f"{left['parameters']:.3f}",
         f"{left['macs']:.3f}",
-        f"{row['time']:.2f} of {row['milliseconds']:.2g} ms" if "time" in row else "not measured",
+        f"{row['time']:.2f} of {_two_digits(row['milliseconds'])} ms" if "time" in row else "",
         *((f"{peer[key]:.3f}" for key in ("parameters", "macs")) if "macs" in peer else ("", "")),
         f"{peer['time']:.2f}" if "time" in peer else "",
         *(_tiny(row[key]) for key in ("difference", "rounding", "in_double")),
     ]
+
+
+def _two_digits(number: float) -> str:
+    return f"{float(f'{number:.2g}'):g}"
 
 
 def _tiny(found: object) -> str:
@@ -211,7 +215,7 @@ def _worse(rows: Sequence[Row]) -> str:
     for row in rows:
         left, peer = _final(row), row["peer"] or {}
         name = f"- **{row['name']}**: "
-        if peer.get("parameters", 2.0) < left["parameters"]:
+        if round(peer.get("parameters", 2.0), 3) < round(left["parameters"], 3):
             lines.append(f"{name}onnxsim leaves {peer['parameters']:.3f} of the parameters")
         if "why" in peer:
             lines.append(f"{name}onnxsim fails: {peer['why'][:200]}")
@@ -234,7 +238,7 @@ def _slower(row: Row, left: Row, peer: Row) -> list[str]:
         found.append(f"takes {row['time']:.2f} times as long as before")
     elif 1 - row["time"] < 0.85 * (1 - left["macs"]):
         found.append(f"time falls to {row['time']:.2f}, MACs fall to {left['macs']:.2f}")
-    if peer.get("time", 2.0) < row["time"]:
+    if round(peer.get("time", 2.0), 2) < round(row["time"], 2):
         found.append(f"onnxsim's is faster: {peer['time']:.2f} of the time")
     return found
 
