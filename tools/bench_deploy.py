@@ -53,7 +53,7 @@ MODELS: Final = (
 ZEROS: Final = 0.9
 ALPHA: Final = 0.6
 RATIO: Final = 0.5
-TIMEOUT: Final = 1500.0
+TIMEOUT: Final = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
