@@ -69,6 +69,8 @@ class Field:
         activity: What the data showed of its inputs.
         reading: How it reads them; None where Gram matrices cannot be taken.
         gram: Second moments of the inputs, where the criterion needs them.
+        judge: The same on held-out samples, which say what a choice really loses; None to take
+            those of the others.
         gradient: Mean square of the gradient, where the criterion needs it.
         updates: Whether surviving weights may change.
         seed: For the criterion `random`.
@@ -82,6 +84,7 @@ class Field:
     activity: LayerActivity
     reading: Reading | None = None
     gram: Gram | None = None
+    judge: Gram | None = None
     gradient: Floats | None = None
     updates: bool = False
     seed: int = 0
@@ -164,7 +167,10 @@ class Field:
 
     def _moment(self) -> Floats:
         assert self.gram is not None
-        return damped(self.gram.covariance(centred=self._centred), RIDGE)
+        return self._damped(self.gram)
+
+    def _damped(self, gram: Gram) -> Floats:
+        return damped(gram.covariance(centred=self._centred), RIDGE)
 
     @property
     def _centred(self) -> bool:
@@ -211,11 +217,14 @@ class Field:
     def _solved_ladder(self) -> Iterator[Rung]:
         split = self.split()
         moment = self._moment()
-        energy = float(output_error(moment, split).sum()) or 1.0
+        # On its own samples a layer with more inputs than samples seems to lose nothing.
+        judge = moment if self.judge is None else self._damped(self.judge)
+        energy = float(output_error(judge, split).sum()) or 1.0
         yield Rung(1.0, 0.0, None)
         for step in descend(moment, split, RUNGS[1:], self._project):
             choice = self._choice(split, step.keep, step.weights)
-            yield Rung(step.share, float(step.error.sum()) / energy, choice)
+            lost = float(output_error(judge, step.weights - split).sum())
+            yield Rung(step.share, lost / energy, choice)
 
     def _fitted(self, moment: Floats, split: Floats, kept: Bools) -> Choice:
         cross = np.matmul(split, moment)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,20 +40,25 @@ def gather_fields(
     """
     criterion = criterion_named(settings.criterion)
     shared = shared_homes(survey)
-    samples = held_out(calibration.take(settings.samples)).work
+    samples = held_out(calibration.take(settings.samples))
     readings = {site.layer.name: reading_of(site, memory=settings.memory) for site in sites}
-    grams = {}
-    if criterion.need in (Need.SQUARES, Need.MATRIX):
-        grams = gram_matrices(
-            survey.document,
-            [reading for reading in readings.values() if not isinstance(reading, str)],
-            samples,
-            batch_size=settings.batch_size,
-            provider=settings.provider,
-            diagonal=criterion.need is Need.SQUARES,
-            memory=settings.memory,
-            tick=ticker(progress, "measuring second moments", samples.size),
-        )
+    seen = [reading for reading in readings.values() if not isinstance(reading, str)]
+    whole = criterion.need is Need.MATRIX
+    measure = partial(
+        gram_matrices,
+        survey.document,
+        seen,
+        batch_size=settings.batch_size,
+        provider=settings.provider,
+        diagonal=not whole,
+        memory=settings.memory // 2 if whole else settings.memory,
+    )
+    grams, judges = {}, {}
+    if whole or criterion.need is Need.SQUARES:
+        tick = ticker(progress, "measuring second moments", samples.work.size)
+        grams = measure(samples.work, tick=tick)
+    if whole and not samples.same:
+        judges = measure(samples.judge)
     gradients: Mapping[str, Sequence[NDArray[np.float64]]] = {}
     if criterion.need is Need.GRADIENT:
         # It needs torch, which comes with an extra; everything else here does without.
@@ -60,8 +66,8 @@ def gather_fields(
 
         gradients = weight_gradients(
             survey.document,
-            samples,
-            by_labels=samples.has_labels,
+            samples.work,
+            by_labels=samples.work.has_labels,
             batch_size=settings.batch_size,
             seed=settings.seed,
             provider=settings.provider,
@@ -71,7 +77,7 @@ def gather_fields(
     for site in sites:
         for part in range(len(site.parts)):
             reading = readings[site.layer.name] if part == 0 else ""
-            seen = None if isinstance(reading, str) else reading
+            known = None if isinstance(reading, str) else reading
             field = Field(
                 survey=survey,
                 site=site,
@@ -79,8 +85,9 @@ def gather_fields(
                 criterion=criterion,
                 structure=settings.structure,
                 activity=measured.activities[site.layer.name],
-                reading=seen,
-                gram=grams.get(seen) if seen else None,
+                reading=known,
+                gram=grams.get(known) if known else None,
+                judge=judges.get(known) if known else None,
                 gradient=gradients[site.layer.name][part] if site.layer.name in gradients else None,
                 updates=criterion.updates and why_not_updated(survey, site, shared) is None,
                 seed=settings.seed,

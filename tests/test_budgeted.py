@@ -18,7 +18,7 @@ from onnx_relief.data.held_out import held_out
 from onnx_relief.divergence import Divergence
 from onnx_relief.graph.cost import zipped_bytes
 from onnx_relief.graph.document import input_specs, load
-from onnx_relief.pipeline import prune
+from onnx_relief.pipeline import fields_of, look, prune
 from onnx_relief.scoring.table import CRITERIA
 from onnx_relief.settings import Granularity, Scope, Settings
 from onnx_relief.structures import KERNEL, WEIGHT, parse_structure
@@ -82,6 +82,27 @@ def test_samples_that_judge_change_no_weight():
     assert (found[0]["w2"] == 0).any()
     for name, values in found[0].items():
         np.testing.assert_array_equal(values, found[1][name])
+
+
+def test_a_layer_with_fewer_samples_than_inputs_is_judged_by_others():
+    weight = random(90, 5, seed=1)
+    document = load(build("(float[N,90] x) => (float[N,5] y) { [l] y = MatMul (x, w) }", w=weight))
+    inputs = samples(60, (90,), labelled=False)
+    data = open_data(inputs, input_specs(document.proto))
+    settings = Settings(criterion="obs", budget=Budget(sparsity=0.5))
+    (field,) = fields_of(look(document, data, settings), data, settings).fields
+    x = inputs["x"].astype(np.float64)
+    losses = {"work": [], "judge": []}
+    for rung in list(field.ladder())[1:]:
+        assert rung.choice is not None
+        assert rung.choice.weights is not None
+        kept = rung.choice.weights.reshape(5, 90).T
+        for name, lost in losses.items():
+            rows = x[getattr(held_out(data), name).rows]
+            lost.append(np.square(rows @ (kept - weight)).sum() / np.square(rows @ weight).sum())
+        assert rung.loss == pytest.approx(losses["judge"][-1], rel=0.05)
+    half = len(losses["work"]) // 2
+    assert losses["work"][half] < 0.3 * losses["judge"][half]
 
 
 @pytest.mark.parametrize("criterion", CRITERIA_HERE)
