@@ -113,3 +113,35 @@ def test_gap_notices_one_percent():
     ones = {"y": np.ones(3, np.float32)}
     assert largest_gap(ones, {"y": np.full(3, 1.01)}) == pytest.approx(0.01)
     assert largest_gap(ones, {"y": np.ones(4)}) == float("inf")
+
+
+def row(name, *, in_double=0.0, **more):
+    """Return a row as `bench_coverage.examine` makes it."""
+    shares = {"parameters": 0.3, "macs": 0.3, "million": 1.0}
+    said = {"name": name, "origin": "here", "state": "cut", "heads": None, "peer": None}
+    times = {"time": 0.25, "milliseconds": 186.0, "commit": "abc"}
+    found = {"groups": 4, "removed": 2, "alone": 0, "stays": {}, "least": 0.3}
+    gaps = {"difference": 6e-5, "rounding": 6e-5, "in_double": in_double}
+    return said | shares | times | found | gaps | more
+
+
+def test_page_says_what_is_over_and_why_a_target_is_missed():
+    from coverage_page import page
+
+    squeezed = row("light-squeezenet.random", parameters=0.36, least=0.355, alone=1)
+    text = page([squeezed, row("other", in_double="no converter")], [], "Made so.")
+    assert "0.25 of 190 ms" in text
+    assert "In float64 the largest difference of all is 0 (1 of 2 models are carried)" in text
+    assert "half of every axis leaves 0.355, so that 0.35 is out of reach" in text
+    assert "| not carried |" in text
+    assert "- **other**: the difference is 6e-05, above 1e-05" in text
+
+
+def test_peer_that_leaves_as_much_to_the_shown_digits_is_not_called_better():
+    from coverage_page import page
+
+    peer = {"parameters": 0.2999, "macs": 0.3, "time": 0.2499}
+    assert "onnxsim leaves" not in page([row("even", peer=peer)], [], "Made so.")
+    better = page([row("behind", peer=peer | {"parameters": 0.29, "time": 0.2})], [], "Made so.")
+    assert "- **behind**: onnxsim leaves 0.290 of the parameters" in better
+    assert "- **behind**: onnxsim's is faster: 0.20 of the time" in better

@@ -62,6 +62,7 @@ def page(rows: Sequence[Row], torch: Sequence[Row], made: str) -> str:
         _INTRODUCTION,
         made + _commits(rows),
         table(head, [_cells(row) for row in cut_rows], left=2),
+        _in_double(cut_rows),
         *_heads(cut_rows),
         *_targets(cut_rows),
         *_torch_pruning(cut_rows, torch),
@@ -107,6 +108,17 @@ def _cells(row: Row) -> list[object]:
         f"{peer['time']:.2f}" if "time" in peer else "",
         *(_tiny(row[key]) for key in ("difference", "rounding", "in_double")),
     ]
+
+
+def _in_double(rows: Sequence[Row]) -> str:
+    """Say of how many models the difference is known in float64, and the largest."""
+    found = [row["in_double"] for row in rows if not isinstance(row["in_double"], str)]
+    over = sum(row["difference"] > EQUAL for row in rows)
+    return (
+        f"In float64 the largest difference of all is {_tiny(max(found, default=0.0))} "
+        f"({len(found)} of {len(rows)} models are carried); in ONNX Runtime {over} are above "
+        f"{EQUAL:.0e}."
+    )
 
 
 def _two_digits(number: float) -> str:
