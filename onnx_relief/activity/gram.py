@@ -18,6 +18,9 @@ from onnx_relief.activity.mean import FloatArray
 from onnx_relief.activity.patches import patches
 from onnx_relief.geometry import ConvGeometry
 
+_ROUNDING = 4 * float(np.finfo(np.float32).eps)
+"""Variance, relative to the mean square, that products in float32 cannot tell from none."""
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Gram:
@@ -66,10 +69,15 @@ class Gram:
         return squares / max(self.count, 1)
 
     def covariance(self, *, centred: bool = True) -> FloatArray:
-        """Return the mean of x x', less that of the means if `centred`, (groups, d, d)."""
+        """Return the mean of x x', less that of the means if `centred`, (groups, d, d).
+
+        An input that never changes has no covariance with anything, rather than rounding errors.
+        """
         moment = self.second / max(self.count, 1)
         if centred:
             moment = moment - self.mean[:, :, None] * self.mean[:, None, :]
+            changes = np.einsum("gii->gi", moment) > _ROUNDING * self.mean_square
+            moment = np.where(changes[:, :, None] & changes[:, None, :], moment, 0.0)
         return np.asarray(moment)
 
     def cross_covariance(self, *, centred: bool = True) -> FloatArray:

@@ -42,6 +42,18 @@ def test_batches_and_order_do_not_matter(samples, entries, groups, positions):
     assert np.allclose(gram_of(columns, diagonal=True).mean_square, whole.mean_square)
 
 
+@given(st.integers(1, 40), st.floats(-1e4, 1e4, width=32))
+def test_an_input_that_never_changes_has_no_covariance(samples, value):
+    columns = np.random.default_rng(samples).standard_normal((samples, 1, 4, 1))
+    columns = columns.astype(np.float32)
+    columns[:, 0, 1] = value
+    found = gram_of(columns).covariance()[0]
+    assert not found[1].any()
+    assert not found[:, 1].any()
+    assert (np.diag(found) >= 0).all()
+    assert found.any() == (samples > 1)
+
+
 @given(shapes(kinds=st.just(False)), st.integers(1, 6))
 def test_a_grid_is_part_of_all_positions(shape, most):
     maps = np.random.default_rng(0).standard_normal((1, 2, *shape.size))
