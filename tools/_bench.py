@@ -144,11 +144,17 @@ def _between(page: str, mark: str) -> str:
     return page.partition(f"<!-- {mark} -->")[2].partition(f"<!-- /{mark} -->")[0].strip("\n")
 
 
+_CHANGES: Final = ("status", "--porcelain", "-uno", "--", ".", ":(exclude)docs")
+
+
 def commit() -> str:
-    """Return the commit that the repository is at, and whether it has changes besides."""
+    """Return the commit that the repository is at, and whether it has changes besides.
+
+    Pages in docs do not count: the tools write them, some one section after the other.
+    """
     try:
         shown = _git("rev-parse", "--short", "HEAD")
-        return shown + (" with local changes" if _git("status", "--porcelain", "-uno") else "")
+        return shown + (" with local changes" if _git(*_CHANGES) else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

@@ -82,7 +82,7 @@ def main() -> int:
         options.result.write_text(json.dumps(examine(chosen([options.one])[0], effort)))
         return 0
     found: dict[str, Found] = {}
-    made = provenance("python tools/bench_deploy.py")  # before the page changes what is committed
+    made = provenance("python tools/bench_deploy.py")
     for name in [options.only] if options.only else MODELS:
         found[name] = _measured(name, options.sessions)
         print(f"{section(name, found[name])}\n", flush=True)
