@@ -94,6 +94,9 @@ class Settings:
         for flag, value in (*named, ("--alpha-fc", self.alpha_fc), *layers):
             if value is not None and not 0.0 < value <= 1.0:
                 raise SettingsError(f"{flag} must lie in (0, 1], got {value}")
+        if self.budget.name is not None:
+            refuse_besides(str(self.budget), NO_BUDGET, self.structure)
+        self._check_alphas()
         if self.samples is not None and self.samples < 1:
             raise SettingsError(f"--samples must be at least 1, got {self.samples}")
         if self.memory < 1_000_000:
@@ -108,6 +111,16 @@ class Settings:
             raise SettingsError(f"--repair {self.repair!r} does not exist; choose one of {names}")
         if self.batch_size < 1:
             raise SettingsError(f"--batch-size must be at least 1, got {self.batch_size}")
+
+    def _check_alphas(self) -> None:
+        alphas = (
+            ("--alpha-conv", self.alpha_conv),
+            ("--alpha-fc", self.alpha_fc),
+            ("--alpha-layer", self.alpha_layers or None),
+        )
+        for flag, value in alphas:
+            if value is not None:
+                refuse_besides(flag, self.budget, self.structure)
 
     @property
     def structure(self) -> Structure:
@@ -163,6 +176,31 @@ class Settings:
                     f"{flag} {pattern!r} matches no layer; there are for example {names} "
                     "(`onnx-relief inspect` lists all)"
                 )
+
+
+def alpha_besides(alpha: float | None, budget: Budget, structure: Structure) -> float:
+    """Return alpha as the user gave it, or else by default.
+
+    Raises:
+        SettingsError: It is given although something else says how much goes.
+    """
+    if alpha is None:
+        return DEFAULT_ALPHA
+    refuse_besides("--alpha", budget, structure)
+    return alpha
+
+
+def refuse_besides(flag: str, budget: Budget, structure: Structure) -> None:
+    """Refuse a flag that says how much goes if a budget or the structure says it, too.
+
+    Raises:
+        SettingsError: One of them does.
+    """
+    other = None if budget.name is None else str(budget)
+    if structure.pattern is Pattern.N_OF_M:
+        other = f"--granularity {structure}"
+    if other is not None:
+        raise SettingsError(f"{flag} and {other} both say how much goes; give one of them")
 
 
 def matches(layer: Layer, pattern: str) -> bool:

@@ -10,7 +10,6 @@ from pathlib import Path
 from onnx_relief.accounting import account
 from onnx_relief.budget import Budget
 from onnx_relief.data import Preprocess
-from onnx_relief.errors import SettingsError
 from onnx_relief.graph.document import load
 from onnx_relief.graph.save import write_to
 from onnx_relief.graph.sparse_store import is_sparse, store_sparse
@@ -22,12 +21,12 @@ from onnx_relief.result import PathLike, Result
 from onnx_relief.results import Progress
 from onnx_relief.scores import scores_by_weight
 from onnx_relief.settings import (
-    DEFAULT_ALPHA,
     DEFAULT_MEMORY,
     Estimator,
     Granularity,
     Scope,
     Settings,
+    alpha_besides,
 )
 from onnx_relief.structures import KERNEL, WEIGHT, parse_structure
 
@@ -121,10 +120,8 @@ def prune(
         target_bytes=target_bytes,
         max_drop=max_drop,
     )
-    if budget.name is not None and alpha is not None:
-        raise SettingsError(f"--alpha and {budget} both say how much goes; give one of them")
     settings = Settings(
-        alpha=DEFAULT_ALPHA if alpha is None else alpha,
+        alpha=alpha_besides(alpha, budget, structure),
         alpha_conv=alpha_conv,
         alpha_fc=alpha_fc,
         alpha_layers=tuple((alpha_layer or {}).items()),

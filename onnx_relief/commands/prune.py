@@ -12,6 +12,7 @@ from onnx_relief.commands.channels import ChannelJob, cut_channels
 from onnx_relief.commands.console import Speaker
 from onnx_relief.commands.opening import open_options
 from onnx_relief.commands.options import check_plot, preprocess_of
+from onnx_relief.commands.prune_checks import check_flags
 from onnx_relief.commands.prune_options import PruneOptions
 from onnx_relief.commands.signals import check_stopped, undisturbed
 from onnx_relief.commands.storing import parse_round_to, stored
@@ -45,6 +46,7 @@ def prune(options: PruneOptions) -> None:
     tensors really get smaller.
     """
     speaker = Speaker(options)
+    check_flags(options)
     check_plot(options.plot)
     if options.sweep is not None:
         is_sparse(options.store), parse_round_to(options.round_to)  # before anything is done
@@ -53,7 +55,7 @@ def prune(options: PruneOptions) -> None:
     if options.plot is not None:
         raise SettingsError("--plot draws the curve of a --sweep; leave it out, or sweep")
     if options.cuts_channels:
-        _refuse_for_channels(options)
+        _check_outputs(options)
         cut_channels(_channel_job(options), speaker)
         return
     try:
@@ -69,20 +71,6 @@ def prune(options: PruneOptions) -> None:
     speaker.result(table, to_json({**report.to_dict(), "written": paths}))
     if missed is not None:
         raise TargetError(f"{missed}; the model that comes closest is written")
-
-
-def _refuse_for_channels(options: PruneOptions) -> None:
-    for flag, value in (
-        ("--plan", options.plan),
-        ("--save-plan", options.save_plan),
-        ("--save-scores", options.save_scores),
-        ("--dump-activations", options.dump_activations),
-        ("--sensitivity", options.sensitivity),
-        ("--store sparse", True if options.store == "sparse" else None),
-    ):
-        if value is not None:
-            raise SettingsError(f"{flag} does not go with --granularity channel; leave it out")
-    _check_outputs(options)
 
 
 def _channel_job(options: PruneOptions) -> ChannelJob:

@@ -22,9 +22,15 @@ from onnx_relief.commands.options import (
     parse_samples,
 )
 from onnx_relief.commands.sensitivity import losses_in
-from onnx_relief.errors import SettingsError
 from onnx_relief.job import choose_member
-from onnx_relief.settings import DEFAULT_ALPHA, Estimator, Granularity, Scope, Settings
+from onnx_relief.settings import (
+    DEFAULT_ALPHA,
+    Estimator,
+    Granularity,
+    Scope,
+    Settings,
+    alpha_besides,
+)
 from onnx_relief.structures import KERNEL, WEIGHT, Structure, parse_structure
 
 CHANNEL = "channel"
@@ -190,18 +196,16 @@ class PruneOptions(
     def _budget(self) -> Budget:
         if self.cuts_channels:
             return self.budget(None, None)
-        budget = self.budget(self.target_params, self.target_macs)
-        if budget.name is not None and self.alpha is not None:
-            raise SettingsError(f"--alpha and {budget} both say how much goes; give one of them")
-        return budget
+        return self.budget(self.target_params, self.target_macs)
 
     @property
     def settings(self) -> Settings:
         """The choices that the method knows."""
         structure = self._structure
         whole = structure in (KERNEL, WEIGHT)
+        budget = self._budget
         return Settings(
-            alpha=DEFAULT_ALPHA if self.alpha is None else self.alpha,
+            alpha=alpha_besides(self.alpha, budget, structure),
             alpha_conv=self.alpha_conv,
             alpha_fc=self.alpha_fc,
             alpha_layers=parse_alphas(self.alpha_layer),
@@ -209,7 +213,7 @@ class PruneOptions(
             granularity=Granularity.KERNEL if structure == KERNEL else Granularity.WEIGHT,
             blocks=None if whole else structure,
             criterion=self.criterion or ("obs" if self.cuts_channels else ""),
-            budget=self._budget,
+            budget=budget,
             scope=choose_member("--scope", Scope, self.scope or Scope.GLOBAL.value),
             sensitivity=losses_in(self.sensitivity) if self.sensitivity else (),
             memory=self.memory_bytes(),

@@ -162,8 +162,6 @@ def _shares(options: PruneOptions) -> list[float]:
             raise SettingsError(
                 f"{flag} is about one model and --sweep makes several; leave it out"
             )
-    if options.cuts_channels and options.store == "sparse":
-        raise SettingsError("--store sparse does not go with --granularity channel; leave it out")
     if options.settings.has_exact_share:
         raise SettingsError(
             f"--granularity {options.granularity} always drops the same share, so there is nothing "
