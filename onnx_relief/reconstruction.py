@@ -13,6 +13,7 @@ import onnx
 from numpy.typing import NDArray
 
 from onnx_relief.data import Dataset
+from onnx_relief.data.held_out import Split, held_out
 from onnx_relief.errors import UnsupportedError
 from onnx_relief.evaluation import first_sample
 from onnx_relief.graph.cost import layer_costs
@@ -21,7 +22,6 @@ from onnx_relief.graph.layers import Survey, find_layers
 from onnx_relief.graph.mask import nonzero_elements
 from onnx_relief.graph.taps import block_outputs, unit_makers, with_outputs
 from onnx_relief.measuring.positions import positions_on_data
-from onnx_relief.plan import LayerKind
 from onnx_relief.progress import ticker
 from onnx_relief.results import Progress
 from onnx_relief.retraining.train import require_extra
@@ -38,7 +38,6 @@ _MOST = 16
 _WORK = 1e13
 """Multiply-accumulates that training may take by default: about ten minutes of one core."""
 _EPOCHS = (8, 200)
-_CONVOLUTIONAL_RATE = 0.05
 _PER_SAMPLE = 4
 """Forward, the gradients of activations and of weights, and the dense model."""
 
@@ -49,6 +48,7 @@ def reconstruct(
     kept: Places,
     data: Dataset,
     *,
+    judge: Dataset | None = None,
     provider: str = "auto",
     lesson: Lesson | None = None,
     epochs: int | None = None,
@@ -59,7 +59,7 @@ def reconstruct(
     """Return a copy of `pruned` whose surviving weights were trained towards the dense model.
 
     What is zero stays zero, and nothing but weights, biases and normalisation changes. The outputs
-    on calibration samples that are held out are no worse than before.
+    on samples that are held out are no worse than before.
 
     Args:
         pruned: The masked or smaller model; it is not changed.
@@ -67,11 +67,13 @@ def reconstruct(
         kept: By layer, the places of its units in the dense layer; layers that lost none may be
             left out.
         data: Calibration samples; labels are not looked at.
+        judge: Samples to judge epochs by, which neither the training nor what made `pruned` may
+            have seen; None holds some of `data` out.
         provider: Execution provider of ONNX Runtime, which runs the dense model.
         lesson: How to train, in full; None makes it of what follows.
         epochs: Walks through the data; None takes as many as ten minutes of a core have room for.
         batch_size: Samples per step.
-        seed: Decides the order of samples and which are held out.
+        seed: Decides the order of samples.
         progress: Told of every step.
 
     Raises:
@@ -87,19 +89,20 @@ def reconstruct(
     from onnx_relief.bridge.reconstruct import step_count, train_to_match
     from onnx_relief.bridge.train import open_teacher
 
+    samples = held_out(data) if judge is None else Split(data, judge)
     survey = find_layers(pruned)
     feed = first_sample(data).feed
     if lesson is None:
         count = default_epochs(survey, data, provider) if epochs is None else epochs
-        lesson = Lesson(epochs=count, batch_size=batch_size, seed=seed, lr=_rate(survey))
+        lesson = Lesson(epochs=count, batch_size=batch_size, seed=seed)
     points, types = points_of_comparison(survey, dense, kept, feed, lesson, provider)
     watched = with_outputs(pruned, types)
     module = convert(watched)
     check(module, watched, feed, provider=provider)
     module.hold(masks_for(module, nonzero_elements(survey)))
-    tick = ticker(progress, "reconstructing", step_count(data, lesson))
+    tick = ticker(progress, "reconstructing", step_count(samples, lesson))
     teacher = open_teacher(with_outputs(dense, types), provider=provider, outputs=tuple(points))
-    outcome = train_to_match(module, teacher, points, data, lesson, tick)
+    outcome = train_to_match(module, teacher, points, samples, lesson, tick)
     if outcome.best_epoch == 0:
         return pruned
     return write_back(module, pruned)
@@ -111,15 +114,6 @@ def default_epochs(survey: Survey, data: Dataset, provider: str) -> int:
     macs = sum(cost.macs or 0.0 for cost in layer_costs(survey, positions))
     fewest, most = _EPOCHS
     return int(np.clip(_WORK / max(1.0, _PER_SAMPLE * macs * data.size), fewest, most))
-
-
-def _rate(survey: Survey) -> float | None:
-    """Return the learning rate for convolutional networks; others try some.
-
-    These end best with a rate that does harm in the few steps of a trial.
-    """
-    convolves = any(layer.kind is LayerKind.CONVOLUTION for layer in survey.layers)
-    return _CONVOLUTIONAL_RATE if convolves else None
 
 
 def points_of_comparison(

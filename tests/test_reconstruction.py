@@ -66,7 +66,7 @@ def stored(model):
 
 def reconstructed(pruned, dense, kept=None, **options):
     shape = tuple(d.dim_value for d in dense.graph.input[0].type.tensor_type.shape.dim[1:])
-    data = data_for(dense, count=60, shape=shape)
+    data = data_for(dense, count=100, shape=shape)
     return reconstruct(
         load(pruned),
         load(dense),
@@ -151,7 +151,7 @@ def test_progress_counts_every_step():
     reconstructed(
         pruned, dense, epochs=2, batch_size=10, progress=lambda *heard: told.append(heard)
     )
-    assert told[-1][1] == told[-1][2] == 2 * 5  # 54 of 60 samples train
+    assert told[-1][1] == told[-1][2] == 2 * 8  # 80 of 100 samples train
 
 
 def test_a_large_model_or_much_data_is_walked_through_less_often():

@@ -33,7 +33,7 @@ class Lesson:
         lr: Highest learning rate of Adam, as a share of the root mean square of what is left of
             each tensor; it rises at first and then follows a cosine down to 0. None tries some.
         output_weight: What an output of the model counts; a block counts 1.
-        seed: Decides the order of samples, and which are held out.
+        seed: Decides the order of samples.
     """
 
     epochs: int

@@ -30,13 +30,12 @@ from onnx_relief.bridge.train.batches import Step
 from onnx_relief.bridge.train.losses import wide
 from onnx_relief.bridge.train.teacher import Teacher
 from onnx_relief.bridge.train.trainer import without_denormals
-from onnx_relief.data import Dataset
-from onnx_relief.data.shuffle import numbered_batches, plan_steps, split_validation
+from onnx_relief.data.held_out import Split
+from onnx_relief.data.shuffle import numbered_batches, plan_steps
 from onnx_relief.data.unpack import seekable
 
-_HELD_OUT = 0.1
 _WARMUP = 0.05
-_RATES = (0.003, 0.015, 0.06)
+_RATES = (0.001, 0.004, 0.015, 0.06)
 """Learning rates that are tried: Adam's, as shares of the size of each tensor's numbers."""
 _TRIAL, _TRIAL_STEPS = 0.05, (10, 60)
 """A trial takes this share of all steps, and so many at least and at most."""
@@ -64,7 +63,7 @@ def train_to_match(
     module: OnnxModule,
     teacher: Teacher,
     points: Points,
-    data: Dataset,
+    samples: Split,
     lesson: Lesson,
     tick: Callable[[int], None],
 ) -> Outcome:
@@ -77,7 +76,7 @@ def train_to_match(
         module: The pruned model, masks held; its outputs have the names of the points.
         teacher: The dense model; gives all points by name.
         points: Where both are compared.
-        data: Calibration samples; labels are not looked at.
+        samples: What is trained on, and what epochs are judged by; labels are not looked at.
         lesson: How to train.
         tick: Called with 1 after every step, `lesson.epochs` times `plan_steps` of them.
 
@@ -85,8 +84,8 @@ def train_to_match(
         DataError: The data cannot be read, or an input is nothing that torch has.
         ModelError: The dense model cannot be run.
     """
-    training, held_out = parts_of(data, lesson)
-    judged = [plain(b) for _, b in numbered_batches(held_out or training, lesson.batch_size)]
+    training = seekable(samples.work)
+    judged = [plain(b) for _, b in numbered_batches(samples.judge, lesson.batch_size)]
     source = Targets(teacher, points, training, lesson)
     judge = [source.step(None, batch) for batch in judged]
     with torch.random.fork_rng(devices=()), without_denormals():
@@ -94,15 +93,9 @@ def train_to_match(
         return _train(module, points, Walk(source, training, lesson), judge, lesson, tick)
 
 
-def parts_of(data: Dataset, lesson: Lesson) -> tuple[Dataset, Dataset | None]:
-    """Return what is trained on, quick to read in any order, and what is held out."""
-    return split_validation(seekable(data), _HELD_OUT, lesson.seed)
-
-
-def step_count(data: Dataset, lesson: Lesson) -> int:
-    """Return how many steps training on all of `data` takes."""
-    training, _ = parts_of(data, lesson)
-    return plan_steps(training, lesson.batch_size).passes * lesson.epochs
+def step_count(samples: Split, lesson: Lesson) -> int:
+    """Return how many steps training takes."""
+    return plan_steps(samples.work, lesson.batch_size).passes * lesson.epochs
 
 
 def _train(
@@ -136,8 +129,9 @@ def _train(
 def _tried_rate(course: _Course, walk: Walk, judge: list[Step], lesson: Lesson) -> float:
     """Return the rate with which a short course ends best; the module is as it was after.
 
-    It is ten times less for a transformer than for a convolutional network. Long courses bear
-    higher rates than short ones, so that the highest that is nearly as good is taken.
+    It is ten times less for a transformer than for a small convolutional network, and less again
+    for a deep one without normalisation. Long courses bear higher rates than short ones, so that
+    the highest that is nearly as good is taken.
     """
     module, start = course.module, _state(course.module)
     count = int(np.clip(walk.steps * lesson.epochs * _TRIAL, *_TRIAL_STEPS))
@@ -228,8 +222,8 @@ def _sizes(module: OnnxModule) -> list[float]:
     """Return how large the numbers of each parameter are, to which its learning rate is relative.
 
     Adam moves every number by about its rate, whatever the gradient, and tensors whose sizes differ
-    a hundredfold are usual where normalisation was folded into weights. Small ones (fresh biases)
-    count as usual ones, or they would take for ever.
+    a hundredfold are usual where normalisation was folded into weights. Small vectors (fresh
+    biases) count as usual ones, or they would take for ever.
     """
     sizes = []
     for parameter in module.parameters():
@@ -237,7 +231,10 @@ def _sizes(module: OnnxModule) -> list[float]:
         sizes.append(float(left.square().mean().sqrt()) if left.numel() else 0.0)
     positive = [size for size in sizes if size > 0]
     usual = float(np.median(positive)) if positive else 1.0
-    return [max(size, usual) for size in sizes]
+    return [
+        size if size > 0 and parameter.ndim > 1 else max(size, usual)
+        for size, parameter in zip(sizes, module.parameters(), strict=True)
+    ]
 
 
 def _factor(step: int, steps: int) -> float:

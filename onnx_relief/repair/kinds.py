@@ -56,12 +56,18 @@ class Repaired:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Work:
-    """What every way of repair is given; attributes as the arguments of `repair`."""
+    """What every way of repair is given.
+
+    Attributes as the arguments of `repair`, except:
+        data: Samples to work with.
+        judge: Samples that no statistic has seen, to choose by; None where there are none.
+    """
 
     pruned: Document
     dense: Document
     kept: Kept
     data: Dataset
+    judge: Dataset | None
     batch_size: int
     provider: str
     memory: int
@@ -87,7 +93,8 @@ def repair(
         pruned: The masked or smaller model; it is not changed.
         dense: The model it was made from, with layers of the same names.
         kept: By layer, the places of its units in the dense layer; all of them where it is missing.
-        data: Calibration samples; about a fifth of them judge the repair and take no part in it.
+        data: Calibration samples; about a fifth of them choose how much is done and judge what came
+            of it, and nothing is fitted to them.
         batch_size: Samples per run.
         provider: Execution provider of ONNX Runtime.
         memory: Bytes that statistics may take, about.
@@ -107,6 +114,7 @@ def repair(
         dense=dense,
         kept=kept,
         data=split.work,
+        judge=None if split.same else split.judge,
         batch_size=batch_size,
         provider=provider,
         memory=memory,
@@ -178,6 +186,7 @@ def _least_squares(work: Work) -> tuple[Document, tuple[str, ...]]:
         work.dense,
         work.kept,
         work.data,
+        judge=work.judge,
         batch_size=work.batch_size,
         provider=work.provider,
         memory=work.memory,
@@ -198,6 +207,7 @@ def _reconstruct(work: Work) -> tuple[Document, tuple[str, ...]]:
             work.dense,
             work.kept,
             work.data,
+            judge=work.judge,
             provider=work.provider,
             progress=work.progress,
         )

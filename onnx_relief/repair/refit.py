@@ -51,12 +51,13 @@ def refit(fit: Gram, tune: Gram | None, keep: NDArray[np.bool_], *, centred: boo
     """
     if tune is None:
         return solve(fit, keep, CAUTIOUS, centred=centred)
-    tried = (solve(fit, keep, ridge, centred=centred) for ridge in RIDGES)
-    costs = {change.ridge: added_error(tune, change) for change in tried}
-    best = min(costs, key=costs.__getitem__)
-    if not costs[best] < 0:
-        return None
-    return solve(fit.merge(tune), keep, best, centred=centred)
+    best, least = None, 0.0
+    for ridge in RIDGES:
+        change = solve(fit, keep, ridge, centred=centred)
+        added = added_error(tune, change)
+        if added < least:
+            best, least = change, added
+    return best
 
 
 def solve(gram: Gram, keep: NDArray[np.bool_], ridge: float, *, centred: bool) -> Change:

@@ -18,11 +18,16 @@ from onnx_relief.repair.refit import RIDGES
 SAMPLES = 40
 
 
-def refitted(pruned, dense, x, *, kept=None, batch_size=7):
+def refitted(pruned, dense, x, *, judge=None, kept=None, batch_size=7):
     pruned, dense = load(pruned), load(dense)
-    data = open_data({"x": x}, input_specs(dense.proto))
+    data, tried = (
+        None if one is None else open_data({"x": one}, input_specs(dense.proto))
+        for one in (x, judge)
+    )
     kept = {name: np.array(places) for name, places in (kept or {}).items()}
-    return least_squares(pruned, dense, kept, data, batch_size=batch_size, provider="cpu")
+    return least_squares(
+        pruned, dense, kept, data, judge=tried, batch_size=batch_size, provider="cpu"
+    )
 
 
 def constants(model):
@@ -100,7 +105,8 @@ def test_a_convolution_gets_the_weights_that_numpy_finds(
     keep = np.random.default_rng(seed).random(weight.shape) < 0.6
     dense, pruned = build(graph, w=weight), build(graph, w=weight * keep)
     x = random(samples, groups * inputs, 6, 7, seed=seed + 1)
-    found = constants(refitted(pruned, dense, x).document.proto)["w"]
+    judge = random(samples, groups * inputs, 6, 7, seed=seed + 2)
+    found = constants(refitted(pruned, dense, x, judge=judge).document.proto)["w"]
     # Kernels of a single one show what a convolution reads.
     entries = inputs * kernel[0] * kernel[1]
     ones = np.tile(np.eye(entries, dtype=np.float32), (groups, 1)).reshape(-1, inputs, *kernel)
