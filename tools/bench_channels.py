@@ -43,9 +43,10 @@ INTRODUCTION: Final = (
     f"calibration samples (at most {SAMPLES}) from the training part, judged on the test part; no "
     "retraining but where it is said. What is left counts the weights of convolutions and fully "
     "connected layers, and their multiply-accumulates. The last columns are the accuracy by "
-    "`--repair`. Widths are not rounded (`--round-to 1`). A ratio is a share of the channels: with the "
-    "scope `global` it leaves more of the weights in one model and far fewer in another, so compare "
-    "rows by what is left. Every section says how and when it was made; with `--runs`, what an interrupted run had finished that day was taken from its folder."
+    "`--repair`. Widths are not rounded (`--round-to 1`). A ratio is a share of the channels: with "
+    "the scope `global` it leaves more of the weights in one model and far fewer in another, so "
+    "compare rows by what is left. Every section says how and when it was made; with `--runs`, "
+    "what an interrupted run had finished that day was taken from its folder."
 )
 
 
