@@ -43,8 +43,8 @@ from onnx_relief.results import ModelCost
 from onnx_relief.settings import Settings
 
 EXAMPLE: Final = """examples:
-  python tools/bench_deploy.py --only lenet-5
   NODE_PATH=.../node_modules python tools/bench_deploy.py
+  python tools/bench_deploy.py --only lenet-5 --rows rows.json
 """
 MODELS: Final = (
     *("lenet-5", "cifar10-resnet20", "ppocr-rec", "lenet-300-100"),
@@ -72,7 +72,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", choices=MODELS, help="one model; writes no docs")
+    parser.add_argument("--only", nargs="+", choices=MODELS, default=MODELS, help="these models")
+    parser.add_argument(
+        "--rows",
+        type=Path,
+        metavar="FILE.json",
+        help="keep what was measured here; models that are not asked for are taken from it",
+    )
     parser.add_argument("--sessions", type=int, default=2, help="processes per model and runtime")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)
@@ -81,14 +87,17 @@ def main() -> int:
         effort = Effort(sessions=options.sessions, seconds=0.3, processor_time=True)
         options.result.write_text(json.dumps(examine(chosen([options.one])[0], effort)))
         return 0
-    found: dict[str, Found] = {}
-    made = provenance("python tools/bench_deploy.py")
-    for name in [options.only] if options.only else MODELS:
+    rows = options.rows
+    found: dict[str, Found] = json.loads(rows.read_text()) if rows and rows.exists() else {}
+    for name in options.only:
         found[name] = _measured(name, options.sessions)
         print(f"{section(name, found[name])}\n", flush=True)
-        if not options.only:  # with every section: the whole takes long
-            write_aside(ROOT / "docs" / "deploy.md", _page(found, made))
-    print(in_short(found))
+        if rows:
+            write_aside(rows, json.dumps(found))
+    if all(name in found for name in MODELS):
+        ordered = {name: found[name] for name in MODELS}
+        write_aside(ROOT / "docs" / "deploy.md", _page(ordered))
+        print(f"{in_short(ordered)}\n\nwritten: docs/deploy.md")
     return 0
 
 
@@ -199,10 +208,11 @@ _WAYS: Final[dict[str, Callable[[Document, Case, Dataset], Document]]] = {
 }
 
 
-def _page(found: Mapping[str, Found], made: str) -> str:
+def _page(found: Mapping[str, Found]) -> str:
     versions = ", ".join(
         f"{one.name} {one.version}" for one in RUNTIMES if one.installed and one != REFERENCE
     )
+    made = provenance("python tools/bench_deploy.py")
     driven = table(["runtime", "how it is driven"], _DRIVEN, left=2)
     load = f"Load average of the machine at the end: {os.getloadavg()[0]:.1f}."
     made = f"{made} Runtimes: {versions}. {load}"
