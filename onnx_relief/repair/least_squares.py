@@ -54,8 +54,9 @@ class Refitted:
     def notes(self) -> tuple[str, ...]:
         """What was done and what not, in sentences."""
         reasons = Counter(self.left.values()).most_common()
+        count = len(self.layers)
         return (
-            f"{_layers(len(self.layers))} refitted by least squares",
+            f"least squares refitted {count:,} layer{'' if count == 1 else 's'}",
             *(f"{_layers(count)} not refitted: {reason}" for reason, count in reasons),
         )
 

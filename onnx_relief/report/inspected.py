@@ -11,7 +11,7 @@ from rich.text import Text
 
 from onnx_relief.report.build import RefusalRow, as_plain, to_json
 from onnx_relief.report.groups import CoupledRow, StaysRow, groups_table
-from onnx_relief.report.table import grouped, named_table
+from onnx_relief.report.table import NO_WHOLE_UNITS, grouped, named_table
 from onnx_relief.report.text import bytes_text, count_text, plain, share_text
 from onnx_relief.results import LayerCost, ModelCost
 
@@ -133,7 +133,7 @@ def inspection_table(found: Inspection, *, verbose: bool = False) -> list[Render
         table,
         *_totals(found),
         *grouped("Nodes with constants that are no layers", refused, verbose),
-        *grouped("Units that cannot be removed", blocked, verbose),
+        *grouped(NO_WHOLE_UNITS, blocked, verbose),
         *([] if found.groups is None else groups_table(found.groups, found.stays, verbose=verbose)),
     ]
 

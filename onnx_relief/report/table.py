@@ -21,6 +21,10 @@ from onnx_relief.report.text import (
 )
 from onnx_relief.results import Evaluation, Latency, ModelCost, RepairRow, Score
 
+NO_WHOLE_UNITS: Final = (
+    "Layers that lose connections to a mask, but no whole units "
+    "(`compact` and --granularity channel can follow more)"
+)
 _NAMED: Final = 3
 """How many layers or nodes a reason names before it only counts them."""
 
@@ -114,7 +118,7 @@ def left_alone_lines(
     return [
         *grouped("Layers left alone", layers, verbose),
         *grouped("Nodes with constants that are no layers", nodes, verbose),
-        *grouped("Units that cannot be removed", units, verbose),
+        *grouped(NO_WHOLE_UNITS, units, verbose),
     ]
 
 
