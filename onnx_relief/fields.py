@@ -23,7 +23,7 @@ from onnx_relief.scoring.relief import relief_scores
 from onnx_relief.scoring.table import Clues, Criterion
 from onnx_relief.selection.allocate import RUNGS
 from onnx_relief.solving.admm import descend, survivors
-from onnx_relief.solving.support import damped, fit_on_support, output_error
+from onnx_relief.solving.support import damped, fit_on_support, output_error, shrinkage
 from onnx_relief.structures import Pattern, Structure
 
 Floats = NDArray[np.float64]
@@ -167,10 +167,11 @@ class Field:
 
     def _moment(self) -> Floats:
         assert self.gram is not None
-        return self._damped(self.gram)
-
-    def _damped(self, gram: Gram) -> Floats:
-        return damped(gram.covariance(centred=self._centred), RIDGE)
+        moment = self.gram.covariance(centred=self._centred)
+        if self.judge is None:
+            return damped(moment, RIDGE)
+        judge = self.judge.covariance(centred=self._centred)
+        return damped(moment, np.maximum(shrinkage(moment, judge), RIDGE))
 
     @property
     def _centred(self) -> bool:
@@ -218,7 +219,9 @@ class Field:
         split = self.split()
         moment = self._moment()
         # On its own samples a layer with more inputs than samples seems to lose nothing.
-        judge = moment if self.judge is None else self._damped(self.judge)
+        judge = moment
+        if self.judge is not None:
+            judge = damped(self.judge.covariance(centred=self._centred), RIDGE)
         energy = float(output_error(judge, split).sum()) or 1.0
         yield Rung(1.0, 0.0, None)
         for step in descend(moment, split, RUNGS[1:], self._project):

@@ -22,17 +22,44 @@ _STEPS = 60
 _SMALL = 32
 """Inputs up to which a system is so small that many of them are solved in one call."""
 _TINY = 1e-12
+_MOST_SHRUNK = 0.5
 
 
-def damped(moment: Floats, ridge: float) -> Floats:
+def damped(moment: Floats, ridge: float | Floats) -> Floats:
     """Return E[x x'] plus `ridge` times the mean of its diagonal, (groups, d, d).
 
     An input that is always zero gets a diagonal of its own, so that nothing is singular.
+
+    Args:
+        moment: E[x x'], (groups, d, d).
+        ridge: For all groups, or (groups,).
     """
     entries = moment.shape[-1]
     level = np.einsum("gii->gi", moment).mean(axis=1)
     level = np.where(level > 0, level, 1.0)
     return moment + (ridge * level + _TINY)[:, None, None] * np.eye(entries)
+
+
+def shrinkage(moment: Floats, other: Floats) -> Floats:
+    """Return the ridge that brings second moments nearest to those of other samples, (groups,).
+
+    A mean over few samples exaggerates what they have in common. With S the moments of the samples,
+    J those of others and T the mean of S's diagonal on the diagonal, the mixture (1 - p) S + p T is
+    nearest to J, entry by entry, at p = <S - T, S - J> / <S - T, S - T>; as a ridge that is
+    p / (1 - p). J takes the place of the variance that Ledoit and Wolf ("A well-conditioned
+    estimator for large-dimensional covariance matrices", 2004) estimate from single samples, which
+    positions of one picture are not.
+
+    Args:
+        moment: S, (groups, d, d).
+        other: J, of the same shape.
+    """
+    level = np.einsum("gii->gi", moment).mean(axis=1)
+    apart = moment - level[:, None, None] * np.eye(moment.shape[-1])
+    size = np.square(apart).sum(axis=(1, 2))
+    share = (apart * (moment - other)).sum(axis=(1, 2)) / np.where(size > 0, size, 1.0)
+    share = np.clip(share, 0.0, _MOST_SHRUNK)
+    return np.asarray(share / (1 - share))
 
 
 def fit_on_support(moment: Floats, cross: Floats, keep: NDArray[np.bool_]) -> Floats:

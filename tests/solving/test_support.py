@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnx_relief.solving import support
-from onnx_relief.solving.support import damped, fit_on_support, output_error
+from onnx_relief.solving.support import damped, fit_on_support, output_error, shrinkage
 
 
 @st.composite
@@ -88,3 +88,26 @@ def test_singular_moments_are_mended(inputs):
     weights = np.array([[[1.0, 2.0, 3.0]]])
     fitted = fit_on_support(moment, weights @ moment, np.array([[[True, False, False]]]))
     assert np.isfinite(fitted).all()
+
+
+@given(seed=st.integers(0, 1000), samples=st.integers(5, 40))
+def test_the_ridge_is_the_one_of_a_search_over_mixtures(seed, samples):
+    rng = np.random.default_rng(seed)
+    spread = rng.random((12, 12))
+    one, other = (
+        np.stack([np.cov(spread @ rng.standard_normal((12, samples)), bias=True) for _ in range(2)])
+        for _ in range(2)
+    )
+    found = shrinkage(one, other)
+    for group in range(2):
+        target = np.trace(one[group]) / 12 * np.eye(12)
+        shares = np.linspace(0, 0.5, 2001)
+        apart = [np.linalg.norm((1 - p) * one[group] + p * target - other[group]) for p in shares]
+        best = shares[int(np.argmin(apart))]
+        assert found[group] / (1 + found[group]) == pytest.approx(best, abs=3e-4)
+
+
+def test_moments_that_others_confirm_need_no_ridge():
+    moment = np.cov(np.random.default_rng(0).standard_normal((6, 50)))[None]
+    assert shrinkage(moment, moment) == 0
+    assert shrinkage(np.eye(3)[None], 2 * np.eye(3)[None]) == 0
