@@ -70,3 +70,12 @@ def test_one_model_goes_through_the_corpus_benchmark(tool):
 def test_names_of_the_corpus_benchmark_are_unique(tool):
     names = [entry.name for entry in tool("corpus_data").ENTRIES]
     assert len(names) == len(set(names))
+
+
+def test_default_repair_that_is_not_the_best_is_named(tool):
+    behind = tool("bench_channels").behind
+    ahead = (0.3, "layer", "50.0", "51.0", "10.00", "20.00", "30.00", "40.00")
+    late = (0.5, "global", "5.0", "6.0", "10.00", "10.00", "14.55", "10.00")
+    assert behind([ahead]) == []
+    assert "0.5 global (4.55)" in behind([ahead, late])[0]
+    assert "layer" not in behind([ahead, late])[0]

@@ -119,7 +119,21 @@ def _section(task: Task, ratios: Sequence[float]) -> str:
     print(f"{task.name}: dense {dense:.2f} %", flush=True)
     rows = list(_rows(document, calibration, test, ratios))
     head = ("ratio", "scope", "parameters left, %", "MACs left, %", *(f"{r}, %" for r in REPAIRS))
-    return f"{task.name}. Dense: {dense:.2f} %.\n\n{table(head, rows, left=2)}"
+    said = f"{task.name}. Dense: {dense:.2f} %.\n\n{table(head, rows, left=2)}"
+    return "\n\n".join([said, *behind(rows)])
+
+
+def behind(rows: Sequence[Sequence[object]]) -> list[str]:
+    """Say, in a paragraph, where the default repair is not the best; nothing if it always is."""
+    default = REPAIRS.index(ChannelSettings().repair)
+    lost = {
+        f"{ratio} {scope}": max(map(float, scores)) - float(scores[default])
+        for ratio, scope, _, _, *scores in (map(str, row) for row in rows)
+    }
+    found = [f"{where} ({gap:.2f})" for where, gap in lost.items() if gap > 0]
+    if not found:
+        return []
+    return [f"`{REPAIRS[default]}` is behind another column, by points: {', '.join(found)}."]
 
 
 def _rows(
