@@ -50,6 +50,12 @@ class Gram:
             count=self.count + other.count,
         )
 
+    def of_units(self, some: slice) -> Gram:
+        """Return the sums with the answers of some units of every group only."""
+        assert self.cross is not None
+        assert self.answers is not None
+        return replace(self, cross=self.cross[:, some], answers=self.answers[:, some])
+
     @property
     def mean(self) -> FloatArray:
         """Mean of x, (groups, entries)."""

@@ -161,7 +161,7 @@ def _batch_sums(pairs: Sequence[Pair], ours: Tensors, dense: Tensors) -> list[Su
         for place, lack, end, size in zip(places, lacks, ends, wanted, strict=True):
             some = slice(end - lack.shape[2], end)
             found[place] = Sums(
-                _units(gram, some),
+                gram.of_units(some),
                 float(np.square(lack, dtype=np.float64).sum()),
                 size,
             )
@@ -182,18 +182,6 @@ def _with_join(
     gain = pair.join.gain.astype(lack.dtype).reshape(1, lack.shape[1], lack.shape[2], 1)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(gain != 0, apart / gain, lack)
-
-
-def _units(gram: Gram, some: slice) -> Gram:
-    assert gram.cross is not None
-    assert gram.answers is not None
-    return Gram(
-        second=gram.second,
-        first=gram.first,
-        cross=gram.cross[:, some],
-        answers=gram.answers[:, some],
-        count=gram.count,
-    )
 
 
 def _merged(one: Sums, other: Sums) -> Sums:

@@ -93,6 +93,16 @@ def test_what_can_be_explained_is_explained():
     assert added_error(halves[1], found) == pytest.approx(-total, rel=1e-4)
 
 
+def test_units_that_the_ridge_is_not_tried_on_are_refitted_just_so():
+    columns, lacks, keep = problem(11, groups=2, units=200)
+    parts = [gram_of(columns[..., some], lacks[..., some]) for some in (slice(30), slice(30, 40))]
+    found = refit(*parts, keep, centred=True)
+    assert found is not None
+    whole = solve(parts[0], keep, found.ridge, centred=True)
+    np.testing.assert_allclose(found.weights, whole.weights)
+    np.testing.assert_allclose(found.offset, whole.offset)
+
+
 def test_a_unit_without_weights_is_left_as_it_is():
     columns, lacks, keep = problem(5)
     keep[:, 1] = False
