@@ -165,13 +165,23 @@ class Field:
         wide = np.broadcast_to(keep, self.shape).reshape(len(keep), -1)
         return self._fitted(self._moment(), self.split(), self.reading.split(wide))
 
-    def _moment(self) -> Floats:
+    def moment(self, *, centred: bool) -> Floats:
+        """Return the damped second moments of the inputs, (groups, d, d).
+
+        They are shrunk as far as held-out samples say, and by `RIDGE` at least.
+
+        Args:
+            centred: Whether they are about the mean, as where the outputs' mean can be moved.
+        """
         assert self.gram is not None
-        moment = self.gram.covariance(centred=self._centred)
+        moment = self.gram.covariance(centred=centred)
         if self.judge is None:
             return damped(moment, RIDGE)
-        judge = self.judge.covariance(centred=self._centred)
+        judge = self.judge.covariance(centred=centred)
         return damped(moment, np.maximum(shrinkage(moment, judge), RIDGE))
+
+    def _moment(self) -> Floats:
+        return self.moment(centred=self._centred)
 
     @property
     def _centred(self) -> bool:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx_relief.data import Dataset
 from onnx_relief.data.held_out import held_out
 from onnx_relief.divergence import FEW, LEAST_RATE, TRIED_AT, open_probe
-from onnx_relief.fields import RIDGE, Field
+from onnx_relief.fields import Field
 from onnx_relief.gather import gather_fields
 from onnx_relief.graph.channels import Groups, Trace
 from onnx_relief.graph.channels.mean_signal import Correction, has_room
@@ -29,7 +29,7 @@ from onnx_relief.progress import ticker
 from onnx_relief.results import Progress
 from onnx_relief.settings import Settings
 from onnx_relief.solving.structured import Elimination, Reader, eliminate
-from onnx_relief.solving.support import damped, fit_on_support
+from onnx_relief.solving.support import fit_on_support
 
 Floats = NDArray[np.float64]
 Kinds = Mapping[object, NDArray[np.int64]]
@@ -168,7 +168,7 @@ def made_up(
         lost = groups_gone[reading.roots]
         if not lost.any() or not field.updates or field.gram is None or field.reading is None:
             continue
-        moment = _moment(field)
+        moment = field.moment(centred=has_room(field.site))
         split = field.split()
         keep = np.broadcast_to(_columns_kept(field, lost), split.shape)
         fitted = fit_on_support(moment, np.matmul(split, moment), keep)
@@ -237,7 +237,7 @@ def _eliminated(readings: Sequence[Reading], roots: NDArray[np.int64]) -> Elimin
 
 def _reader(reading: Reading, roots: NDArray[np.int64]) -> Reader:
     field = reading.field
-    moment = _moment(field)
+    moment = field.moment(centred=has_room(field.site))
     columns = _column_numbers(field)
     places = [np.flatnonzero(reading.roots == root) for root in roots]
     return Reader(
@@ -245,12 +245,6 @@ def _reader(reading: Reading, roots: NDArray[np.int64]) -> Reader:
         weights=field.split(),
         columns=[columns[place].reshape(-1) for place in places],
     )
-
-
-def _moment(field: Field) -> Floats:
-    """Return the damped moments of a layer's inputs; about their mean where its bias can move."""
-    assert field.gram is not None
-    return damped(field.gram.covariance(centred=has_room(field.site)), RIDGE)
 
 
 def _column_numbers(field: Field) -> NDArray[np.int64]:
