@@ -17,7 +17,7 @@ from onnx_relief.decide import Scores, score, select
 from onnx_relief.errors import UnsupportedError
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.follow import UnitFlow, follow_units
-from onnx_relief.graph.layers import Survey, find_layers
+from onnx_relief.graph.layers import Survey, find_layers, require_layers
 from onnx_relief.graph.mask import mask
 from onnx_relief.graph.sites import Site
 from onnx_relief.measuring.measure import Measurement, full_batches, measure
@@ -239,12 +239,7 @@ def _cover(seen: Seen, settings: Settings, progress: Progress | None) -> PrunePl
 
 def _choose(survey: Survey, settings: Settings) -> tuple[list[Site], dict[str, str]]:
     """Return the layers to prune, and those that the user wants left alone."""
-    if not survey.sites:
-        reasons = "; ".join(f"{r.op} {r.node!r}: {r.reason}" for r in survey.refusals[:3])
-        raise UnsupportedError(
-            f"{survey.document.name} has no layer that can be pruned"
-            + (f" ({reasons})" if reasons else "")
-        )
+    require_layers(survey)
     settings.check_patterns(survey.layers)
     reasons_by_name = {layer.name: settings.leaves_out(layer) for layer in survey.layers}
     left_alone = {name: reason for name, reason in reasons_by_name.items() if reason}

@@ -29,7 +29,7 @@ from onnx_relief.graph.channels.mean_signal import Correction, corrections, give
 from onnx_relief.graph.document import Document, check
 from onnx_relief.graph.folded import with_whole_weights
 from onnx_relief.graph.inline import inlined
-from onnx_relief.graph.layers import Survey, find_layers, uniquely_named
+from onnx_relief.graph.layers import Survey, find_layers, require_layers, uniquely_named
 from onnx_relief.graph.orphans import drop_orphans
 from onnx_relief.graph.unique_names import Names, with_old_names
 from onnx_relief.measuring.measure import Measurement, full_batches, measure
@@ -237,6 +237,7 @@ def rank_channels(
         DataError, ModelError, SettingsError: As `prune`.
     """
     survey, names = uniquely_named(find_layers(with_whole_weights(inlined(document))))
+    require_layers(survey)
     settings.check_patterns(survey.layers)
     observed = observe(survey, first_sample(calibration).feed)
     trace, groups = trace_channels(survey.model, observed, RULES, outer=heads)

@@ -27,7 +27,7 @@ from onnx_relief.graph.save import save
 from onnx_relief.report.build import as_plain, to_json
 from onnx_relief.report.compared import Comparison
 from onnx_relief.report.table import evaluation_table, repair_sentences, sentences, totals_table
-from onnx_relief.report.text import plain, time_text
+from onnx_relief.report.text import plain, plural, time_text
 from onnx_relief.settings import Settings
 
 _CHANNELS = "Whole channels (--granularity channel)"
@@ -215,6 +215,7 @@ def cut_channels(job: ChannelJob, speaker: Speaker) -> None:
             job.data if job.eval_data is None else job.eval_data,
             metric=job.metric,
             output=job.output,
+            batch_size=job.settings.batch_size,
             provider=job.settings.provider,
             preprocess=job.preprocess,
             strict=job.strict,
@@ -250,14 +251,19 @@ def _table(job: ChannelJob, found: ChannelsPruned, comparison: Comparison) -> Gr
 
 
 def _told(job: ChannelJob, found: ChannelsPruned) -> list[str]:
+    layers = plural(found.corrected, "layer")
+    given = f"biases of {layers} give back the mean signal that was lost"
     lines = [
         *_decided(job.channels, found.decision),
-        f"{found.removed:,} of {found.groups:,} groups of channels are cut",
-        f"{found.corrected:,} biases give back the mean signal that was lost",
+        f"{found.removed:,} of {plural(found.groups, 'group')} of channels are cut",
+        *([given] if found.corrected else ()),
         *(repair_sentences(found.repair) if found.repair else ()),
         "`onnx-relief retrain` brings back what accuracy this cost",
     ]
-    return lines + [f"{count:,} channels stay: {why}" for why, count in _most(found.kept)]
+    return lines + [
+        f"{plural(count, 'channel')} {'stays' if count == 1 else 'stay'}: {why}"
+        for why, count in _most(found.kept)
+    ]
 
 
 def _decided(channels: ChannelSettings, decision: Decision) -> Iterator[str]:

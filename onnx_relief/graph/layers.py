@@ -10,7 +10,7 @@ from typing import Any
 import onnx
 from numpy.typing import NDArray
 
-from onnx_relief.errors import ReliefError
+from onnx_relief.errors import ReliefError, UnsupportedError
 from onnx_relief.graph.builders import BUILDERS
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.refusals import reason_against
@@ -54,6 +54,24 @@ class Survey:
     def rows(self, part: Part) -> NDArray[Any]:
         """Return the values of a weight or bias in canonical layout."""
         return part.layout.to_rows(self.constants.values(part.view))
+
+
+def require_layers(survey: Survey) -> None:
+    """Refuse a model that has no layer.
+
+    Raises:
+        UnsupportedError: With the reasons, of each the first node.
+    """
+    if survey.sites:
+        return
+    first: dict[tuple[str, str], str] = {}
+    for refusal in survey.refusals:
+        first.setdefault((refusal.op, refusal.reason), refusal.node)
+    reasons = "; ".join(f"{op} {node!r}: {reason}" for (op, reason), node in first.items())
+    raise UnsupportedError(
+        f"{survey.document.name} has no layer that can be pruned"
+        + (f" ({reasons})" if reasons else "")
+    )
 
 
 def find_layers(document: Document) -> Survey:
