@@ -17,7 +17,16 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from _bench import ROOT, ChildError, MissingError, in_child, provenance, table, write_aside
+from _bench import (
+    ROOT,
+    ChildError,
+    MissingError,
+    in_child,
+    provenance,
+    table,
+    write_aside,
+    write_sections,
+)
 from corpus_data import Entry, chosen, opened
 from deploy_tables import Found, in_short, section
 from samples import QUICK, Case
@@ -50,6 +59,8 @@ MODELS: Final = (
     *("lenet-5", "cifar10-resnet20", "ppocr-rec", "lenet-300-100"),
     *("fashion-keras", "fashion-sklearn", "minilm-l3", "light-resnet50.random"),
 )
+PAGE: Final = ROOT / "docs" / "deploy.md"
+_ALL: Final = "in short"
 ZEROS: Final = 0.9
 ALPHA: Final = 0.6
 RATIO: Final = 0.5
@@ -77,7 +88,7 @@ def main() -> int:
         "--rows",
         type=Path,
         metavar="FILE.json",
-        help="keep what was measured here; models that are not asked for are taken from it",
+        help="keep what was measured here, and say what holds for all of it, too",
     )
     parser.add_argument("--sessions", type=int, default=2, help="processes per model and runtime")
     parser.add_argument("--one", help=argparse.SUPPRESS)
@@ -91,13 +102,10 @@ def main() -> int:
     found: dict[str, Found] = json.loads(rows.read_text()) if rows and rows.exists() else {}
     for name in options.only:
         found[name] = _measured(name, options.sessions)
-        print(f"{section(name, found[name])}\n", flush=True)
+        print(f"{name}\n\n{section(found[name])}\n", flush=True)
         if rows:
             write_aside(rows, json.dumps(found))
-    if all(name in found for name in MODELS):
-        ordered = {name: found[name] for name in MODELS}
-        write_aside(ROOT / "docs" / "deploy.md", _page(ordered))
-        print(f"{in_short(ordered)}\n\nwritten: docs/deploy.md")
+        write_page(found, name)
     return 0
 
 
@@ -208,17 +216,20 @@ _WAYS: Final[dict[str, Callable[[Document, Case, Dataset], Document]]] = {
 }
 
 
-def _page(found: Mapping[str, Found]) -> str:
+def write_page(found: Mapping[str, Found], name: str) -> None:
+    """Write the section of a model, and what holds for all that were found; others stay."""
     versions = ", ".join(
         f"{one.name} {one.version}" for one in RUNTIMES if one.installed and one != REFERENCE
     )
-    made = provenance("python tools/bench_deploy.py")
-    driven = table(["runtime", "how it is driven"], _DRIVEN, left=2)
     load = f"Load average of the machine at the end: {os.getloadavg()[0]:.1f}."
-    made = f"{made} Runtimes: {versions}. {load}"
-    sections = [section(name, one) for name, one in found.items()]
-    head = ["# Models elsewhere", _INTRODUCTION, made, driven, _NOTES, in_short(found)]
-    return "\n\n".join([*head, *sections]) + "\n"
+    made = provenance(f"python tools/bench_deploy.py --only {name}")
+    driven = table(["runtime", "how it is driven"], _DRIVEN, left=2)
+    opening = "\n\n".join(["# Models elsewhere", _INTRODUCTION, driven, _NOTES])
+    texts = {
+        _ALL: in_short({one: found[one] for one in MODELS if one in found}),
+        name: f"{section(found[name])}\n\n{made} Runtimes: {versions}. {load}",
+    }
+    write_sections(PAGE, opening, (_ALL, *MODELS), texts)
 
 
 _INTRODUCTION: Final = f"""\
@@ -234,7 +245,8 @@ else; only in Chromium by the clock, which on a machine that is busy tells littl
 - `alpha {ALPHA}, compacted`: `onnx-relief prune --alpha {ALPHA}`, then `onnx-relief compact`.
 - `channels, ratio {RATIO}`: `onnx-relief prune --granularity channel --ratio {RATIO}`.
 
-These show speed and equality, not accuracy: none of the models was retrained.
+These show speed and equality, not accuracy: none of the models was retrained. Every section says
+how and when it was made.
 """.strip()
 
 _DRIVEN: Final = (

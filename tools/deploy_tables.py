@@ -25,7 +25,7 @@ def in_short(found: Mapping[str, Found]) -> str:
     gaps = [[name, *_agreement(measured, name)] for name in runtimes]
     return "\n\n".join(
         [
-            "## In short",
+            f"Measured together: {', '.join(measured)}.",
             "Of the models that run: how many are faster / slower / not shown to be either, since "
             "the processes of both overlap.",
             table(["", *runtimes], speed),
@@ -67,10 +67,10 @@ def _agreement(measured: Mapping[str, list[dict[str, Any]]], runtime: str) -> li
     ]
 
 
-def section(name: str, found: Found) -> str:
+def section(found: Found) -> str:
     """Return the section of one model; a text says why there is none."""
     if isinstance(found, str):
-        return f"## {name}\n\nNot measured: {found}."
+        return f"Not measured: {found}."
     dense = found[0]["rows"]
     names = [row["runtime"] for row in dense]
     rows = [["dense", "100", "100", *map(_latency, dense)]]
@@ -85,7 +85,6 @@ def section(name: str, found: Found) -> str:
         gaps.append([version["way"], *map(_gap, version["rows"])])
     return "\n\n".join(
         [
-            f"## {name}",
             "Latency: milliseconds of the dense model, then percent of it.",
             table(["", "parameters, %", "MACs, %", *names], rows),
             "Largest difference to ONNX Runtime, relative to the largest output.",
