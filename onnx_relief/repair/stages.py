@@ -24,10 +24,12 @@ from onnx_relief.runtime import Session
 
 Array = NDArray[Any]
 Tensors = Mapping[str, Array]
-FEWEST = 128
+FEWEST = 256
 """So many samples are looked at, where there are as many."""
-PER_ENTRY = 10
-"""And more, until there are about so many positions for every weight of a unit."""
+PER_ENTRY = 40
+"""And more, until there are about so many positions for every weight of a unit: neighbours see
+nearly the same. With ten, refitting EfficientNet-lite0 at 50 % zeros raised the error on other
+pictures from .193 to .196; with forty it falls to .191."""
 
 
 def stages(survey: Survey, names: Sequence[str]) -> list[list[str]]:
