@@ -81,6 +81,10 @@ class Fit:
         flag = mending_flag(block[:1], self.preprocess, self.spec, crop=crop)
         if flag is None:
             return f"{text}; give data of that shape"
+        floats = self.spec.dtype is not None and self.spec.dtype.kind == "f"
+        scaled = self.preprocess.for_pictures(None).changes_values
+        if block.dtype == np.uint8 and floats and not scaled:
+            return f"{text}; {flag} makes it fit, with --scale 1/255 or --preset NAME for pixels"
         return f"{text}; {flag} makes it fit"
 
 

@@ -145,6 +145,7 @@ def test_different_sizes_are_named(folder: Path, spec: Any) -> None:
         (("N", 3, 9, 9), {}, DataError, r"shape \(6, 8, 3\), .*--resize 9x9 makes it fit"),
         (("N", 3, 9, 9), {"crop": 4}, DataError, "--resize 9x9 --crop 9x9 makes it fit"),
         (("N", 3, 6, 8), {"scale": None}, DataError, "--scale 1/255 or --preset"),
+        (("N", 3, 9, 9), {"scale": None}, DataError, "--resize 9x9 makes it fit, with --scale 1/"),
         (("N", "C", "H", "W"), {}, SettingsError, "--layout nchw, --layout nhwc or"),
         (("N", 144), {}, SettingsError, "--layout flat"),
         (("N", 144), {"layout": "flat"}, DataError, "--color rgb makes it fit"),
