@@ -239,7 +239,8 @@ crashes or hangs is a line of the table. The tables below are `verify SMALLER --
 one thread: both models take turns in the same runtime, each in several fresh processes, and the
 best median counts. A `?` stands where the processes of both overlap: no difference is shown. A run
 is timed by the processor's time of its process, which is the latency on a machine that does nothing
-else; only in Chromium by the clock, which on a machine that is busy tells little.
+else. Three tell little on a machine that is busy: OpenVINO, which was seen to take several times as
+much then, Node, which compiles meanwhile, and Chromium, where there is the clock only.
 
 - `{ZEROS:.0%} zeros`: the smallest weights of each layer are zero; every tensor keeps its shape.
 - `alpha {ALPHA}, compacted`: `onnx-relief prune --alpha {ALPHA}`, then `onnx-relief compact`.

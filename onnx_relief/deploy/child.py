@@ -83,8 +83,8 @@ def _times(
 ) -> Sequence[float]:
     """Return the milliseconds of each timed run; the first run, which warms up, is behind us."""
     times: list[float] = []
-    started = perf_counter()
-    while len(times) < fewest or (len(times) < most and perf_counter() - started < seconds):
+    started = clock()
+    while len(times) < fewest or (len(times) < most and clock() - started < seconds):
         before = clock()
         run()
         times.append((clock() - before) * 1000)

@@ -58,8 +58,8 @@ class Effort:
         seconds: About how long the timed runs of one process take.
         limit: Seconds after which a process is ended.
         processor_time: Whether runs are timed by the processor's time of the whole process: with
-            one thread the latency on a machine that does nothing else. A page in Chromium, which
-            cannot know it, is timed by the clock all the same.
+            one thread the latency on a machine that does nothing else, but for what spins or
+            compiles meanwhile. A page in Chromium, which cannot know it, is timed by the clock.
     """
 
     threads: int = 1
