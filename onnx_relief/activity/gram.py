@@ -82,8 +82,9 @@ class Gram:
         moment = self.second / max(self.count, 1)
         if centred:
             moment = moment - self.mean[:, :, None] * self.mean[:, None, :]
-            changes = np.einsum("gii->gi", moment) > _ROUNDING * self.mean_square
-            moment = np.where(changes[:, :, None] & changes[:, None, :], moment, 0.0)
+            still = np.einsum("gii->gi", moment) <= _ROUNDING * self.mean_square
+            group, entry = np.nonzero(still)
+            moment[group, entry, :] = moment[group, :, entry] = 0.0
         return np.asarray(moment)
 
     def cross_covariance(self, *, centred: bool = True) -> FloatArray:
