@@ -26,6 +26,8 @@ from onnx_relief.progress import ticker
 from onnx_relief.results import Progress
 from onnx_relief.retraining.train import require_extra
 from onnx_relief.runtime import open_session
+from onnx_relief.settings import Reconstruction
+from onnx_relief.training import TrainSettings
 
 if TYPE_CHECKING:
     from onnx_relief.bridge.lessons import Lesson, Point
@@ -51,7 +53,7 @@ def reconstruct(
     judge: Dataset | None = None,
     provider: str = "auto",
     lesson: Lesson | None = None,
-    epochs: int | None = None,
+    training: Reconstruction | None = None,
     batch_size: int = 32,
     seed: int = 0,
     progress: Progress | None = None,
@@ -71,13 +73,13 @@ def reconstruct(
             have seen; None holds some of `data` out.
         provider: Execution provider of ONNX Runtime, which runs the dense model.
         lesson: How to train, in full; None makes it of what follows.
-        epochs: Walks through the data; None takes as many as ten minutes of a core have room for.
+        training: How often the data is walked through, and what is done to pictures.
         batch_size: Samples per step.
         seed: Decides the order of samples.
         progress: Told of every step.
 
     Raises:
-        SettingsError: The `[retrain]` extra is missing.
+        SettingsError: The `[retrain]` extra is missing, or there are no pictures to mirror or crop.
         UnsupportedError: The model has no faithful torch module, or no output that is a float.
         DataError, ModelError: A model cannot be run on the data.
     """
@@ -88,13 +90,19 @@ def reconstruct(
     from onnx_relief.bridge.lessons import Lesson
     from onnx_relief.bridge.reconstruct import step_count, train_to_match
     from onnx_relief.bridge.train import open_teacher
+    from onnx_relief.bridge.train.augment import augmentation
 
     samples = held_out(data) if judge is None else Split(data, judge)
     survey = find_layers(pruned)
     feed = first_sample(data).feed
     if lesson is None:
-        count = default_epochs(survey, data, provider) if epochs is None else epochs
-        lesson = Lesson(epochs=count, batch_size=batch_size, seed=seed)
+        training = training or Reconstruction()
+        lesson = Lesson(
+            epochs=training.epochs or default_epochs(survey, data, provider),
+            batch_size=batch_size,
+            augment=augmentation(samples.work, feed, _as_training(training, seed)),
+            seed=seed,
+        )
     points, types = points_of_comparison(survey, dense, kept, feed, lesson, provider)
     watched = with_outputs(pruned, types)
     module = convert(watched)
@@ -106,6 +114,10 @@ def reconstruct(
     if outcome.best_epoch == 0:
         return pruned
     return write_back(module, pruned)
+
+
+def _as_training(training: Reconstruction, seed: int) -> TrainSettings:
+    return TrainSettings(flip=training.flip, crop_padding=training.crop_padding, seed=seed)
 
 
 def default_epochs(survey: Survey, data: Dataset, provider: str) -> int:

@@ -41,6 +41,27 @@ class Scope(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reconstruction:
+    """How the repair `reconstruct` trains.
+
+    Attributes:
+        epochs: Walks through the calibration data; None for about ten minutes of a core.
+        flip: Whether pictures are mirrored left to right at random.
+        crop_padding: Pixels of zeros around pictures before a random crop to their size.
+    """
+
+    epochs: int | None = None
+    flip: bool = False
+    crop_padding: int = 0
+
+    def __post_init__(self) -> None:
+        if self.epochs is not None and not 1 <= self.epochs <= 100_000:
+            raise SettingsError(f"--repair-epochs must be 1 to 100000, got {self.epochs}")
+        if self.crop_padding < 0:
+            raise SettingsError(f"--crop-padding must be at least 0, got {self.crop_padding}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """The choices of `prune`.
 
@@ -61,6 +82,7 @@ class Settings:
         seed: For what is drawn.
         repair: How the weights that stay make up for those that go, one of `REPAIRS`; empty for
             ``least-squares`` with a budget and ``none`` without, where retraining follows.
+        reconstruction: How it trains where it does.
         only: Patterns; layers that match none of them are left alone.
         skip: Patterns; layers that match one of them are left alone.
         samples: At most so many samples of the calibration data, evenly spread; None for all.
@@ -82,6 +104,7 @@ class Settings:
     memory: int = DEFAULT_MEMORY
     seed: int = 0
     repair: str = ""
+    reconstruction: Reconstruction = Reconstruction()
     only: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
     samples: int | None = 1000

@@ -9,11 +9,12 @@ from classifier import cnn, mlp, samples
 from text_models import build, differences, random, run
 
 from onnx_relief.data import open_data
-from onnx_relief.errors import UnsupportedError
+from onnx_relief.errors import SettingsError, UnsupportedError
 from onnx_relief.graph.document import input_specs, load
 from onnx_relief.graph.layers import find_layers
 from onnx_relief.graph.taps import block_outputs, unit_makers
 from onnx_relief.reconstruction import default_epochs, reconstruct
+from onnx_relief.settings import Reconstruction
 
 pytest.importorskip("torch")
 pytest.importorskip("onnx2fx")
@@ -64,7 +65,7 @@ def stored(model):
     return {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
 
 
-def reconstructed(pruned, dense, kept=None, **options):
+def reconstructed(pruned, dense, kept=None, *, epochs=20, flip=False, **options):
     shape = tuple(d.dim_value for d in dense.graph.input[0].type.tensor_type.shape.dim[1:])
     data = data_for(dense, count=100, shape=shape)
     return reconstruct(
@@ -73,7 +74,8 @@ def reconstructed(pruned, dense, kept=None, **options):
         kept or {},
         data,
         provider="cpu",
-        **{"epochs": 20, "batch_size": 9, **options},
+        training=Reconstruction(epochs=epochs, flip=flip),
+        **{"batch_size": 9, **options},
     ).proto
 
 
@@ -143,6 +145,19 @@ def test_the_same_seed_gives_the_same_bytes_and_another_one_others():
     one, same, other = (reconstructed(pruned, dense, epochs=3, seed=s) for s in (1, 1, 2))
     assert differences(one, same) == []
     assert differences(one, other)
+
+
+def test_mirrored_pictures_teach_as_well():
+    dense, pruned = network(), network(dropped=[(0, 1), (3, 2)])
+    plain, mirrored = (reconstructed(pruned, dense, flip=flip) for flip in (False, True))
+    others = {"x": np.random.default_rng(8).standard_normal((50, 3, 6, 6)).astype(np.float32)}
+    assert differences(plain, mirrored)
+    assert error(mirrored, dense, others) < error(pruned, dense, others)
+
+
+def test_what_is_no_picture_cannot_be_mirrored():
+    with pytest.raises(SettingsError, match="--flip needs pictures"):
+        reconstructed(mlp(), mlp(), flip=True)
 
 
 def test_progress_counts_every_step():

@@ -24,6 +24,7 @@ from onnx_relief.settings import (
     DEFAULT_MEMORY,
     Estimator,
     Granularity,
+    Reconstruction,
     Scope,
     Settings,
     alpha_besides,
@@ -64,6 +65,9 @@ def prune(
     dump_activations: PathLike | None = None,
     store: str = "dense",
     repair: str | None = None,
+    repair_epochs: int | None = None,
+    flip: bool = False,
+    crop_padding: int = 0,
     progress: Progress | None = None,
 ) -> Result:
     """Return a copy of a model whose connections that carry little signal are zero.
@@ -106,6 +110,9 @@ def prune(
             gets smaller by it; only ONNX Runtime reads those.
         repair: ``none``, ``bias``, ``least-squares`` or ``reconstruct``: how the weights that stay
             make up for those that go; by default ``least-squares`` with a budget, else ``none``.
+        repair_epochs: Walks of ``reconstruct`` through the data; by default ten minutes of a core.
+        flip: Whether it mirrors pictures left to right at random.
+        crop_padding: By how many pixels at most it shifts pictures at random.
         progress: Called with (stage, done, total or None).
 
     Raises:
@@ -139,6 +146,7 @@ def prune(
         batch_size=batch_size,
         provider=provider,
         repair=repair or "",
+        reconstruction=Reconstruction(epochs=repair_epochs, flip=flip, crop_padding=crop_padding),
     )
     job = open_job(
         load(model),

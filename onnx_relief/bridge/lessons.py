@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from onnx_relief.bridge.train.augment import Augmentation
 from onnx_relief.bridge.train.batches import Step, make_step
 from onnx_relief.bridge.train.losses import wide
 from onnx_relief.bridge.train.teacher import Teacher
@@ -33,6 +34,8 @@ class Lesson:
         lr: Highest learning rate of Adam, as a share of the root mean square of what is left of
             each tensor; it rises at first and then follows a cosine down to 0. None tries some.
         output_weight: What an output of the model counts; a block counts 1.
+        augment: What is done to the pictures of every epoch; None for nothing. The dense model
+            sees the same.
         seed: Decides the order of samples.
     """
 
@@ -40,6 +43,7 @@ class Lesson:
     batch_size: int = 32
     lr: float | None = None
     output_weight: float = 1.0
+    augment: Augmentation | None = None
     seed: int = 0
 
 
@@ -100,10 +104,15 @@ class Walk:
         return plan_steps(self.data, self.lesson.batch_size).passes
 
     def steps_of(self, epoch: int) -> Iterator[Step]:
-        """Yield the steps of an epoch."""
+        """Yield the steps of an epoch; what is drawn anew in each is not remembered."""
+        augment = self.lesson.augment
         plan = replace(plan_steps(self.data, self.lesson.batch_size), accumulate=1)
         for rows, batch in epoch_batches(self.data, plan, seed=self.lesson.seed, epoch=epoch):
-            yield self.source.step(rows, plain(batch))
+            if augment is not None:
+                batch = replace(batch, feed=augment(batch.feed, rows, epoch))
+                yield self.source.step(None, plain(batch))
+            else:
+                yield self.source.step(rows, plain(batch))
 
 
 class Targets:

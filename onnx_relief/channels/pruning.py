@@ -159,6 +159,7 @@ class Ranked:
             batch_size=self.settings.batch_size,
             provider=self.settings.provider,
             memory=self.settings.memory,
+            training=self.settings.reconstruction,
             progress=progress,
         )
         return ChannelsPruned(

@@ -17,6 +17,7 @@ from onnx_relief.channels.pruning import ChannelsPruned, prune_channels
 from onnx_relief.channels.settings import ChannelSettings
 from onnx_relief.commands.budget_options import BUDGETS
 from onnx_relief.commands.console import Speaker
+from onnx_relief.commands.repair_options import RepairOptions
 from onnx_relief.data import Dataset, Preprocess, open_data
 from onnx_relief.errors import DataError, SettingsError, TargetError
 from onnx_relief.evaluation import try_out
@@ -34,7 +35,7 @@ _CHANNELS = "Whole channels (--granularity channel)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChannelOptions:
+class ChannelOptions(RepairOptions):
     """How many channels go."""
 
     ratio: Annotated[
@@ -108,17 +109,6 @@ class ChannelOptions:
             rich_help_panel=_CHANNELS,
         ),
     ] = False
-    repair: Annotated[
-        str | None,
-        typer.Option(
-            help="How what stays makes up for what goes, without labels. none; bias: every unit "
-            "gets its mean and variance back, layer by layer; least-squares: surviving weights "
-            "give the dense layers' outputs again; reconstruct: they are trained to (extra "
-            "\\[retrain]); for channels also mean: biases give back the mean signal that is lost. "
-            "By default least-squares with a budget and for channels, and none with --alpha.",
-            rich_help_panel=BUDGETS,
-        ),
-    ] = None
 
     def channel_settings(self) -> ChannelSettings:
         """Return the choices as the method knows them.

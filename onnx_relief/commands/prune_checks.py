@@ -17,6 +17,7 @@ _MASKS_ONLY = (
 )
 _MASK_BUDGETS = ("sparsity", "target_bytes", "max_drop")
 _ALPHAS = ("alpha_conv", "alpha_fc", "alpha_layer")
+_TRAINING = ("repair_epochs", "flip", "crop_padding")
 _MEASURED = ("alpha", *_ALPHAS, *_MASK_BUDGETS, "target_params", "target_macs", "criterion")
 
 
@@ -28,6 +29,11 @@ def check_flags(options: PruneOptions) -> None:
     """
     values = ((field, getattr(options, field.name)) for field in fields(options))
     said = [field.name for field, value in values if value not in (field.default, None, [])]
+    for name in _TRAINING:
+        if name in said and options.repair != "reconstruct":
+            raise SettingsError(
+                f"{_flag(name)} is about training; add --repair reconstruct, or leave it out"
+            )
     if options.cuts_channels:
         _check_channels(options, said)
         return

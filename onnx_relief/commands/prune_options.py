@@ -219,6 +219,7 @@ class PruneOptions(
             memory=self.memory_bytes(),
             seed=self.seed,
             repair="none" if self.cuts_channels else self.repair or "",
+            reconstruction=self.reconstruction,
             only=tuple(self.only or ()),
             skip=tuple(self.skip or ()),
             samples=parse_samples(self.samples),

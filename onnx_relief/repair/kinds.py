@@ -16,9 +16,10 @@ from onnx_relief.repair.bias import match_moments
 from onnx_relief.repair.guard import Guard
 from onnx_relief.repair.least_squares import least_squares
 from onnx_relief.results import Progress, RepairRow
-from onnx_relief.settings import DEFAULT_MEMORY
+from onnx_relief.settings import DEFAULT_MEMORY, Reconstruction
 
 Kept = Mapping[str, NDArray[np.int64]]
+DEFAULT_TRAINING = Reconstruction()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -71,6 +72,7 @@ class Work:
     batch_size: int
     provider: str
     memory: int
+    training: Reconstruction
     progress: Progress | None
 
 
@@ -84,6 +86,7 @@ def repair(
     batch_size: int,
     provider: str,
     memory: int = DEFAULT_MEMORY,
+    training: Reconstruction = DEFAULT_TRAINING,
     progress: Progress | None = None,
 ) -> Repaired:
     """Return `pruned` repaired without labels, or as it was if that made its outputs worse.
@@ -98,6 +101,7 @@ def repair(
         batch_size: Samples per run.
         provider: Execution provider of ONNX Runtime.
         memory: Bytes that statistics may take, about.
+        training: How ``reconstruct`` trains.
         progress: Told how far the work has come.
 
     Raises:
@@ -118,6 +122,7 @@ def repair(
         batch_size=batch_size,
         provider=provider,
         memory=memory,
+        training=training,
         progress=progress,
     )
     document, notes = KINDS[kind](work)
@@ -209,6 +214,7 @@ def _reconstruct(work: Work) -> tuple[Document, tuple[str, ...]]:
             work.data,
             judge=work.judge,
             provider=work.provider,
+            training=work.training,
             progress=work.progress,
         )
     except UnsupportedError as error:

@@ -42,6 +42,7 @@ class Mender:
             batch_size=settings.batch_size,
             provider=settings.provider,
             memory=settings.memory,
+            training=settings.reconstruction,
             progress=self._progress,
         )
         self._done.append(repaired)

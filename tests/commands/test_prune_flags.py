@@ -34,6 +34,9 @@ TWICE = {
     PRUNE + "--max-drop 1 --alpha-layer fc=0.9": "--alpha-layer and --max-drop 1.0 both say",
     PRUNE + "--granularity 2:4 --alpha 0.9": "--alpha and --granularity 2:4 both say how much goes",
     PRUNE + "--granularity 2:4 --sparsity 0.7": "--sparsity 0.7 and --granularity 2:4 both say",
+    PRUNE + "--sparsity 0.5 --flip": "--flip is about training; add --repair reconstruct",
+    CUT + "--repair bias --repair-epochs 3": "--repair-epochs is about training; add --repair",
+    PRUNE + "--sparsity 0.5 --repair reconstruct --repair-epochs 0": "--repair-epochs must be 1",
     PRUNE + "--plan p.json --sparsity 0.5": "--plan says what is kept, and so does --sparsity",
     PRUNE + "--plan p.json --criterion obs": "--plan says what is kept, and so does --criterion",
 }
