@@ -66,3 +66,16 @@ def test_the_node_that_does_not_follow_its_work_is_named_first():
     assert told[places[0]] == "| two | Slow | 50 | 2.00 | 3.00 |"
     assert told[places[1]] == "| one | Conv | 50 | 4.00 | 2.00 |"
     assert told[-1] == "Run by another kernel than before: 1 nodes Gemm -> Slow."
+
+
+def test_runtime_that_refuses_only_what_was_pruned_is_quoted():
+    from deploy_tables import section
+
+    dense = timing(10.0, 11.0)
+    refused = row("a", None, dense, error="no such shape", difference=None)
+    refused["dense_error"] = None
+    pruned = {"way": "heads", "parameters": 50, "macs": 50, "problem": None, "rows": [refused]}
+    first = {"way": "dense", "rows": [row("a", dense)]}
+    assert "- a, heads: no such shape" in section([first, pruned])
+    refused["dense_error"] = "nothing runs"
+    assert "heads: no such" not in section([first, pruned])

@@ -80,6 +80,11 @@ def section(found: Found) -> str:
         if version["problem"]:
             notes.append(f"- {version['way']}: {version['problem']}")
             continue
+        notes += [
+            f"- {row['runtime']}, {version['way']}: {_short(row['error'])}"
+            for row in version["rows"]
+            if row["error"] and not row["dense_error"]
+        ]
         sizes = [_percent(version["parameters"]), _percent(version["macs"])]
         rows.append([version["way"], *sizes, *map(_left, version["rows"])])
         gaps.append([version["way"], *map(_gap, version["rows"])])
