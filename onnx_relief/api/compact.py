@@ -15,7 +15,7 @@ from onnx_relief.graph.origin import note_dense
 from onnx_relief.graph.sparse_store import is_sparse
 from onnx_relief.inspection import Model
 from onnx_relief.results import Progress
-from onnx_relief.settings import Settings
+from onnx_relief.settings import Reconstruction, Settings
 
 
 def compact(
@@ -77,6 +77,9 @@ def prune_channels(
     min_units: int = 1,
     heads: bool = False,
     repair: str = "least-squares",
+    repair_epochs: int | None = None,
+    flip: bool = False,
+    crop_padding: int = 0,
     latency_batch: int = 1,
     latency_threads: int = 1,
     only: Sequence[str] = (),
@@ -104,6 +107,9 @@ def prune_channels(
         min_units: Keep at least so many of each axis.
         heads: Whether whole heads of attention go, instead of a part of each.
         repair: ``none``, ``mean``, ``bias``, ``least-squares`` or ``reconstruct``.
+        repair_epochs: As for `prune`.
+        flip: As for `prune`.
+        crop_padding: As for `prune`.
         latency_batch: Samples per run where latency decides.
         latency_threads: Threads there; 0 for ONNX Runtime's own choice.
         only: Patterns; layers that match none of them are left alone.
@@ -126,6 +132,9 @@ def prune_channels(
         open_data(data, inputs, preprocess=preprocess or Preprocess(), strict=strict),
         Settings(
             criterion=criterion,
+            reconstruction=Reconstruction(
+                epochs=repair_epochs, flip=flip, crop_padding=crop_padding
+            ),
             only=tuple(only),
             skip=tuple(skip),
             samples=samples,
