@@ -145,8 +145,34 @@ def markdown(rows: Iterable[Row], meanings: Mapping[str, str], dense: Mapping[st
         head += [meanings[name], "error", "s", "cpu s", "peak MB"]
         lines = [_cells(row, _digits(dense[name])) for row in found]
         said = f"Dense: {dense[name]:.{_digits(dense[name])}f} ({meanings[name]})."
-        parts += [f"## {name}", said, table(head, lines, left=3)]
+        parts += [f"## {name}", said, table(head, lines, left=3), *_beside_relief(found)]
     return "\n\n".join(parts)
+
+
+def _beside_relief(rows: Sequence[Row]) -> list[str]:
+    """Return in words how `relief` does beside the other criteria, all else being equal."""
+    sentences = []
+    for row in rows:
+        before, plain, after = row.method.partition("--criterion relief")
+        ours = [other for other in rows if plain and other.asked == row.asked and other is not row]
+        others = {
+            other.method[len(before) : len(other.method) - len(after)].split()[-1]: other.score
+            for other in ours
+            if other.method.startswith(f"{before}--criterion ") and other.method.endswith(after)
+        }
+        if not others:
+            continue
+        digits = _digits(row.score)
+        ranks: dict[str, list[str]] = {"ahead of": [], "level with": [], "behind": []}
+        for name, score in sorted(others.items(), key=lambda pair: -pair[1]):
+            far = round(row.score, digits) - round(score, digits)
+            place = "ahead of" if far > 0 else "behind" if far < 0 else "level with"
+            ranks[place].append(f"{name} ({score:.{digits}f})")
+        said = "; ".join(f"{place} {', '.join(names)}" for place, names in ranks.items() if names)
+        with_what = after.strip(" `")
+        head = f"`--criterion relief {with_what}` at {row.asked}, {row.score:.{digits}f}, is"
+        sentences.append(f"{head} {said}.")
+    return ["\n".join(sentences)] if sentences else []
 
 
 def _digits(dense: float) -> int:
