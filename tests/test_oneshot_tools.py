@@ -83,6 +83,23 @@ def test_failed_row_shows_its_reason_in_the_table(tool):
     assert "nan" not in text
 
 
+def test_relief_is_told_beside_what_differs_in_the_criterion_alone(tool):
+    rows = tool("oneshot.rows")
+
+    def row(criterion, repair, score, budget="`--sparsity 0.9`"):
+        method = f"`--criterion {criterion} --repair {repair}`"
+        return rows.Row(task="t", tool="x", method=method, asked=budget, score=score)
+
+    some = [row("relief", "none", 20.0), row("obs", "none", 96.0), row("wanda", "none", 20.001)]
+    some += [row("random", "none", 9.0), row("taylor", "none", math.nan)]
+    some += [row("magnitude", "bias", 97.0), row("magnitude", "none", 98.0, "`--sparsity 0.5`")]
+    text = rows.markdown(some, {"t": "correct, %"}, {"t": 97.0})
+    assert text.endswith(
+        "\n\n`--criterion relief --repair none` at `--sparsity 0.9`, 20.00, is "
+        "ahead of random (9.00); level with wanda (20.00); behind obs (96.00)."
+    )
+
+
 def test_flags_are_told_apart_from_the_budget(tool):
     flags = ("--criterion", "obs", "--sparsity", "0.9", "--quiet")
     assert tool("oneshot.ours")._in_words(flags) == (

@@ -152,6 +152,7 @@ def markdown(rows: Iterable[Row], meanings: Mapping[str, str], dense: Mapping[st
 def _beside_relief(rows: Sequence[Row]) -> list[str]:
     """Return in words how `relief` does beside the other criteria, all else being equal."""
     sentences = []
+    rows = [row for row in rows if not math.isnan(row.score)]
     for row in rows:
         before, plain, after = row.method.partition("--criterion relief")
         ours = [other for other in rows if plain and other.asked == row.asked and other is not row]
