@@ -147,7 +147,7 @@ def _rows(
                 found = prune_channels(
                     document,
                     calibration,
-                    Settings(samples=SAMPLES, batch_size=50),
+                    Settings(criterion="obs", samples=SAMPLES, batch_size=50),
                     ChannelSettings(ratio=ratio, scope=scope, round_to=1, repair=repair),
                 ).document
                 left = sizes(found, calibration)
