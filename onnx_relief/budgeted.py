@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx_relief.analysis import Points
 from onnx_relief.data import Dataset
 from onnx_relief.data.held_out import held_out
-from onnx_relief.divergence import FEW, LEAST_RATE, TRIED_AT, open_probe
+from onnx_relief.divergence import FEW, LEAST_RATE, TRIED_AT, noise_to_signal, open_probe
 from onnx_relief.errors import SettingsError, UnsupportedError
 from onnx_relief.fields import Choice, Field, Rung
 from onnx_relief.gather import gather_fields
@@ -152,8 +152,10 @@ def priced(
                 tried = rung
         if probe is not None and tried is not None and tried.choice is not None:
             alone = written(fields, {field: tried.choice})
-            rate = np.maximum(probe.of(alone) / tried.loss, LEAST_RATE)
+            lost = noise_to_signal(np.array([tried.loss]))
+            rate = np.maximum(probe.of(alone) / lost, LEAST_RATE)
         shares, losses = np.array(rungs).T
+        losses = noise_to_signal(losses)
         if table:
             rate = _rates(fields, field, table, shares, losses)
         ladders.append(_ladder(field, shares, np.maximum.accumulate(losses * rate)))

@@ -19,6 +19,7 @@ FEW = 32
 """Samples on which every part of a model is tried alone, to compare it with the others."""
 TRIED_AT = 0.03
 """About the loss at which a part is tried: larger than rounding, small enough to add up."""
+_SILENT = 0.999
 LEAST_RATE = 1e-9
 """What the loss of a part is worth at least: there is something to lose everywhere."""
 
@@ -87,6 +88,17 @@ class Divergence:
             spread = float(flat.var()) if flat.size else 0.0
         square = float((flat**2).mean()) if flat.size else 0.0
         return spread if spread > 1e-12 * max(square, 1e-300) and spread > 0 else max(square, 1e-30)
+
+
+def noise_to_signal(losses: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return losses, as shares of a signal, relative to what is left of it.
+
+    A layer cannot lose more than all it says, so that of shares alone one layer that falls silent
+    would cost little more than one that is half there. What is left counts: the sum over layers of
+    noise to signal has no such bargain.
+    """
+    some = np.clip(losses, 0.0, _SILENT)
+    return some / (1 - some)
 
 
 def open_probe(

@@ -15,7 +15,7 @@ from onnx_relief.budget import Budget
 from onnx_relief.cli import main
 from onnx_relief.data import open_data
 from onnx_relief.data.held_out import held_out
-from onnx_relief.divergence import Divergence
+from onnx_relief.divergence import Divergence, noise_to_signal
 from onnx_relief.graph.cost import zipped_bytes
 from onnx_relief.graph.document import input_specs, load
 from onnx_relief.pipeline import fields_of, look, prune
@@ -340,3 +340,11 @@ def test_two_of_four_go_behind_dequantize_linear(criterion):
     before = weights(model)["q"].astype(int) - found["zero"].astype(int)
     assert np.array_equal(seen[kept], before[kept])
     assert made.missed is None
+
+
+def test_what_is_left_of_a_layer_counts():
+    found = noise_to_signal(np.array([0.0, 1e-4, 0.5, 0.9, 1.0, 7.0]))
+    np.testing.assert_allclose(found[:4], [0, 1e-4, 1, 9], rtol=1e-3)
+    assert (np.diff(found) >= 0).all()
+    assert np.isfinite(found).all()
+    assert found[-1] > 100

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from onnx_relief.data import Dataset
 from onnx_relief.data.held_out import held_out
-from onnx_relief.divergence import FEW, LEAST_RATE, TRIED_AT, open_probe
+from onnx_relief.divergence import FEW, LEAST_RATE, TRIED_AT, noise_to_signal, open_probe
 from onnx_relief.fields import Field
 from onnx_relief.gather import gather_fields
 from onnx_relief.graph.channels import Groups, Trace
@@ -111,12 +111,12 @@ def worth_of(
         concerned = [one for one in readings if np.isin(one.roots, roots).any()]
         found = _eliminated(concerned, roots)
         scores[roots[found.order]] = np.arange(1, roots.size + 1)
-        rate = 1.0
-        lost = float(found.losses[found.probe])
+        rate, worse = 1.0, noise_to_signal(np.maximum.accumulate(found.losses))
+        lost = float(worse[found.probe])
         if probe is not None and found.probe and lost > 0:
             alone = _without(survey, concerned, roots[found.order[: found.probe]], found.probed)
             rate = max(probe.of(alone) / lost, LEAST_RATE)
-        losses[kind] = np.maximum.accumulate(found.losses) * rate
+        losses[kind] = worse * rate
         tick(1)
     return Worth(scores=scores, losses=losses, readings=tuple(readings))
 
