@@ -125,16 +125,21 @@ _QUICK: Final = ("--repair", "least-squares", "--samples", "128")
 _FEW: Final = (
     *("--granularity", "weight", "--criterion", "obs", "--repair", "none", "--samples", "64"),
 )
+_LONG: Final = (
+    *("--granularity", "weight", "--criterion", "obs", "--repair", "reconstruct"),
+    *("--repair-epochs", "14", "--flip", "--crop-padding", "24"),
+)
 EXTRA: Final = {
     "efficientnet-lite0": (
         ("--granularity", "weight", "--criterion", "obs", "--sparsity", "0.3", *_QUICK),
         ("--granularity", "channel", "--round-to", "1", "--target-macs", "0.66", *_QUICK),
         ("--granularity", "channel", "--round-to", "1", "--target-macs", "0.83", *_QUICK),
         (*_FEW, "--sparsity", "0.5"),
+        (*_LONG, "--sparsity", "0.5"),
     ),
     "resnet20": ((*_FEW, "--sparsity", "0.5"), (*_FEW, "--sparsity", "0.7")),
 }
-"""Rows that are shown where somebody measured them, with fewer samples."""
+"""Rows that are shown where somebody measured them, with fewer samples or flags of their own."""
 
 
 def grid(group: str) -> Iterator[tuple[str, ...]]:
@@ -158,5 +163,5 @@ def grid(group: str) -> Iterator[tuple[str, ...]]:
         exact = ("--granularity", "channel", "--round-to", "1")
         yield (*exact, "--criterion", "relief", "--repair", "bias", *share)
         yield (*exact, "--repair", "least-squares", *share)
-        if group in ("resnet20", "efficientnet-lite0"):
+        if group in ("digits-mlp", "resnet20", "efficientnet-lite0"):
             yield (*exact, "--repair", "reconstruct", *share)
