@@ -137,7 +137,7 @@ def priced(
         # Where no output holds floats, all layers count the same.
         probe = open_probe(
             fields.survey.document,
-            held_out(calibration.take(settings.samples)).judge.take(FEW),
+            held_out(calibration, settings.samples).judge.take(FEW),
             batch_size=settings.batch_size,
             provider=settings.provider,
         )

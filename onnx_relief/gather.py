@@ -1,4 +1,4 @@
-"""Everything that a criterion needs to know of some layers, measured in one pass over the data."""
+"""Everything that a criterion needs to know of some layers, measured in one place."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def gather_fields(
     """
     criterion = criterion_named(settings.criterion)
     shared = shared_homes(survey)
-    samples = held_out(calibration.take(settings.samples))
+    samples = held_out(calibration, settings.samples)
     readings = {site.layer.name: reading_of(site, memory=settings.memory) for site in sites}
     seen = [reading for reading in readings.values() if not isinstance(reading, str)]
     whole = criterion.need is Need.MATRIX

@@ -13,7 +13,7 @@ import onnx
 from numpy.typing import NDArray
 
 from onnx_relief.data import Dataset
-from onnx_relief.data.held_out import Split, held_out
+from onnx_relief.data.held_out import Split
 from onnx_relief.errors import UnsupportedError
 from onnx_relief.evaluation import first_sample
 from onnx_relief.graph.cost import layer_costs
@@ -48,9 +48,8 @@ def reconstruct(
     pruned: Document,
     dense: Document,
     kept: Places,
-    data: Dataset,
+    samples: Split,
     *,
-    judge: Dataset | None = None,
     provider: str = "auto",
     lesson: Lesson | None = None,
     training: Reconstruction | None = None,
@@ -68,9 +67,8 @@ def reconstruct(
         dense: The model it was made from, with tensors of the same names.
         kept: By layer, the places of its units in the dense layer; layers that lost none may be
             left out.
-        data: Calibration samples; labels are not looked at.
-        judge: Samples to judge epochs by, which neither the training nor what made `pruned` may
-            have seen; None holds some of `data` out.
+        samples: What is trained on, and what epochs are judged by, which nothing that made
+            `pruned` should have been fitted to; labels are not looked at.
         provider: Execution provider of ONNX Runtime, which runs the dense model.
         lesson: How to train, in full; None makes it of what follows.
         training: How often the data is walked through, and what is done to pictures.
@@ -92,13 +90,12 @@ def reconstruct(
     from onnx_relief.bridge.train import open_teacher
     from onnx_relief.bridge.train.augment import augmentation
 
-    samples = held_out(data) if judge is None else Split(data, judge)
     survey = find_layers(pruned)
-    feed = first_sample(data).feed
+    feed = first_sample(samples.work).feed
     if lesson is None:
         training = training or Reconstruction()
         lesson = Lesson(
-            epochs=training.epochs or default_epochs(survey, data, provider),
+            epochs=training.epochs or default_epochs(survey, samples.work, provider),
             batch_size=batch_size,
             augment=augmentation(samples.work, feed, _as_training(training, seed)),
             seed=seed,

@@ -9,6 +9,7 @@ from classifier import cnn, mlp, samples
 from text_models import build, differences, random, run
 
 from onnx_relief.data import open_data
+from onnx_relief.data.held_out import held_out
 from onnx_relief.errors import SettingsError, UnsupportedError
 from onnx_relief.graph.document import input_specs, load
 from onnx_relief.graph.layers import find_layers
@@ -72,7 +73,7 @@ def reconstructed(pruned, dense, kept=None, *, epochs=20, flip=False, **options)
         load(pruned),
         load(dense),
         kept or {},
-        data,
+        held_out(data),
         provider="cpu",
         training=Reconstruction(epochs=epochs, flip=flip),
         **{"batch_size": 9, **options},

@@ -32,7 +32,7 @@ def mean_inputs(
     found = moments(
         document,
         where,
-        held_out(calibration.take(settings.samples)).work,
+        held_out(calibration, settings.samples).work,
         batch_size=settings.batch_size,
         provider=settings.provider,
     )
@@ -47,7 +47,7 @@ def nearer(
     Raises:
         ModelError, DataError: A model cannot be run on the data.
     """
-    split = held_out(calibration.take(settings.samples))
+    split = held_out(calibration, settings.samples)
     guard = Guard(dense, split.judge, batch_size=settings.batch_size, provider=settings.provider)
     return judged("mean", plain, mended, guard, split)
 

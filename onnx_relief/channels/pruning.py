@@ -21,6 +21,7 @@ from onnx_relief.channels.mending import mean_inputs, nearer, row_of
 from onnx_relief.channels.settings import ChannelSettings
 from onnx_relief.channels.worth import Worth, made_up, worth_of
 from onnx_relief.data import Dataset
+from onnx_relief.data.held_out import held_out
 from onnx_relief.errors import UnsupportedError
 from onnx_relief.evaluation import first_sample
 from onnx_relief.graph.channels import RULES, Groups, Trace, cut, trace_channels
@@ -155,7 +156,7 @@ class Ranked:
             first.document,
             self.survey.document,
             _units_kept(self.survey, self.trace, self.groups, gone),
-            self.calibration.take(self.settings.samples),
+            held_out(self.calibration, self.settings.samples),
             batch_size=self.settings.batch_size,
             provider=self.settings.provider,
             memory=self.settings.memory,

@@ -100,7 +100,7 @@ def worth_of(
         # Where no output holds floats, all kinds count the same.
         probe = open_probe(
             survey.document,
-            held_out(calibration.take(settings.samples)).judge.take(FEW),
+            held_out(calibration, settings.samples).judge.take(FEW),
             batch_size=settings.batch_size,
             provider=settings.provider,
         )

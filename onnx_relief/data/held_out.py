@@ -1,8 +1,9 @@
 """Which samples statistics are made of, and which are kept apart to judge what came of them.
 
 Second moments of a thousand inputs from a few hundred samples fit these samples better than others:
-weights that seem to be free cost a lot on new data. So whatever compares layers by what they lose,
-or a repair with none, looks at samples that took no part; and all of it at the same ones.
+weights that seem to be free cost a lot on new data. So nothing is fitted to a part of the samples.
+They say what layers lose, choose how much is done (how far moments are shrunk, which ridge, which
+epoch), and tell whether a repair did harm; all of it looks at the same ones.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from onnx_relief.data.batch import Dataset, spread
 FEWEST = 8
 """Samples from which on some are held out."""
 _SHARE, _MOST = 0.2, 100
-"""So many are held out; a mean over more would not be much surer."""
+"""Such a part is held out, and no more than so many: a mean over them would not be much surer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,15 +33,17 @@ class Split:
         return self.work is self.judge
 
 
-def held_out(data: Dataset, share: float = _SHARE) -> Split:
-    """Return the data in two parts, `share` of it (2 samples at least) to judge by.
+def held_out(data: Dataset, samples: int | None = None) -> Split:
+    """Return at most so many samples in two parts, a fifth (2 to 100) to judge by.
 
-    The parts depend on nothing but how many samples there are.
+    The parts depend on nothing but how many samples there are, so that every stage that splits the
+    same data holds out the same ones. Fewer than `FEWEST` are not divided.
     """
+    data = data.take(samples)
     if data.size < FEWEST:
         return Split(data, data)
     chosen = np.zeros(data.size, dtype=bool)
-    chosen[spread(data.size, min(max(2, round(share * data.size)), _MOST))] = True
+    chosen[spread(data.size, min(max(2, round(_SHARE * data.size)), _MOST))] = True
     return Split(
         replace(data, rows=data.rows[~chosen]),
         replace(data, rows=data.rows[chosen]),

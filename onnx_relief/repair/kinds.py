@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_relief.data import Dataset
-from onnx_relief.data.held_out import FEWEST, Split, held_out
+from onnx_relief.data.held_out import FEWEST, Split
 from onnx_relief.errors import SettingsError, UnsupportedError
 from onnx_relief.graph.document import Document
 from onnx_relief.repair.bias import match_moments
@@ -19,7 +18,6 @@ from onnx_relief.results import Progress, RepairRow
 from onnx_relief.settings import DEFAULT_MEMORY, Reconstruction
 
 Kept = Mapping[str, NDArray[np.int64]]
-DEFAULT_TRAINING = Reconstruction()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -57,22 +55,16 @@ class Repaired:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Work:
-    """What every way of repair is given.
-
-    Attributes as the arguments of `repair`, except:
-        data: Samples to work with.
-        judge: Samples that no statistic has seen, to choose by; None where there are none.
-    """
+    """What every way of repair is given; attributes as the arguments of `repair`."""
 
     pruned: Document
     dense: Document
     kept: Kept
-    data: Dataset
-    judge: Dataset | None
+    samples: Split
     batch_size: int
     provider: str
     memory: int
-    training: Reconstruction
+    training: Reconstruction | None
     progress: Progress | None
 
 
@@ -81,12 +73,12 @@ def repair(
     pruned: Document,
     dense: Document,
     kept: Kept,
-    data: Dataset,
+    samples: Split,
     *,
     batch_size: int,
     provider: str,
     memory: int = DEFAULT_MEMORY,
-    training: Reconstruction = DEFAULT_TRAINING,
+    training: Reconstruction | None = None,
     progress: Progress | None = None,
 ) -> Repaired:
     """Return `pruned` repaired without labels, or as it was if that made its outputs worse.
@@ -96,12 +88,11 @@ def repair(
         pruned: The masked or smaller model; it is not changed.
         dense: The model it was made from, with layers of the same names.
         kept: By layer, the places of its units in the dense layer; all of them where it is missing.
-        data: Calibration samples; about a fifth of them choose how much is done and judge what came
-            of it, and nothing is fitted to them.
+        samples: What is fitted to; and what chooses how much is done and judges what came of it.
         batch_size: Samples per run.
         provider: Execution provider of ONNX Runtime.
         memory: Bytes that statistics may take, about.
-        training: How ``reconstruct`` trains.
+        training: How ``reconstruct`` trains; None for its defaults.
         progress: Told how far the work has come.
 
     Raises:
@@ -112,13 +103,11 @@ def repair(
         raise SettingsError(f"--repair {kind!r} does not exist; choose one of {', '.join(KINDS)}")
     if kind == "none":
         return not_repaired(pruned)
-    split = held_out(data)
     work = Work(
         pruned=pruned,
         dense=dense,
         kept=kept,
-        data=split.work,
-        judge=None if split.same else split.judge,
+        samples=samples,
         batch_size=batch_size,
         provider=provider,
         memory=memory,
@@ -126,8 +115,8 @@ def repair(
         progress=progress,
     )
     document, notes = KINDS[kind](work)
-    guard = Guard(dense, split.judge, batch_size=batch_size, provider=provider)
-    found = judged(kind, pruned, document, guard, split)
+    guard = Guard(dense, samples.judge, batch_size=batch_size, provider=provider)
+    found = judged(kind, pruned, document, guard, samples)
     return replace(found, notes=(*found.notes, *notes))
 
 
@@ -177,7 +166,7 @@ def _bias(work: Work) -> tuple[Document, tuple[str, ...]]:
         work.pruned,
         work.dense,
         work.kept,
-        work.data,
+        work.samples.work,
         batch_size=work.batch_size,
         provider=work.provider,
         progress=work.progress,
@@ -190,8 +179,7 @@ def _least_squares(work: Work) -> tuple[Document, tuple[str, ...]]:
         work.pruned,
         work.dense,
         work.kept,
-        work.data,
-        judge=work.judge,
+        work.samples,
         batch_size=work.batch_size,
         provider=work.provider,
         memory=work.memory,
@@ -211,8 +199,7 @@ def _reconstruct(work: Work) -> tuple[Document, tuple[str, ...]]:
             start,
             work.dense,
             work.kept,
-            work.data,
-            judge=work.judge,
+            work.samples,
             provider=work.provider,
             training=work.training,
             progress=work.progress,

@@ -19,8 +19,7 @@ from math import ceil
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_relief.data import Dataset
-from onnx_relief.data.held_out import Split, held_out
+from onnx_relief.data.held_out import Split
 from onnx_relief.evaluation import first_sample
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey, find_layers
@@ -65,9 +64,8 @@ def least_squares(
     pruned: Document,
     dense: Document,
     kept: Mapping[str, NDArray[np.int64]],
-    data: Dataset,
+    samples: Split,
     *,
-    judge: Dataset | None = None,
     batch_size: int,
     provider: str,
     memory: int = DEFAULT_MEMORY,
@@ -79,8 +77,7 @@ def least_squares(
         pruned: The masked or smaller model; it is not changed.
         dense: The model it was made from, with layers of the same names.
         kept: By layer, the places of its units in the dense layer; all of them where it is missing.
-        data: Calibration samples.
-        judge: Samples to choose ridges by, which nothing has seen; None holds some of `data` out.
+        samples: What is fitted to, and what ridges are chosen by.
         batch_size: Samples per run.
         provider: Execution provider of ONNX Runtime.
         memory: Bytes that Gram matrices and tensors may take, about.
@@ -91,9 +88,8 @@ def least_squares(
     """
     whole = find_layers(dense)
     pairs, left = pairs_of(find_layers(pruned), whole, kept, memory=memory // 4)
-    split = held_out(data) if judge is None else Split(data, judge)
-    work, tried = Memory(split.work, memory // 8), Memory(split.judge, memory // 8)
-    sample = first_sample(data)
+    work, tried = Memory(samples.work, memory // 8), Memory(samples.judge, memory // 8)
+    sample = first_sample(samples.work)
     depth = depths(find_layers(pruned))
     groups = stages(find_layers(pruned), [pair.site.layer.name for pair in pairs])
     tick = ticker(progress, "refitting layers", len(pairs))
@@ -108,9 +104,9 @@ def least_squares(
         ]
         for some in _fitting(wanted, memory // 2):
             twins = Twins(_runnable(survey), _runnable(whole), some, provider=provider)
-            samples, few = twins.enough(sample, batch_size, memory // 4)
-            fit = twins.sums(work.batches(samples, few))
-            tune = None if split.same else twins.sums(tried.batches(ceil(samples / 4), few))
+            enough, few = twins.enough(sample, batch_size, memory // 4)
+            fit = twins.sums(work.batches(enough, few))
+            tune = None if samples.same else twins.sums(tried.batches(ceil(enough / 4), few))
             for place, pair in enumerate(some):
                 document = _refitted(
                     survey, pruned, pair, fit[place], tune[place] if tune else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from onnx_relief.data import Dataset
+from onnx_relief.data.held_out import held_out
 from onnx_relief.graph.document import Document
 from onnx_relief.plan import PrunePlan
 from onnx_relief.repair.kinds import Repaired, repair
@@ -38,7 +39,7 @@ class Mender:
             masked,
             self._dense,
             {},
-            data.take(settings.samples),
+            held_out(data, settings.samples),
             batch_size=settings.batch_size,
             provider=settings.provider,
             memory=settings.memory,

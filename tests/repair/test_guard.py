@@ -46,7 +46,9 @@ def with_bias_of(value):
 
 
 def repaired(kind, count=40):
-    return repair(kind, load(masked()), load(cnn()), {}, data(count), batch_size=16, provider="cpu")
+    return repair(
+        kind, load(masked()), load(cnn()), {}, held_out(data(count)), batch_size=16, provider="cpu"
+    )
 
 
 def test_a_repair_that_does_harm_is_undone(monkeypatch):

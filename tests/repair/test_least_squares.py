@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from text_models import build, differences, random, run
 
 from onnx_relief.data import open_data
+from onnx_relief.data.held_out import Split, held_out
 from onnx_relief.graph.document import input_specs, load
 from onnx_relief.repair.bias import match_moments
 from onnx_relief.repair.least_squares import least_squares
@@ -25,9 +26,8 @@ def refitted(pruned, dense, x, *, judge=None, kept=None, batch_size=7):
         for one in (x, judge)
     )
     kept = {name: np.array(places) for name, places in (kept or {}).items()}
-    return least_squares(
-        pruned, dense, kept, data, judge=tried, batch_size=batch_size, provider="cpu"
-    )
+    split = held_out(data) if tried is None else Split(data, tried)
+    return least_squares(pruned, dense, kept, split, batch_size=batch_size, provider="cpu")
 
 
 def constants(model):
@@ -245,7 +245,8 @@ def test_a_bias_in_the_node_and_one_after_it_are_of_one_layer(repaired):
     pruned = load(build(BIASED.format(reads="x, w, inside"), w=masked, inside=inside, **values))
     x = twice((4, 5, 5))
     data = open_data({"x": x}, input_specs(dense.proto))
-    found = repaired(pruned, dense, {}, data, batch_size=7, provider="cpu")
+    given = data if repaired is match_moments else Split(data, data)
+    found = repaired(pruned, dense, {}, given, batch_size=7, provider="cpu")
     document = found if repaired is match_moments else found.document
     outputs = [run(m.proto, {"x": x})[0].mean(axis=(0, 2, 3)) for m in (document, dense)]
     np.testing.assert_allclose(*outputs, atol=1e-4)
