@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_relief.activity.gram import Gram
 from onnx_relief.agreement import shared_homes
 from onnx_relief.data import Dataset
-from onnx_relief.data.held_out import held_out
+from onnx_relief.data.held_out import Split, held_out
 from onnx_relief.fields import Field
 from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.rows import why_not_updated
 from onnx_relief.graph.sites import Site
-from onnx_relief.measuring.evidence import gram_matrices, reading_of
+from onnx_relief.measuring.evidence import Reading, gram_matrices, reading_of
 from onnx_relief.measuring.measure import Measurement
 from onnx_relief.progress import ticker
 from onnx_relief.results import Progress
@@ -42,23 +43,7 @@ def gather_fields(
     shared = shared_homes(survey)
     samples = held_out(calibration, settings.samples)
     readings = {site.layer.name: reading_of(site, memory=settings.memory) for site in sites}
-    seen = [reading for reading in readings.values() if not isinstance(reading, str)]
-    whole = criterion.need is Need.MATRIX
-    measure = partial(
-        gram_matrices,
-        survey.document,
-        seen,
-        batch_size=settings.batch_size,
-        provider=settings.provider,
-        diagonal=not whole,
-        memory=settings.memory // 2 if whole else settings.memory,
-    )
-    grams, judges = {}, {}
-    if whole or criterion.need is Need.SQUARES:
-        tick = ticker(progress, "measuring second moments", samples.work.size)
-        grams = measure(samples.work, tick=tick)
-    if whole and not samples.same:
-        judges = measure(samples.judge)
+    grams, judges = _moments(survey, readings.values(), samples, settings, progress)
     gradients: Mapping[str, Sequence[NDArray[np.float64]]] = {}
     if criterion.need is Need.GRADIENT:
         # It needs torch, which comes with an extra; everything else here does without.
@@ -94,3 +79,29 @@ def gather_fields(
             )
             fields.append(field)
     return fields
+
+
+def _moments(
+    survey: Survey,
+    readings: Iterable[Reading | str],
+    samples: Split,
+    settings: Settings,
+    progress: Progress | None,
+) -> tuple[dict[Reading, Gram], dict[Reading, Gram]]:
+    """Return the second moments that the criterion needs, and those of held-out samples."""
+    need = criterion_named(settings.criterion).need
+    if need not in (Need.SQUARES, Need.MATRIX):
+        return {}, {}
+    whole = need is Need.MATRIX
+    measure = partial(
+        gram_matrices,
+        survey.document,
+        [reading for reading in readings if not isinstance(reading, str)],
+        batch_size=settings.batch_size,
+        provider=settings.provider,
+        diagonal=not whole,
+        memory=settings.memory // 2 if whole else settings.memory,
+    )
+    tick = ticker(progress, "measuring second moments", samples.work.size)
+    found = measure(samples.work, tick=tick)
+    return found, measure(samples.judge) if whole and not samples.same else {}

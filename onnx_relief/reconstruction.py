@@ -27,7 +27,6 @@ from onnx_relief.results import Progress
 from onnx_relief.retraining.train import require_extra
 from onnx_relief.runtime import open_session
 from onnx_relief.settings import Reconstruction
-from onnx_relief.training import TrainSettings
 
 if TYPE_CHECKING:
     from onnx_relief.bridge.lessons import Lesson, Point
@@ -97,7 +96,13 @@ def reconstruct(
         lesson = Lesson(
             epochs=training.epochs or default_epochs(survey, samples.work, provider),
             batch_size=batch_size,
-            augment=augmentation(samples.work, feed, _as_training(training, seed)),
+            augment=augmentation(
+                samples.work,
+                feed,
+                flip=training.flip,
+                crop_padding=training.crop_padding,
+                seed=seed,
+            ),
             seed=seed,
         )
     points, types = points_of_comparison(survey, dense, kept, feed, lesson, provider)
@@ -111,10 +116,6 @@ def reconstruct(
     if outcome.best_epoch == 0:
         return pruned
     return write_back(module, pruned)
-
-
-def _as_training(training: Reconstruction, seed: int) -> TrainSettings:
-    return TrainSettings(flip=training.flip, crop_padding=training.crop_padding, seed=seed)
 
 
 def default_epochs(survey: Survey, data: Dataset, provider: str) -> int:

@@ -8,6 +8,7 @@ import pytest
 from classifier import cnn, mlp, samples
 from text_models import build, differences, random, run
 
+import onnx_relief as relief
 from onnx_relief.data import open_data
 from onnx_relief.data.held_out import held_out
 from onnx_relief.errors import SettingsError, UnsupportedError
@@ -187,3 +188,13 @@ def test_a_model_without_float_outputs_is_refused():
     model = build(graph, w1=random(6, 5, seed=1))
     with pytest.raises(UnsupportedError, match="no output of floats to follow"):
         reconstructed(model, model)
+
+
+@pytest.mark.parametrize(
+    ("prune", "budget"),
+    [(relief.prune, {"sparsity": 0.5}), (relief.prune_channels, {"ratio": 0.5})],
+)
+def test_how_it_trains_arrives_from_the_functions_that_users_call(prune, budget):
+    data = {"x": np.random.default_rng(0).standard_normal((20, 6)).astype(np.float32)}
+    with pytest.raises(SettingsError, match="--crop-padding needs pictures"):
+        prune(mlp(), data, repair="reconstruct", crop_padding=2, **budget)

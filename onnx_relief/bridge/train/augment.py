@@ -19,7 +19,6 @@ from onnx_relief.data.arrange import model_layout
 from onnx_relief.data.batch import Array, Rows
 from onnx_relief.data.samples import SampleSource
 from onnx_relief.errors import SettingsError
-from onnx_relief.training import TrainSettings
 
 PictureLayout = Literal["nchw", "nhwc"]
 _FLIP, _DOWN, _RIGHT = range(3)
@@ -78,33 +77,33 @@ class Augmentation:
 
 
 def augmentation(
-    data: Dataset, sample: Mapping[str, Array], settings: TrainSettings
+    data: Dataset, sample: Mapping[str, Array], *, flip: bool, crop_padding: int, seed: int
 ) -> Augmentation | None:
     """Return the `Augmentation` that the user wants, or None.
 
     Args:
         data: The training data.
         sample: One feed of it.
-        settings: The choices.
+        flip: Whether to mirror half of the pictures left to right.
+        crop_padding: Pixels of zeros on each side before the crop; 0 for no crop.
+        seed: Of the training.
 
     Raises:
         SettingsError: There are no pictures.
     """
-    if not settings.flip and not settings.crop_padding:
+    if not flip and not crop_padding:
         return None
     layouts = {
         name: _layout(data, name, array.shape) for name, array in sample.items() if array.ndim == 4
     }
     if not layouts or data.whole_feeds:
-        flag = "--flip" if settings.flip else "--crop-padding"
+        flag = "--flip" if flip else "--crop-padding"
         shapes = ", ".join(f"{name!r} of shape {array.shape}" for name, array in sample.items())
         raise SettingsError(
             f"{flag} needs pictures (samples, channels, height, width), but the model is fed "
             f"{shapes}{' in complete feeds' if data.whole_feeds else ''}; leave {flag} out"
         )
-    return Augmentation(
-        layouts=layouts, flip=settings.flip, padding=settings.crop_padding, seed=settings.seed
-    )
+    return Augmentation(layouts=layouts, flip=flip, padding=crop_padding, seed=seed)
 
 
 def _layout(data: Dataset, name: str, shape: tuple[int, ...]) -> PictureLayout:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import nets
 import numpy as np
 import pytest
@@ -13,7 +11,6 @@ from hypothesis import strategies as st
 from onnx_relief.bridge.train.augment import Augmentation, augmentation, uniform
 from onnx_relief.data import open_data
 from onnx_relief.errors import SettingsError
-from onnx_relief.training import TrainSettings
 
 ROWS = np.arange(40)
 PICTURES = np.random.default_rng(0).random((40, 3, 6, 8)).astype(np.float32) + 1
@@ -91,17 +88,17 @@ def test_the_layout_is_that_of_the_model(shape, layout, told):
         np.zeros((4, *shape), np.float32), nets.specs("N", *(shape if told else (None,) * 3))
     )
     sample = {"x": np.zeros((4, *shape), np.float32)}
-    found = augmentation(data, sample, TrainSettings(flip=True))
+    found = augmentation(data, sample, flip=True, crop_padding=0, seed=0)
     assert found.layouts == {"x": layout}
-    assert augmentation(data, sample, TrainSettings()) is None
+    assert augmentation(data, sample, flip=False, crop_padding=0, seed=0) is None
 
 
 def test_what_is_no_picture_is_refused():
     data = nets.points(4)
     sample = {"x": np.zeros((4, 8), np.float32)}
-    for options, flag in (({"flip": True}, "--flip"), ({"crop_padding": 2}, "--crop-padding")):
+    for flip, padding, flag in ((True, 0, "--flip"), (False, 2, "--crop-padding")):
         with pytest.raises(SettingsError, match=flag):
-            augmentation(data, sample, replace(TrainSettings(), **options))
+            augmentation(data, sample, flip=flip, crop_padding=padding, seed=0)
 
 
 def test_rows_that_fill_up_a_batch_are_changed_as_the_last_one():
