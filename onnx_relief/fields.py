@@ -30,6 +30,8 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 RIDGE = 1e-2
 """Added to Hessians, relative to the mean of their diagonal, as SparseGPT does."""
+_HOPELESS = 0.9
+"""Share of its output that a layer loses where it is not asked any further."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,8 +156,8 @@ class Field:
         split = self.split()
         share = count / self.blocks
         moment = self._moment()
-        kept = survivors(moment, split, share, self._project)
-        return self._fitted(moment, split, kept)
+        best = survivors(moment, split, share, self._project)
+        return self._fitted(moment, split, best.keep, best.weights)
 
     def choose_covering(self, keep: Bools) -> Choice:
         """Return the choice that keeps just `keep`, with weights that make up for the rest."""
@@ -232,16 +234,25 @@ class Field:
         judge = moment
         if self.judge is not None:
             judge = damped(self.judge.covariance(centred=self._centred), RIDGE)
+        roughly = judge.astype(np.float32)
         energy = float(output_error(judge, split).sum()) or 1.0
         yield Rung(1.0, 0.0, None)
         for step in descend(moment, split, RUNGS[1:], self._project):
             choice = self._choice(split, step.keep, step.weights)
-            lost = float(output_error(judge, step.weights - split).sum())
-            yield Rung(step.share, lost / energy, choice)
+            moved = (step.weights - split).astype(np.float32)
+            lost = float(output_error(roughly, moved).sum()) / energy
+            yield Rung(step.share, lost, choice)
+            if lost > _HOPELESS:
+                yield Rung(RUNGS[-1], 1.0, None)
+                return
 
-    def _fitted(self, moment: Floats, split: Floats, kept: Bools) -> Choice:
+    def _fitted(
+        self, moment: Floats, split: Floats, kept: Bools, start: Floats | None = None
+    ) -> Choice:
+        if not self.updates:
+            return self._choice(split, kept, split)
         cross = np.matmul(split, moment)
-        return self._choice(split, kept, fit_on_support(moment, cross, kept))
+        return self._choice(split, kept, fit_on_support(moment, cross, kept, start))
 
     def shift(self, split: Floats, fitted: Floats) -> Floats:
         """Return what the units' outputs lose on average by new weights, (units,)."""

@@ -76,8 +76,10 @@ def test_a_layer_with_fewer_samples_than_inputs_is_judged_by_others():
     (field,) = fields_of(look(document, data, settings), data, settings).fields
     x = inputs["x"].astype(np.float64)
     losses = {"work": [], "judge": []}
-    for rung in list(field.ladder())[1:]:
-        assert rung.choice is not None
+    for rung in field.ladder():
+        if rung.choice is None:
+            assert rung.loss in (0.0, 1.0)
+            continue
         assert rung.choice.weights is not None
         kept = rung.choice.weights.reshape(5, 90).T
         for name, lost in losses.items():

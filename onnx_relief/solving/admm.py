@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_relief.solving.support import Floats, output_error
+from onnx_relief.solving.support import Floats
 
 Project = Callable[[Floats, float], NDArray[np.bool_]]
 """From scores (groups, units, d) and a share to keep, to what is kept."""
@@ -33,17 +33,15 @@ class Step:
         share: Share of the weights that are kept.
         keep: Which, (groups, units, d).
         weights: Weights on `keep` that are about the best, of the same shape.
-        error: Mean square change of the outputs, (groups, units).
     """
 
     share: float
     keep: NDArray[np.bool_]
     weights: Floats
-    error: Floats
 
 
 def descend(
-    moment: Floats, weights: Floats, shares: Sequence[float], project: Project, *, rest: int = 2
+    moment: Floats, weights: Floats, shares: Sequence[float], project: Project
 ) -> Iterator[Step]:
     """Yield what survives at every share, larger shares first.
 
@@ -52,31 +50,29 @@ def descend(
         weights: (groups, units per group, d).
         shares: Falling shares of weights to keep.
         project: Picks survivors by their importance.
-        rest: Rounds at every share.
     """
     scale = np.sqrt(np.einsum("gii->gi", moment))[:, None, :]
     norm = moment / (scale.transpose(0, 2, 1) * scale)
     wished = weights * scale
-    inverse = np.linalg.inv(norm + _PULL * np.eye(norm.shape[-1])).astype(np.float32)
+    pulled = norm + _PULL * np.eye(norm.shape[-1])
+    inverse = np.linalg.inv(pulled.astype(np.float32))
     target = np.matmul(wished, norm).astype(np.float32)
     free = wished.astype(np.float32)
     debt = np.zeros_like(free)
     for share in shares:
-        for _ in range(rest):
-            wish = free + debt
-            keep = project(np.abs(wish).astype(np.float64), share)
-            sparse = np.where(keep, wish, 0).astype(np.float32)
-            debt = wish - sparse
-            free = np.matmul(target + _PULL * (sparse - debt), inverse)
-        best = np.where(keep, free, 0) / scale
-        yield Step(share, keep, best, output_error(moment, best - weights))
+        wish = free + debt
+        keep = project(np.abs(wish).astype(np.float64), share)
+        sparse = np.where(keep, wish, 0).astype(np.float32)
+        debt = wish - sparse
+        free = np.matmul(target + _PULL * (sparse - debt), inverse)
+        yield Step(share, keep, np.where(keep, free, 0) / scale)
 
 
 def survivors(
     moment: Floats, weights: Floats, share: float, project: Project, *, rounds: int = 16
-) -> NDArray[np.bool_]:
-    """Return which weights survive at one share, (groups, units, d); arguments as `descend`."""
+) -> Step:
+    """Return which weights survive at one share; arguments as `descend`."""
     fall = ((np.arange(rounds) + 1) / rounds) ** (1 / 3)
     shares = 1 - (1 - share) * fall
-    *_, last = descend(moment, weights, shares.tolist(), project, rest=1)
-    return last.keep
+    *_, last = descend(moment, weights, shares.tolist(), project)
+    return last

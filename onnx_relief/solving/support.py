@@ -16,9 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-_DIRECT = 3e12
-"""Multiplications that direct solves may take for one layer; beyond, conjugate gradients."""
-_STEPS = 60
+_DIRECT = 5e8
+"""Multiplications that direct solves may take for one layer; beyond, conjugate gradients where they
+take fewer."""
+_STEPS = 48
+_ENOUGH = 1e-4
+"""Conjugate gradients end when the squared residual has fallen to this share."""
+_QUICKER = 5.0
+"""Multiplications of conjugate gradients in the time of one of a direct solve: those are in single
+precision, and of all units at once."""
 _SMALL = 32
 """Inputs up to which a system is so small that many of them are solved in one call."""
 _TINY = 1e-12
@@ -62,13 +68,19 @@ def shrinkage(moment: Floats, other: Floats) -> Floats:
     return np.asarray(share / (1 - share))
 
 
-def fit_on_support(moment: Floats, cross: Floats, keep: NDArray[np.bool_]) -> Floats:
+def fit_on_support(
+    moment: Floats, cross: Floats, keep: NDArray[np.bool_], start: Floats | None = None
+) -> Floats:
     """Return the weights on `keep` that predict best, zero elsewhere.
+
+    Large layers are solved by conjugate gradients, to about a hundredth of what the best weights
+    leave unexplained; the other ones exactly.
 
     Args:
         moment: E[x x'], positive definite (see `damped`), (groups, d, d).
         cross: E[y x'], (groups, units per group, d).
         keep: Which weights survive, of the shape of `cross`.
+        start: Where conjugate gradients start, of the same shape; at zero by default.
     """
     if moment.shape[-1] <= _SMALL:
         return _at_once(moment, cross, keep)
@@ -76,8 +88,11 @@ def fit_on_support(moment: Floats, cross: Floats, keep: NDArray[np.bool_]) -> Fl
     for group in range(len(moment)):
         sizes = keep[group].sum(axis=1).astype(float)
         same = (keep[group] == keep[group][:1]).all()
-        if not same and (sizes**3).sum() * 2 / 3 > _DIRECT:
-            fitted[group] = _conjugate(moment[group], cross[group], keep[group])
+        direct = (sizes**3).sum() / 3
+        iterated = _STEPS * cross.shape[1] * moment.shape[-1] ** 2 / _QUICKER
+        if not same and direct > max(_DIRECT, iterated):
+            begin = np.zeros_like(cross[group]) if start is None else start[group]
+            fitted[group] = _conjugate(moment[group], cross[group], keep[group], begin)
         else:
             fitted[group] = _direct(moment[group], cross[group], keep[group])
     return fitted
@@ -106,30 +121,34 @@ def _direct(moment: Floats, cross: Floats, keep: NDArray[np.bool_]) -> Floats:
     return fitted
 
 
-def _conjugate(moment: Floats, cross: Floats, keep: NDArray[np.bool_]) -> Floats:
-    """Solve for all units at once by conjugate gradients, preconditioned with the diagonal."""
-    scale = np.where(keep, 1 / np.diag(moment), 0.0)
-    fitted = np.zeros_like(cross)
-    residual = np.where(keep, cross, 0.0)
-    step = scale * residual
-    energy = (residual * step).sum(axis=1, keepdims=True)
-    enough = 1e-10 * np.maximum(energy, _TINY)
+def _conjugate(moment: Floats, cross: Floats, keep: NDArray[np.bool_], start: Floats) -> Floats:
+    """Solve for all units at once by conjugate gradients, for inputs scaled to variance one.
+
+    The residual is taken in float64; single precision is enough for how it is made up for.
+    """
+    scale = np.sqrt(np.diag(moment))
+    begin = np.where(keep, start, 0.0)
+    lacking = np.where(keep, cross - begin @ moment, 0.0) / scale
+    norm = (moment / (scale[:, None] * scale)).astype(np.float32)
+    residual = lacking.astype(np.float32)
+    step, change = residual.copy(), np.zeros_like(residual)
+    energy = np.square(residual).sum(axis=1, keepdims=True)
+    enough = _ENOUGH * energy.sum()
     for _ in range(_STEPS):
-        pushed = np.where(keep, step @ moment, 0.0)
+        pushed = np.where(keep, step @ norm, np.float32(0))
         curvature = (step * pushed).sum(axis=1, keepdims=True)
         length = np.divide(energy, curvature, out=np.zeros_like(energy), where=curvature > 0)
-        fitted += length * step
+        change += length * step
         residual -= length * pushed
-        better = scale * residual
-        now = (residual * better).sum(axis=1, keepdims=True)
-        if (now <= enough).all():
+        now = np.square(residual).sum(axis=1, keepdims=True)
+        if now.sum() <= enough:
             break
         ratio = np.divide(now, energy, out=np.zeros_like(energy), where=energy > 0)
-        step, energy = better + ratio * step, now
-    return fitted
+        step, energy = residual + ratio * step, now
+    return np.asarray(begin + change / scale)
 
 
-def output_error(moment: Floats, change: Floats) -> Floats:
+def output_error(moment: NDArray[np.floating], change: NDArray[np.floating]) -> Floats:
     """Return the mean square by which a change of the weights moves every output, (groups, units).
 
     Args:
@@ -137,4 +156,4 @@ def output_error(moment: Floats, change: Floats) -> Floats:
         change: New weights less old ones, (groups, units per group, d).
     """
     moved = np.matmul(change, moment)
-    return np.asarray(np.maximum((moved * change).sum(axis=2), 0.0))
+    return np.asarray(np.maximum((moved * change).sum(axis=2, dtype=np.float64), 0.0))

@@ -64,15 +64,49 @@ def test_keeping_all_changes_nothing(problem):
     assert output_error(moment, fitted - weights).max() < 1e-12
 
 
-@given(problems())
-def test_conjugate_gradients_come_to_the_same(problem):
+@given(problems(), st.booleans())
+def test_conjugate_gradients_come_to_the_same(problem, near):
     inputs, weights, keep = problem
     moment = damped(moment_of(inputs), 1e-1)
     direct = fit_on_support(moment, weights @ moment, keep)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(support, "_SMALL", 0)
         patch.setattr(support, "_DIRECT", -1)
-        iterated = fit_on_support(moment, weights @ moment, keep)
+        patch.setattr(support, "_QUICKER", np.inf)
+        patch.setattr(support, "_ENOUGH", 1e-12)
+        asked = patch_counter(patch)
+        iterated = fit_on_support(moment, weights @ moment, keep, weights if near else None)
+    same = all((one == one[:1]).all() for one in keep)
+    assert same or asked
+    assert not iterated[~keep].any()
     assert np.allclose(direct, iterated, atol=1e-4 * max(1, np.abs(weights).max()))
+
+
+def patch_counter(patch):
+    """Let conjugate gradients note that they were asked."""
+    asked, plain = [], support._conjugate
+
+    def noted(*problem):
+        asked.append(True)
+        return plain(*problem)
+
+    patch.setattr(support, "_conjugate", noted)
+    return asked
+
+
+def test_what_large_layers_lose_is_nearly_the_least():
+    rng = np.random.default_rng(0)
+    inputs = rng.standard_normal((1, 900, 300)) @ rng.standard_normal((1, 300, 300))
+    moment, weights = damped(moment_of(inputs), 1e-2), rng.standard_normal((1, 1000, 300))
+    keep = rng.random(weights.shape) < 0.5
+    with pytest.MonkeyPatch.context() as patch:
+        asked = patch_counter(patch)
+        quick = fit_on_support(moment, weights @ moment, keep)
+        patch.setattr(support, "_DIRECT", np.inf)
+        exact = fit_on_support(moment, weights @ moment, keep)
+    assert len(asked) == 1
+    least = output_error(moment, exact - weights).sum()
+    assert output_error(moment, quick - weights).sum() < 1.02 * least
 
 
 def test_the_error_is_the_mean_square_of_the_outputs():
