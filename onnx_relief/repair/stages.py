@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from math import ceil
@@ -12,15 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_relief.activity.gram import Gram, gram_of
-from onnx_relief.data import Batch, Dataset
-from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.light import names_read
 from onnx_relief.graph.walk import subgraphs
-from onnx_relief.measuring.evidence import Reading, answers_of, as_floats, open_at
-from onnx_relief.measuring.measure import full_batches
+from onnx_relief.measuring.evidence import Reading, answers_of, as_floats
 from onnx_relief.repair.pairs import Pair
-from onnx_relief.runtime import Session
 
 Array = NDArray[Any]
 Tensors = Mapping[str, Array]
@@ -39,30 +35,6 @@ def stages(survey: Survey, names: Sequence[str]) -> list[list[str]]:
     found = [(depth[site.node.output[0]], site.layer.name) for site in wanted]
     found.sort(key=lambda pair: pair[0])
     return [[name for _, name in some] for _, some in groupby(found, lambda pair: pair[0])]
-
-
-class Memory:
-    """Batches of a dataset that is walked again and again; what is small is read once."""
-
-    def __init__(self, data: Dataset, budget: int) -> None:
-        self.data, self._budget = data, budget
-        self._kept: tuple[int, int, list[Batch]] | None = None
-
-    def batches(self, samples: int, batch_size: int) -> Iterator[Batch]:
-        """Yield at most so many samples, evenly spread, in batches that hold real ones only."""
-        samples = min(samples, self.data.size)
-        if self._kept is not None and self._kept[:2] == (samples, batch_size):
-            yield from self._kept[2]
-            return
-        some: list[Batch] = []
-        size = 0
-        for batch in full_batches(self.data.take(samples), batch_size):
-            size += sum(array.nbytes for array in batch.feed.values())
-            if size <= self._budget:
-                some.append(batch)
-            yield batch
-        if size <= self._budget:
-            self._kept = (samples, batch_size, some)
 
 
 def depths(survey: Survey) -> dict[str, int]:
@@ -92,52 +64,58 @@ class Sums:
     wanted: float
 
 
-class Twins:
-    """The pruned and the dense model, open at what some layers read and make."""
+def tensors_of(pairs: Sequence[Pair]) -> tuple[list[str], list[str]]:
+    """Return what has to be known of the pruned model and of the dense one, by name."""
+    joins = [pair.join.tensor for pair in pairs if pair.join is not None]
+    made = list(dict.fromkeys([*(pair.site.output for pair in pairs), *joins]))
+    return list(dict.fromkeys([*(pair.site.data for pair in pairs), *made])), made
 
-    def __init__(
-        self, pruned: Document, dense: Document, pairs: Sequence[Pair], *, provider: str
-    ) -> None:
-        self.pairs = pairs
-        joins = [pair.join.tensor for pair in pairs if pair.join is not None]
-        self._made = list(dict.fromkeys([*(pair.site.output for pair in pairs), *joins]))
-        self._read = list(dict.fromkeys([*(pair.site.data for pair in pairs), *self._made]))
-        self._pruned: Session = open_at(pruned, self._read, provider=provider)
-        self._dense: Session = open_at(dense, self._made, provider=provider)
 
-    def enough(self, batch: Batch, most: int, budget: int) -> tuple[int, int]:
-        """Return how many samples are enough, and how many of them can be run at a time.
+def at_once(
+    groups: Iterable[Sequence[Pair]], ours: Tensors, samples: int, most: int, budget: int
+) -> int:
+    """Return how many samples can be run together, at any stage.
 
-        Args:
-            batch: A sample to try.
-            most: Samples per run, at most.
-            budget: Bytes that the tensors of one run may take.
-        """
-        ours = self._pruned.run(batch.feed, self._read)
-        size = sum(tensor.nbytes for tensor in ours.values()) * 3 / max(batch.count, 1)
-        wanted = float(FEWEST)
-        for pair in self.pairs:
-            columns = pair.reading.columns(as_floats(ours[pair.reading.tensor]))
-            positions = columns.shape[0] * columns.shape[3] / max(batch.count, 1)
-            wanted = max(wanted, PER_ENTRY * pair.reading.entries / max(positions, 1))
-        return ceil(wanted), int(max(1, min(most, budget // max(size, 1))))
+    Args:
+        groups: The layers of every stage.
+        ours: What the pruned model gives for some samples.
+        samples: How many these are.
+        most: Samples per run, at most.
+        budget: Bytes that the tensors of one run may take.
+    """
+    sizes = [sum(ours[name].nbytes for name in tensors_of(pairs)[0]) for pairs in groups]
+    each = 3 * max(sizes, default=0) / max(samples, 1)
+    return int(max(1, min(most, budget // max(each, 1))))
 
-    def sums(self, batches: Iterable[Batch]) -> list[Sums]:
-        """Return the sums of every layer over some data.
 
-        Raises:
-            ModelError, DataError: A model cannot be run on the data.
-        """
-        total: list[Sums] | None = None
-        for batch in batches:
-            ours = self._pruned.run(batch.feed, self._read)
-            dense = self._dense.run(batch.feed, self._made)
-            part = _batch_sums(self.pairs, ours, dense)
-            total = (
-                part if total is None else [_merged(*two) for two in zip(total, part, strict=True)]
-            )
-        assert total is not None  # a dataset that yields nothing raises
-        return total
+def enough(pairs: Sequence[Pair], ours: Tensors, samples: int) -> int:
+    """Return how many samples are enough to refit some layers.
+
+    Args:
+        pairs: The layers.
+        ours: What the pruned model gives for some samples.
+        samples: How many these are.
+    """
+    wanted = float(FEWEST)
+    for pair in pairs:
+        columns = pair.reading.columns(as_floats(ours[pair.reading.tensor]))
+        positions = columns.shape[0] * columns.shape[3] / max(samples, 1)
+        wanted = max(wanted, PER_ENTRY * pair.reading.entries / max(positions, 1))
+    return ceil(wanted)
+
+
+def sums(pairs: Sequence[Pair], walk: Iterable[Sequence[Tensors]]) -> list[Sums]:
+    """Return the sums of every layer over batches of what the pruned and the dense model give.
+
+    Raises:
+        ModelError, DataError: A model cannot be run on the data.
+    """
+    total: list[Sums] | None = None
+    for ours, dense in walk:
+        part = _batch_sums(pairs, ours, dense)
+        total = part if total is None else [_merged(*two) for two in zip(total, part, strict=True)]
+    assert total is not None  # a dataset that yields nothing raises
+    return total
 
 
 def _batch_sums(pairs: Sequence[Pair], ours: Tensors, dense: Tensors) -> list[Sums]:
