@@ -26,7 +26,7 @@ from onnx_relief.progress import ticker
 from onnx_relief.results import Progress
 from onnx_relief.retraining.train import require_extra
 from onnx_relief.runtime import open_session
-from onnx_relief.settings import Reconstruction
+from onnx_relief.settings import DEFAULT_MEMORY, Reconstruction
 
 if TYPE_CHECKING:
     from onnx_relief.bridge.lessons import Lesson, Point
@@ -53,6 +53,7 @@ def reconstruct(
     lesson: Lesson | None = None,
     training: Reconstruction | None = None,
     batch_size: int = 32,
+    memory: int = DEFAULT_MEMORY,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Document:
@@ -72,6 +73,7 @@ def reconstruct(
         lesson: How to train, in full; None makes it of what follows.
         training: How often the data is walked through, and what is done to pictures.
         batch_size: Samples per step.
+        memory: Bytes that a step may keep for its gradients, about.
         seed: Decides the order of samples.
         progress: Told of every step.
 
@@ -103,6 +105,7 @@ def reconstruct(
                 crop_padding=training.crop_padding,
                 seed=seed,
             ),
+            memory=memory,
             seed=seed,
         )
     points, types = points_of_comparison(survey, dense, kept, feed, lesson, provider)

@@ -18,8 +18,11 @@ from onnx_relief.graph.taps import block_outputs, unit_makers
 from onnx_relief.reconstruction import default_epochs, reconstruct
 from onnx_relief.settings import Reconstruction
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 pytest.importorskip("onnx2fx")
+lessons = pytest.importorskip("onnx_relief.bridge.lessons")
+bridge = pytest.importorskip("onnx_relief.bridge.reconstruct")
+Step = pytest.importorskip("onnx_relief.bridge.train.batches").Step
 
 CHAIN = """(float[N,3,6,6] x) => (float[N,5] y) {
     [first] a = Conv <pads = [1, 1, 1, 1]> (x, k1)
@@ -140,6 +143,54 @@ def test_only_weights_change_and_both_models_stay():
     assert copies == [model.SerializeToString(deterministic=True) for model in (dense, pruned)]
     assert paths
     assert all(p.startswith("graph.initializer") and p.endswith("raw_data") for p in paths), paths
+
+
+def test_with_little_memory_a_step_goes_through_its_samples_in_portions(monkeypatch):
+    dense, pruned = network(), network(dropped=[(0, 1), (3, 2)])
+    sizes = set()
+    plain = lessons.portions
+
+    def noted(step, most):
+        parts = plain(step, most)
+        sizes.update(part.count for part in parts)
+        return parts
+
+    monkeypatch.setattr(bridge, "portions", noted)
+    at_once = reconstructed(pruned, dense, epochs=6)
+    assert max(sizes) == 9
+    sizes.clear()
+    in_portions = reconstructed(pruned, dense, epochs=6, memory=1)
+    assert sizes == {1}
+    for name, array in stored(at_once).items():
+        np.testing.assert_allclose(stored(in_portions)[name], array, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("most", [1, 4, 7, 100])
+def test_portions_hold_every_sample_once(most):
+    step = Step(
+        feed={"x": torch.arange(14).reshape(7, 2)},
+        labels=None,
+        targets={"y": torch.arange(7)},
+        count=7,
+        filled=None,
+    )
+    parts = lessons.portions(step, most)
+    assert max(part.count for part in parts) <= most
+    assert sum(part.count for part in parts) == 7
+    for name in ("feed", "targets"):
+        for key, value in getattr(step, name).items():
+            assert torch.equal(torch.cat([getattr(part, name)[key] for part in parts]), value)
+
+
+def test_a_step_that_is_no_list_of_samples_stays_whole():
+    step = Step(
+        feed={"x": torch.zeros(4, 2), "length": torch.tensor(3)},
+        labels=None,
+        targets={},
+        count=4,
+        filled=None,
+    )
+    assert lessons.portions(step, 1) == [step]
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_one_others():

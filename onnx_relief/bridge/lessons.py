@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from onnx_relief.data import Batch, Dataset
 from onnx_relief.data.batch import Rows
 from onnx_relief.data.shuffle import epoch_batches, plan_steps
 from onnx_relief.errors import DataError
+from onnx_relief.settings import DEFAULT_MEMORY
 
 _SCALED_BY = 64
 """Samples by which the variance of the dense model at a point is known well enough."""
@@ -38,6 +40,8 @@ class Lesson:
             ResNet-20 with a fifth of them with a hundredth more.
         augment: What is done to the pictures of every epoch; None for nothing. The dense model
             sees the same.
+        memory: Bytes that a step may keep for its gradients, about; it goes through its samples in
+            so many portions.
         seed: Decides the order of samples.
     """
 
@@ -46,6 +50,7 @@ class Lesson:
     lr: float | None = None
     output_weight: float = 4.0
     augment: Augmentation | None = None
+    memory: int = DEFAULT_MEMORY
     seed: int = 0
 
 
@@ -85,6 +90,24 @@ def _laid_out(step: Step) -> Step:
         for name, value in step.feed.items()
     }
     return replace(step, feed=feed)
+
+
+def portions(step: Step, most: int) -> list[Step]:
+    """Return a step as several of at most so many samples, or as it is where it cannot be cut."""
+    values = [*step.feed.values(), *step.targets.values()]
+    if step.count <= most or any(v.ndim == 0 or len(v) != step.count for v in values):
+        return [step]
+    number = -(-step.count // most)
+    ends = [step.count * place // number for place in range(number + 1)]
+    return [
+        replace(
+            step,
+            feed={name: value[start:end] for name, value in step.feed.items()},
+            targets={name: value[start:end] for name, value in step.targets.items()},
+            count=end - start,
+        )
+        for start, end in pairwise(ends)
+    ]
 
 
 def plain(batch: Batch) -> Batch:

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onnx_relief.bridge.lessons import Lesson, Points, Targets, Walk, plain
+from onnx_relief.bridge.lessons import Lesson, Points, Targets, Walk, plain, portions
 from onnx_relief.bridge.module import OnnxModule
 from onnx_relief.bridge.ops.batch_normalization import BatchNormalization
 from onnx_relief.bridge.train.batches import Step
@@ -111,7 +111,7 @@ def _train(
     before = best = _error(module, points, scales, judge)
     kept, best_epoch = _state(module), 0
     _estimate_statistics(module, walk)
-    course = _Course(module, points, scales)
+    course = _Course(module, points, scales, _room(module, judge[0], lesson.memory))
     rate = lesson.lr if lesson.lr is not None else _tried_rate(course, walk, judge, lesson)
     course.begin(rate, walk.steps * lesson.epochs)
     for epoch in range(lesson.epochs):
@@ -150,8 +150,10 @@ def _tried_rate(course: _Course, walk: Walk, judge: list[Step], lesson: Lesson) 
 class _Course:
     """A number of steps with one schedule of the learning rate, and a fresh Adam."""
 
-    def __init__(self, module: OnnxModule, points: Points, scales: Mapping[str, float]) -> None:
-        self.module, self.points, self.scales = module, points, scales
+    def __init__(
+        self, module: OnnxModule, points: Points, scales: Mapping[str, float], room: int
+    ) -> None:
+        self.module, self.points, self.scales, self._room = module, points, scales, room
         self._sizes = _sizes(module)
 
     def begin(self, rate: float, steps: int) -> None:
@@ -161,16 +163,42 @@ class _Course:
         self._optimizer = torch.optim.Adam(groups, fused=True)
 
     def do(self, step: Step) -> None:
-        """Do one step."""
+        """Do one step, with as many samples at a time as there is room for."""
         factor = self._rate * _factor(self._done, self._steps)
         for group, size in zip(self._optimizer.param_groups, self._sizes, strict=True):
             group["lr"] = size * factor
-        found = step.real(self.module.run(step.feed))
-        _loss(found, step.targets, self.points, self.scales).backward()
+        for part in portions(step, self._room):
+            found = part.real(self.module.run(part.feed))
+            loss = _loss(found, part.targets, self.points, self.scales)
+            (loss * (part.count / step.count)).backward()
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self.module.hold_masks()
         self._done += 1
+
+
+def _room(module: OnnxModule, step: Step, memory: int) -> int:
+    """Return how many samples a module can be trained on at a time.
+
+    That is found out on one: what backward needs of it grows with their number, what it needs of
+    the weights does not.
+    """
+    if any(isinstance(part, BatchNormalization) and part.of_batch for part in module.modules()):
+        return step.count
+    (sample, *_) = portions(step, 1)
+    known = {parameter.data_ptr() for parameter in module.parameters()}
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        if tensor.data_ptr() not in known:
+            kept[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        found = module.run(sample.feed)
+    del found
+    each = sum(kept.values()) / sample.count
+    return max(1, int(memory / max(each, 1)))
 
 
 def _loss(

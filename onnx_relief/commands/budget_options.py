@@ -71,7 +71,7 @@ class BudgetOptions:
         str,
         typer.Option(
             metavar="2GB",
-            help="Memory that second moments may take, about.",
+            help="Memory that second moments, and a step of training, may take, about.",
             rich_help_panel=BUDGETS,
         ),
     ] = "2GB"

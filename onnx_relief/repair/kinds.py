@@ -202,6 +202,7 @@ def _reconstruct(work: Work) -> tuple[Document, tuple[str, ...]]:
             work.samples,
             provider=work.provider,
             training=work.training,
+            memory=work.memory,
             progress=work.progress,
         )
     except UnsupportedError as error:
