@@ -75,6 +75,25 @@ def test_row_comes_back_from_its_file(tool, tmp_path):
     assert rows.read(tmp_path / "other.json") is None
 
 
+def test_sparsegpt_is_beside_the_quickest_way_that_is_as_good(tool):
+    rows = tool("oneshot.rows")
+
+    def row(tool_, method, weights, error, cpu):
+        known = {"weights": weights, "error": error, "cpu": cpu, "stored": 100.0, "score": 1.0}
+        return rows.Row(task="t", tool=tool_, method=method, asked="a", peak_mb=1.0, **known)
+
+    ours = [
+        row("onnx-relief", "slow", 50.0, 0.1, 9.0),
+        row("onnx-relief", "quick", 50.1, 0.3, 2.0),
+        row("onnx-relief", "bad", 50.0, 0.5, 1.0),
+        row("onnx-relief", "other", 70.0, 0.1, 1.0),
+    ]
+    theirs = [row("onnxsim", "SparseGPT", 50.0, 0.4, 8.0), row("onnxsim", "SparseGPT", 50, 0.01, 8)]
+    text = rows.markdown([*ours, *theirs], {"t": "score"}, {"t": 1.0})
+    assert "8.0 cpu s, error 0.400, 1 MB; quick: 2.0 cpu s (0.25 of it)" in text
+    assert "Nothing here has as little error as SparseGPT at a." in text
+
+
 def test_failed_row_shows_its_reason_in_the_table(tool):
     rows = tool("oneshot.rows")
     row = rows.Row(task="t", tool="x", method="m", asked="a", note="out of memory")

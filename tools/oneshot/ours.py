@@ -13,10 +13,9 @@ from typing import Final
 from _bench import ROOT
 
 from oneshot import child
-from oneshot.rows import NotKeptError, Row, judged, read, save
+from oneshot.rows import TOOL, NotKeptError, Row, judged, read, save
 from oneshot.tasks import Task
 
-TOOL: Final = "onnx-relief"
 TIMEOUT: Final = 3600.0
 BUDGETS: Final = frozenset(
     {
@@ -138,6 +137,13 @@ EXTRA: Final = {
         (*_LONG, "--sparsity", "0.5"),
     ),
     "resnet20": ((*_FEW, "--sparsity", "0.5"), (*_FEW, "--sparsity", "0.7")),
+    "minilm-l6": ((*_FEW, "--scope", "layer", "--sparsity", "0.5"),),
+    "ppocr-rec": (
+        (
+            *("--granularity", "weight", "--criterion", "obs"),
+            *("--repair", "reconstruct", "--sparsity", "0.5"),
+        ),
+    ),
 }
 """Rows that are shown where somebody measured them, with fewer samples or flags of their own."""
 

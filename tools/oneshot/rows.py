@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from _bench import table, write_aside
 
@@ -20,6 +20,9 @@ from onnx_relief.graph.layers import find_layers
 from onnx_relief.measuring.positions import positions_on_data
 
 NOTHING = float("nan")
+TOOL: Final = "onnx-relief"
+_SAME: Final = 0.5
+"""Shares of weights in percent that differ by less are the same."""
 
 
 class NotKeptError(Exception):
@@ -145,7 +148,8 @@ def markdown(rows: Iterable[Row], meanings: Mapping[str, str], dense: Mapping[st
         head += [meanings[name], "error", "s", "cpu s", "peak MB"]
         lines = [_cells(row, _digits(dense[name])) for row in found]
         said = f"Dense: {dense[name]:.{_digits(dense[name])}f} ({meanings[name]})."
-        parts += [f"## {name}", said, table(head, lines, left=3), *_beside_relief(found)]
+        parts += [f"## {name}", said, table(head, lines, left=3)]
+        parts += [*_beside_relief(found), *_beside_sparsegpt(found)]
     return "\n\n".join(parts)
 
 
@@ -173,6 +177,35 @@ def _beside_relief(rows: Sequence[Row]) -> list[str]:
         with_what = after.strip(" `")
         head = f"`--criterion relief {with_what}` at {row.asked}, {row.score:.{digits}f}, is"
         sentences.append(f"{head} {said}.")
+    return ["\n".join(sentences)] if sentences else []
+
+
+def _beside_sparsegpt(rows: Sequence[Row]) -> list[str]:
+    """Return in words what the quickest of our ways with as little error takes beside SparseGPT."""
+    sentences = []
+    whole = [row for row in rows if not math.isnan(row.error)]
+    for row in whole:
+        if row.tool == TOOL or row.method != "SparseGPT":
+            continue
+        pattern = "2:4" in row.asked
+        as_good = [
+            one
+            for one in whole
+            if one.tool == TOOL
+            and ("2:4" in one.method) == pattern
+            and abs(one.weights - row.weights) < _SAME
+            and one.stored == row.stored
+            and one.error <= row.error
+        ]
+        if not as_good:
+            sentences.append(f"Nothing here has as little error as SparseGPT at {row.asked}.")
+            continue
+        best = min(as_good, key=lambda one: one.cpu)
+        sentences.append(
+            f"SparseGPT at {row.asked}: {row.cpu:.1f} cpu s, error {row.error:.3f}, "
+            f"{row.peak_mb:.0f} MB; {best.method}: {best.cpu:.1f} cpu s ({best.cpu / row.cpu:.2f} "
+            f"of it), error {best.error:.3f}, {best.peak_mb:.0f} MB."
+        )
     return ["\n".join(sentences)] if sentences else []
 
 
