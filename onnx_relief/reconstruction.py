@@ -103,6 +103,7 @@ def reconstruct(
                 feed,
                 flip=training.flip,
                 crop_padding=training.crop_padding,
+                crop_scale=training.crop_scale,
                 seed=seed,
             ),
             memory=memory,

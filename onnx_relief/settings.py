@@ -48,17 +48,21 @@ class Reconstruction:
         epochs: Walks through the calibration data; None for about ten minutes of a core.
         flip: Whether pictures are mirrored left to right at random.
         crop_padding: Pixels of zeros around pictures before a random crop to their size.
+        crop_scale: Least share of a picture's area that is enlarged to the whole; 1 for none.
     """
 
     epochs: int | None = None
     flip: bool = False
     crop_padding: int = 0
+    crop_scale: float = 1.0
 
     def __post_init__(self) -> None:
         if self.epochs is not None and not 1 <= self.epochs <= 100_000:
             raise SettingsError(f"--repair-epochs must be 1 to 100000, got {self.epochs}")
         if self.crop_padding < 0:
             raise SettingsError(f"--crop-padding must be at least 0, got {self.crop_padding}")
+        if not 0 < self.crop_scale <= 1:
+            raise SettingsError(f"--crop-scale must lie in (0, 1], got {self.crop_scale}")
 
 
 @dataclass(frozen=True, kw_only=True)

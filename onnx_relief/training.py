@@ -55,6 +55,7 @@ class TrainSettings:
         freeze_bn: Whether BatchNormalization keeps its statistics; None decides by `SMALL_BATCH`.
         flip: Whether pictures are mirrored left to right at random.
         crop_padding: Pixels of zeros around pictures before a random crop to their size.
+        crop_scale: Least share of a picture's area that is enlarged to the whole; 1 for none.
         device: Where to train.
         devices: Number of processes, one for each device.
     """
@@ -83,6 +84,7 @@ class TrainSettings:
     freeze_bn: bool | None = None
     flip: bool = False
     crop_padding: int = 0
+    crop_scale: float = 1.0
     device: Device = "auto"
     devices: int = 1
 
@@ -247,6 +249,7 @@ def _ranges(settings: TrainSettings) -> Iterable[tuple[str, float, bool, str]]:
     yield "--warmup", s.warmup, warmup, "be a share below 1 or fewer epochs than --epochs"
     yield "--validation", s.validation, 0 <= s.validation < 1, "lie in [0, 1)"
     yield "--distill", s.distill, 0 <= s.distill <= 1, "lie in [0, 1]"
+    yield "--crop-scale", s.crop_scale, 0 < s.crop_scale <= 1, "lie in (0, 1]"
     yield "--temperature", s.temperature, s.temperature > 0, "be positive"
     if s.clip is not None:
         yield "--clip", s.clip, s.clip > 0, "be positive"

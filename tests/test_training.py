@@ -38,6 +38,8 @@ from onnx_relief.training import TrainSettings
         ("--distill", {"distill": 1.5}),
         ("--temperature", {"temperature": 0.0}),
         ("--crop-padding", {"crop_padding": -1}),
+        ("--crop-scale", {"crop_scale": 0.0}),
+        ("--crop-scale", {"crop_scale": float("nan")}),
         ("--device", {"device": "tpu"}),
         ("--devices", {"devices": 0}),
         ("--devices", {"devices": 3, "batch_size": 128}),

@@ -80,6 +80,7 @@ def prune_channels(
     repair_epochs: int | None = None,
     flip: bool = False,
     crop_padding: int = 0,
+    crop_scale: float = 1.0,
     latency_batch: int = 1,
     latency_threads: int = 1,
     only: Sequence[str] = (),
@@ -110,6 +111,7 @@ def prune_channels(
         repair_epochs: As for `prune`.
         flip: As for `prune`.
         crop_padding: As for `prune`.
+        crop_scale: As for `prune`.
         latency_batch: Samples per run where latency decides.
         latency_threads: Threads there; 0 for ONNX Runtime's own choice.
         only: Patterns; layers that match none of them are left alone.
@@ -133,7 +135,7 @@ def prune_channels(
         Settings(
             criterion=criterion,
             reconstruction=Reconstruction(
-                epochs=repair_epochs, flip=flip, crop_padding=crop_padding
+                epochs=repair_epochs, flip=flip, crop_padding=crop_padding, crop_scale=crop_scale
             ),
             only=tuple(only),
             skip=tuple(skip),

@@ -68,6 +68,7 @@ def prune(
     repair_epochs: int | None = None,
     flip: bool = False,
     crop_padding: int = 0,
+    crop_scale: float = 1.0,
     progress: Progress | None = None,
 ) -> Result:
     """Return a copy of a model whose connections that carry little signal are zero.
@@ -113,6 +114,7 @@ def prune(
         repair_epochs: Walks of ``reconstruct`` through the data; by default ten minutes of a core.
         flip: Whether it mirrors pictures left to right at random.
         crop_padding: By how many pixels at most it shifts pictures at random.
+        crop_scale: Least share of a picture's area that it enlarges to the whole; 1 for none.
         progress: Called with (stage, done, total or None).
 
     Raises:
@@ -146,7 +148,9 @@ def prune(
         batch_size=batch_size,
         provider=provider,
         repair=repair or "",
-        reconstruction=Reconstruction(epochs=repair_epochs, flip=flip, crop_padding=crop_padding),
+        reconstruction=Reconstruction(
+            epochs=repair_epochs, flip=flip, crop_padding=crop_padding, crop_scale=crop_scale
+        ),
     )
     job = open_job(
         load(model),

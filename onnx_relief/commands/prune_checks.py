@@ -17,7 +17,7 @@ _MASKS_ONLY = (
 )
 _MASK_BUDGETS = ("sparsity", "target_bytes", "max_drop")
 _ALPHAS = ("alpha_conv", "alpha_fc", "alpha_layer")
-_TRAINING = ("repair_epochs", "flip", "crop_padding")
+_TRAINING = ("repair_epochs", "flip", "crop_padding", "crop_scale")
 _MEASURED = ("alpha", *_ALPHAS, *_MASK_BUDGETS, "target_params", "target_macs", "criterion")
 
 

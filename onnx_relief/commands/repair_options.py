@@ -49,10 +49,21 @@ class RepairOptions:
             rich_help_panel=BUDGETS,
         ),
     ] = 0
+    crop_scale: Annotated[
+        float,
+        typer.Option(
+            help="With --repair reconstruct: enlarge a random part of every picture, of at least "
+            "this share of its area.",
+            rich_help_panel=BUDGETS,
+        ),
+    ] = 1.0
 
     @property
     def reconstruction(self) -> Reconstruction:
         """How `--repair reconstruct` trains."""
         return Reconstruction(
-            epochs=self.repair_epochs, flip=self.flip, crop_padding=self.crop_padding
+            epochs=self.repair_epochs,
+            flip=self.flip,
+            crop_padding=self.crop_padding,
+            crop_scale=self.crop_scale,
         )

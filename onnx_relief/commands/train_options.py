@@ -169,6 +169,13 @@ class TrainOptions:
             rich_help_panel=_PICTURES,
         ),
     ] = 0
+    crop_scale: Annotated[
+        float,
+        typer.Option(
+            help="Enlarge a random part of every picture, of at least this share of its area.",
+            rich_help_panel=_PICTURES,
+        ),
+    ] = 1.0
     device: Annotated[
         str, typer.Option(help=", ".join(get_args(Device)), rich_help_panel=_MACHINE)
     ] = _DEFAULT.device
@@ -192,7 +199,8 @@ class TrainOptions:
         """
         same = (
             *("epochs", "batch_size", "lr", "momentum", "weight_decay", "gamma", "warmup", "clip"),
-            *("patience", "freeze_bn", "seed", "flip", "crop_padding", "devices", "validation"),
+            *("patience", "freeze_bn", "seed", "flip", "crop_padding", "crop_scale"),
+            *("devices", "validation"),
             *("temperature", "loss", "optimizer", "schedule", "device", "precision"),
             "teacher_runtime",
         )

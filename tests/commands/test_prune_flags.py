@@ -35,6 +35,8 @@ TWICE = {
     PRUNE + "--granularity 2:4 --alpha 0.9": "--alpha and --granularity 2:4 both say how much goes",
     PRUNE + "--granularity 2:4 --sparsity 0.7": "--sparsity 0.7 and --granularity 2:4 both say",
     PRUNE + "--sparsity 0.5 --flip": "--flip is about training; add --repair reconstruct",
+    PRUNE + "--sparsity 0.5 --crop-scale 0.5": "--crop-scale is about training; add --repair",
+    PRUNE + "--sparsity 0.5 --repair reconstruct --crop-scale 2": "--crop-scale must lie in (0, 1]",
     CUT + "--repair bias --repair-epochs 3": "--repair-epochs is about training; add --repair",
     PRUNE + "--sparsity 0.5 --repair reconstruct --repair-epochs 0": "--repair-epochs must be 1",
     PRUNE + "--plan p.json --sparsity 0.5": "--plan says what is kept, and so does --sparsity",

@@ -1,4 +1,6 @@
-"""Random flips and crops of pictures, the same for a sample in an epoch whatever batch it is in.
+"""Random flips, crops and enlargements of pictures.
+
+They are the same for a sample in an epoch whatever batch it is in.
 
 The random numbers are a hash of seed, epoch and row (SplitMix64, Steele et al., OOPSLA 2014), so
 neither batch size, number of processes nor resuming changes them.
@@ -11,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
@@ -21,7 +24,9 @@ from onnx_relief.data.samples import SampleSource
 from onnx_relief.errors import SettingsError
 
 PictureLayout = Literal["nchw", "nhwc"]
-_FLIP, _DOWN, _RIGHT = range(3)
+_FLIP, _DOWN, _RIGHT, _AREA, _SHAPE, _TOP, _LEFT = range(7)
+_LONGEST = 4 / 3
+"""Sides of an enlarged part, at most, as in Szegedy et al., arXiv 1409.4842."""
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -33,12 +38,14 @@ class Augmentation:
         layouts: Layout of every picture input by name.
         flip: Whether to mirror half of them left to right.
         padding: Pixels of zeros on each side before the crop; 0 for no crop.
+        scale: Least share of a picture's area that is enlarged to the whole; 1 for none.
         seed: Of the training.
     """
 
     layouts: Mapping[str, PictureLayout]
     flip: bool
     padding: int
+    scale: float = 1.0
     seed: int
 
     def __call__(self, feed: Mapping[str, Array], rows: Rows, epoch: int) -> dict[str, Array]:
@@ -56,6 +63,8 @@ class Augmentation:
                 rows = np.concatenate([rows, np.repeat(rows[-1:], len(pictures) - len(rows))])
             if self.padding:
                 pictures = self._cropped(pictures, rows, epoch)
+            if self.scale < 1:
+                pictures = self._enlarged(pictures, rows, epoch)
             if self.flip:
                 chosen = uniform(self.seed, epoch, rows, _FLIP) < 0.5
                 pictures = np.where(chosen[:, None, None, None], pictures[..., ::-1], pictures)
@@ -75,9 +84,37 @@ class Augmentation:
         cropped: Array = windows[np.arange(len(pictures)), :, down, right]
         return cropped
 
+    def _enlarged(self, pictures: Array, rows: Rows, epoch: int) -> Array:
+        """Return (samples, channels, height, width) of a part of each, stretched to the whole."""
+        area, shape, top, left = (
+            uniform(self.seed, epoch, rows, draw) for draw in (_AREA, _SHAPE, _TOP, _LEFT)
+        )
+        size = np.array(pictures.shape[2:])
+        ratio = np.sqrt(_LONGEST ** (2 * shape - 1))
+        sides = np.sqrt(self.scale + (1 - self.scale) * area)[:, None] * size
+        sides *= np.stack([1 / ratio, ratio], axis=1)
+        sides = np.clip(np.rint(sides), 1, size).astype(np.int64)
+        starts = (np.stack([top, left], axis=1) * (size - sides + 1)).astype(np.int64)
+        enlarged = np.empty_like(pictures)
+        for place, ((height, width), (down, right)) in enumerate(zip(sides, starts, strict=True)):
+            part = pictures[place : place + 1, :, down : down + height, right : right + width]
+            wide = torch.from_numpy(part.astype(np.float32))
+            stretched = torch.nn.functional.interpolate(
+                wide, size=tuple(size.tolist()), mode="bilinear", align_corners=False
+            )
+            found = stretched.numpy()[0]
+            enlarged[place] = np.rint(found) if pictures.dtype.kind in "iu" else found
+        return enlarged
+
 
 def augmentation(
-    data: Dataset, sample: Mapping[str, Array], *, flip: bool, crop_padding: int, seed: int
+    data: Dataset,
+    sample: Mapping[str, Array],
+    *,
+    flip: bool,
+    crop_padding: int,
+    crop_scale: float = 1.0,
+    seed: int,
 ) -> Augmentation | None:
     """Return the `Augmentation` that the user wants, or None.
 
@@ -86,24 +123,28 @@ def augmentation(
         sample: One feed of it.
         flip: Whether to mirror half of the pictures left to right.
         crop_padding: Pixels of zeros on each side before the crop; 0 for no crop.
+        crop_scale: Least share of a picture's area that is enlarged to the whole; 1 for none.
         seed: Of the training.
 
     Raises:
         SettingsError: There are no pictures.
     """
-    if not flip and not crop_padding:
+    flags = {"--flip": flip, "--crop-padding": crop_padding, "--crop-scale": crop_scale < 1}
+    if not any(flags.values()):
         return None
     layouts = {
         name: _layout(data, name, array.shape) for name, array in sample.items() if array.ndim == 4
     }
     if not layouts or data.whole_feeds:
-        flag = "--flip" if flip else "--crop-padding"
+        flag = next(name for name, said in flags.items() if said)
         shapes = ", ".join(f"{name!r} of shape {array.shape}" for name, array in sample.items())
         raise SettingsError(
             f"{flag} needs pictures (samples, channels, height, width), but the model is fed "
             f"{shapes}{' in complete feeds' if data.whole_feeds else ''}; leave {flag} out"
         )
-    return Augmentation(layouts=layouts, flip=flip, padding=crop_padding, seed=seed)
+    return Augmentation(
+        layouts=layouts, flip=flip, padding=crop_padding, scale=crop_scale, seed=seed
+    )
 
 
 def _layout(data: Dataset, name: str, shape: tuple[int, ...]) -> PictureLayout:

@@ -66,6 +66,7 @@ class Task:
                 self.first.feed,
                 flip=self.settings.flip,
                 crop_padding=self.settings.crop_padding,
+                crop_scale=self.settings.crop_scale,
                 seed=self.settings.seed,
             ),
             teacher=self.teacher,

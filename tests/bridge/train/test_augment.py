@@ -54,6 +54,29 @@ def test_channels_last_is_the_same_moved():
     assert moved.flags.c_contiguous
 
 
+@given(st.integers(0, 5), st.sampled_from([0.2, 0.5, 0.9]))
+def test_enlarged_parts_are_windows_of_the_picture(epoch, scale):
+    rows = np.arange(3)
+    down, right = np.mgrid[0:40, 0:56].astype(np.float32)
+    pictures = np.tile(np.stack([down, right])[None], (3, 1, 1, 1))
+    found = augment(pictures, rows, epoch, padding=0, flip=False, scale=scale)
+    assert found.shape == pictures.shape
+    for part in found:
+        # Where everything is linear, so is every part of it: rows down, columns to the right.
+        assert np.ptp(part[0], axis=1).max() < 1e-3
+        assert np.ptp(part[1], axis=0).max() < 1e-3
+        tall, wide = np.ptp(part[0]) + 1, np.ptp(part[1]) + 1
+        assert 0.9 * scale < tall * wide / (40 * 56) <= 1
+        assert part[0].min() >= 0
+        assert part[0].max() < 39.01
+        assert part[1].max() < 55.01
+    if scale < 0.9:
+        assert (found[0] != found[1]).any()
+    np.testing.assert_array_equal(
+        augment(pictures[1:], rows[1:], epoch, padding=0, flip=False, scale=scale), found[1:]
+    )
+
+
 def test_epochs_and_seeds_differ_and_the_input_stays():
     before = PICTURES.copy()
     first = augment(PICTURES, ROWS)
@@ -96,9 +119,13 @@ def test_the_layout_is_that_of_the_model(shape, layout, told):
 def test_what_is_no_picture_is_refused():
     data = nets.points(4)
     sample = {"x": np.zeros((4, 8), np.float32)}
-    for flip, padding, flag in ((True, 0, "--flip"), (False, 2, "--crop-padding")):
+    for flip, padding, scale, flag in (
+        (True, 0, 1.0, "--flip"),
+        (False, 2, 1.0, "--crop-padding"),
+        (False, 0, 0.5, "--crop-scale"),
+    ):
         with pytest.raises(SettingsError, match=flag):
-            augmentation(data, sample, flip=flip, crop_padding=padding, seed=0)
+            augmentation(data, sample, flip=flip, crop_padding=padding, crop_scale=scale, seed=0)
 
 
 def test_rows_that_fill_up_a_batch_are_changed_as_the_last_one():
