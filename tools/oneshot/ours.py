@@ -99,6 +99,7 @@ _SPARSITIES: Final = {
     "efficientnet-lite0": ("0.3", "0.5"),
     "minilm-l6": ("0.5", "0.7"),
     "ppocr-rec": ("0.5",),
+    "zoo-c2f": ("0.5",),
 }
 _COMPARED_AT: Final = {
     "digits-mlp": "0.9",
@@ -138,6 +139,7 @@ EXTRA: Final = {
     ),
     "resnet20": ((*_FEW, "--sparsity", "0.5"), (*_FEW, "--sparsity", "0.7")),
     "minilm-l6": ((*_FEW, "--scope", "layer", "--sparsity", "0.5"),),
+    "zoo-c2f": ((*_FEW, "--scope", "layer", "--sparsity", "0.5"),),
     "ppocr-rec": (
         (
             *("--granularity", "weight", "--criterion", "obs"),

@@ -214,4 +214,5 @@ _PLANS: Final[dict[str, tuple[_Plan, ...]]] = {
     "ppocr-det": tuple(
         _Plan(make=_unstructured, sparsities=(0.5,), before=before) for before in _FOLDED
     ),
+    "zoo-c2f": (_Plan(make=_unstructured, sparsities=(0.5,)),),
 }

@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 from _bench import from_corpus, from_repository, from_shared
-from samples import Array, Case, Sizes, overlap, pictures, text
+from samples import Array, Case, Sizes, noise, overlap, pictures, text
 
 from onnx_relief.data import Dataset, open_data
 from onnx_relief.graph.document import Document, input_specs, load
@@ -216,6 +216,21 @@ def _pages(name: str) -> Task:
     )
 
 
+def _detector(name: str) -> Task:
+    """Return the parts of a YOLOv8n with made-up weights: to compare times and errors by."""
+    model = from_repository("corpus", f"{name}.script.onnx", "tools/make_zoo.py")
+    return Task(
+        name=name,
+        group=name,
+        model=model,
+        case=noise.made_up(model, _sizes(dear_calibration=64, dear_test=32)),
+        judge=lambda outputs, dense: mean_cosine(
+            *(x.reshape(len(x), -1) for x in (outputs, dense))
+        ),
+        meaning="mean cosine",
+    )
+
+
 _BUILDERS: Final[dict[str, Callable[[str], Task]]] = {
     **{f"digits-mlp-{seed}": _digits for seed in range(3)},
     **{f"digits-cnn-{seed}": _digits for seed in range(3)},
@@ -224,6 +239,7 @@ _BUILDERS: Final[dict[str, Callable[[str], Task]]] = {
     "minilm-l6": _sentences,
     "ppocr-rec": _words,
     "ppocr-det": _pages,
+    "zoo-c2f": _detector,
 }
 GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "digits-mlp": tuple(f"digits-mlp-{seed}" for seed in range(3)),
