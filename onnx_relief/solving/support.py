@@ -19,8 +19,8 @@ Floats = NDArray[np.float64]
 _DIRECT = 5e8
 """Multiplications that direct solves may take for one layer; beyond, conjugate gradients where they
 take fewer."""
-_STEPS = 40
-_ENOUGH = 1e-3
+_STEPS = 32
+_ENOUGH = 2e-3
 """Conjugate gradients end when the squared residual has fallen to this share."""
 _QUICKER = 5.0
 """Multiplications of conjugate gradients in the time of one of a direct solve: those are in single
