@@ -39,6 +39,8 @@ _MOST = 16
 _WORK = 1e13
 """Multiply-accumulates that training may take by default: about ten minutes of one core."""
 _EPOCHS = (8, 200)
+_STEPS, _SAMPLES = 25, (8, 32)
+"""Steps of an epoch, and samples of a step: many small steps learn more from few samples."""
 _PER_SAMPLE = 4
 """Forward, the gradients of activations and of weights, and the dense model."""
 
@@ -52,7 +54,7 @@ def reconstruct(
     provider: str = "auto",
     lesson: Lesson | None = None,
     training: Reconstruction | None = None,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     memory: int = DEFAULT_MEMORY,
     seed: int = 0,
     progress: Progress | None = None,
@@ -72,7 +74,7 @@ def reconstruct(
         provider: Execution provider of ONNX Runtime, which runs the dense model.
         lesson: How to train, in full; None makes it of what follows.
         training: How often the data is walked through, and what is done to pictures.
-        batch_size: Samples per step.
+        batch_size: Samples per step; by default an epoch has about `_STEPS` of them.
         memory: Bytes that a step may keep for its gradients, about.
         seed: Decides the order of samples.
         progress: Told of every step.
@@ -97,7 +99,7 @@ def reconstruct(
         training = training or Reconstruction()
         lesson = Lesson(
             epochs=training.epochs or default_epochs(survey, samples.work, provider),
-            batch_size=batch_size,
+            batch_size=batch_size or int(np.clip(samples.work.size // _STEPS, *_SAMPLES)),
             augment=augmentation(
                 samples.work,
                 feed,

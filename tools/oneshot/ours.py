@@ -127,7 +127,7 @@ _FEW: Final = (
 )
 _LONG: Final = (
     *("--granularity", "weight", "--criterion", "obs", "--repair", "reconstruct"),
-    *("--repair-epochs", "14", "--flip", "--crop-padding", "24"),
+    *("--repair-epochs", "45", "--flip", "--crop-scale", "0.3"),
 )
 EXTRA: Final = {
     "efficientnet-lite0": (
