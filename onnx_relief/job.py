@@ -20,7 +20,7 @@ from onnx_relief.graph.origin import note_dense
 from onnx_relief.judge import Judge, loss_of
 from onnx_relief.pipeline import Pruned, prune, prune_each, replay
 from onnx_relief.plan import PrunePlan
-from onnx_relief.repair import Mender
+from onnx_relief.repair import Mender, check_repair
 from onnx_relief.results import Progress
 from onnx_relief.settings import Settings
 from onnx_relief.targets import Judged
@@ -126,6 +126,8 @@ def open_job(
         return open_data(source, inputs, preprocess=sources.preprocess, strict=sources.strict)
 
     calibration, evaluation = opened(sources.data), opened(sources.eval_data)
+    if calibration is not None:
+        check_repair(settings.repair, calibration, settings.reconstruction)
     if evaluation is None and calibration is not None:
         evaluation = calibration.take(settings.samples)
     if evaluation is not None:

@@ -30,6 +30,7 @@ from onnx_relief.settings import DEFAULT_MEMORY, Reconstruction
 
 if TYPE_CHECKING:
     from onnx_relief.bridge.lessons import Lesson, Point
+    from onnx_relief.bridge.train.augment import Augmentation
 
 Array = NDArray[Any]
 Places = Mapping[str, NDArray[np.int64]]
@@ -91,7 +92,6 @@ def reconstruct(
     from onnx_relief.bridge.lessons import Lesson
     from onnx_relief.bridge.reconstruct import step_count, train_to_match
     from onnx_relief.bridge.train import open_teacher
-    from onnx_relief.bridge.train.augment import augmentation
 
     survey = find_layers(pruned)
     feed = first_sample(samples.work).feed
@@ -100,14 +100,7 @@ def reconstruct(
         lesson = Lesson(
             epochs=training.epochs or default_epochs(survey, samples.work, provider),
             batch_size=batch_size or int(np.clip(samples.work.size // _STEPS, *_SAMPLES)),
-            augment=augmentation(
-                samples.work,
-                feed,
-                flip=training.flip,
-                crop_padding=training.crop_padding,
-                crop_scale=training.crop_scale,
-                seed=seed,
-            ),
+            augment=_augmentation(samples.work, training, seed),
             memory=memory,
             seed=seed,
         )
@@ -122,6 +115,30 @@ def reconstruct(
     if outcome.best_epoch == 0:
         return pruned
     return write_back(module, pruned)
+
+
+def check_training(data: Dataset, training: Reconstruction) -> None:
+    """Refuse what `reconstruct` would refuse after the long work before it.
+
+    Raises:
+        SettingsError: The `[retrain]` extra is missing, or there are no pictures to mirror or crop.
+        DataError: A sample cannot be read.
+    """
+    require_extra()
+    _augmentation(data, training, 0)
+
+
+def _augmentation(data: Dataset, training: Reconstruction, seed: int) -> Augmentation | None:
+    from onnx_relief.bridge.train.augment import augmentation
+
+    return augmentation(
+        data,
+        first_sample(data).feed,
+        flip=training.flip,
+        crop_padding=training.crop_padding,
+        crop_scale=training.crop_scale,
+        seed=seed,
+    )
 
 
 def default_epochs(survey: Survey, data: Dataset, provider: str) -> int:

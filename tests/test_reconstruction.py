@@ -247,5 +247,15 @@ def test_a_model_without_float_outputs_is_refused():
 )
 def test_how_it_trains_arrives_from_the_functions_that_users_call(prune, budget):
     data = {"x": np.random.default_rng(0).standard_normal((20, 6)).astype(np.float32)}
-    with pytest.raises(SettingsError, match="--crop-padding needs pictures"):
-        prune(mlp(), data, repair="reconstruct", crop_padding=2, **budget)
+    stages = []
+    for option, value in (("crop_padding", 2), ("crop_scale", 0.5), ("flip", True)):
+        with pytest.raises(SettingsError, match=f"--{option.replace('_', '-')} needs pictures"):
+            prune(
+                mlp(),
+                data,
+                repair="reconstruct",
+                progress=lambda *told: stages.append(told),
+                **{option: value},
+                **budget,
+            )
+    assert not stages, "it is refused before the long work"

@@ -36,7 +36,7 @@ from onnx_relief.graph.unique_names import Names, with_old_names
 from onnx_relief.measuring.measure import Measurement, full_batches, measure
 from onnx_relief.measuring.observe import observe
 from onnx_relief.progress import ticker
-from onnx_relief.repair import Repaired, not_repaired, repair
+from onnx_relief.repair import Repaired, check_repair, not_repaired, repair
 from onnx_relief.result import Made
 from onnx_relief.results import Progress, RepairRow
 from onnx_relief.settings import Settings
@@ -85,6 +85,7 @@ def prune_channels(
         UnsupportedError: No channel can be followed from where it is made to where it is read.
         DataError, ModelError, SettingsError: As `prune`.
     """
+    check_repair(channels.repair, calibration, settings.reconstruction)
     ranked = rank_channels(
         document,
         calibration,

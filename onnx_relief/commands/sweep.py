@@ -25,6 +25,7 @@ from onnx_relief.graph.origin import note_dense
 from onnx_relief.graph.save import save, staged
 from onnx_relief.job import Job, run_each
 from onnx_relief.pipeline import Pruned
+from onnx_relief.repair import check_repair
 from onnx_relief.report.build import to_json
 from onnx_relief.report.swept import Sweep, SweepPoint, sweep_page, sweep_svg, sweep_table
 from onnx_relief.report.text import plain
@@ -112,6 +113,7 @@ def _channels(
     settings, channels = job.settings, options.channel_settings()
     if job.calibration is None:
         raise DataError("there is no calibration data; give some with --data")
+    check_repair(channels.repair, job.calibration, settings.reconstruction)
     ranked = rank_channels(
         job.document,
         job.calibration,

@@ -2,7 +2,7 @@
 
 from onnx_relief.repair.bias import match_moments
 from onnx_relief.repair.guard import Guard
-from onnx_relief.repair.kinds import KINDS, Repaired, judged, not_repaired, repair
+from onnx_relief.repair.kinds import KINDS, Repaired, check_repair, judged, not_repaired, repair
 from onnx_relief.repair.mender import Mender
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Guard",
     "Mender",
     "Repaired",
+    "check_repair",
     "judged",
     "match_moments",
     "not_repaired",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_relief.data import Dataset
 from onnx_relief.data.held_out import FEWEST, Split
 from onnx_relief.errors import SettingsError, UnsupportedError
 from onnx_relief.graph.document import Document
@@ -118,6 +119,24 @@ def repair(
     guard = Guard(dense, samples.judge, batch_size=batch_size, provider=provider)
     found = judged(kind, pruned, document, guard, samples)
     return replace(found, notes=(*found.notes, *notes))
+
+
+def check_repair(kind: str, data: Dataset, training: Reconstruction) -> None:
+    """Refuse a repair that this machine or this data does not allow, before the long work.
+
+    Args:
+        kind: As for `repair`.
+        data: What it is made on.
+        training: How ``reconstruct`` trains.
+
+    Raises:
+        SettingsError: The `[retrain]` extra is missing, or there are no pictures to mirror or crop.
+        DataError: A sample cannot be read.
+    """
+    if kind == "reconstruct":
+        from onnx_relief.reconstruction import check_training
+
+        check_training(data, training)
 
 
 def not_repaired(pruned: Document) -> Repaired:
