@@ -72,8 +72,8 @@ class Priced:
 
     @property
     def whole(self) -> float:
-        """Weights that may go."""
-        return sum(ladder.blocks * ladder.price for ladder in self.ladders)
+        """Weights that may go, those that are zero already included."""
+        return sum(field.blocks * field.weights_per_block for field in self.fields.fields)
 
 
 def survey_fields(
@@ -164,10 +164,16 @@ def priced(
 
 
 def _ladder(field: Field, shares: Floats, losses: Floats) -> Ladder:
+    """Return a field's ladder over the blocks that are not zero already: the others are free."""
+    filled = field.filled / field.blocks
+    if filled < 1:
+        below = shares < filled
+        shares = np.concatenate([np.ones(1), shares[below] / filled])
+        losses = np.concatenate([np.zeros(1), losses[below]])
     return Ladder(
         shares=shares,
         losses=losses,
-        blocks=field.blocks,
+        blocks=field.filled,
         price=field.weights_per_block,
         least=field.least,
     )
@@ -199,8 +205,8 @@ def choose(
     counts = spread(ladders, budget)
     tick = ticker(progress, "choosing connections", len(fields))
     choices = {}
-    for field, count in zip(fields, counts, strict=True):
-        choices[field] = field.choose(count)
+    for field, count, ladder in zip(fields, counts, ladders, strict=True):
+        choices[field] = field.choose(count if count < ladder.blocks else field.blocks)
         tick(1)
     return choices
 

@@ -103,6 +103,13 @@ class Field:
         return self.structure.blocks(self.shape)
 
     @property
+    def filled(self) -> int:
+        """Blocks that are not zero already; at least one."""
+        if self.structure.pattern is Pattern.N_OF_M:
+            return self.blocks
+        return max(1, int((self.structure.pooled(np.abs(self.rows())) > 0).sum()))
+
+    @property
     def least(self) -> int:
         """Blocks that have to stay, so that no unit is cut off."""
         if self.structure.pattern is Pattern.ROW:
@@ -134,6 +141,8 @@ class Field:
             seed=self.seed,
         )
         scores = self.criterion.scores(clues)
+        filled = rows != 0 if scores.shape == rows.shape else rows.any(axis=2, keepdims=True)
+        scores = np.where(filled, scores, 0.0)  # also with `random`, zeros are worth nothing
         return relief_scores(scores.reshape(len(scores), -1)).reshape(scores.shape)
 
     def ladder(self) -> Iterator[Rung]:

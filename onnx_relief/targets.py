@@ -6,6 +6,7 @@ are only known of a finished model, so they are looked for between keeping all a
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -17,6 +18,7 @@ from onnx_relief.fields import Choice, Field
 from onnx_relief.graph.cost import count_parameters, zipped_bytes
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey
+from onnx_relief.graph.walk import TensorHome
 from onnx_relief.plan import PrunePlan
 from onnx_relief.progress import ticker
 from onnx_relief.results import Progress
@@ -123,14 +125,17 @@ def _to_macs(
     prices: Priced, share: float, settings: Settings, judged: Judged, progress: Progress | None
 ) -> Chosen:
     fields = prices.fields
+    applied: defaultdict[TensorHome, float] = defaultdict(
+        float
+    )  # a weight that several layers share costs in each
+    for site in fields.survey.sites:
+        for part in site.parts:
+            applied[part.view.home] += fields.positions.get(site.layer.name, 0.0)
 
     def weigh(field: Field) -> float:
-        return max(fields.positions.get(field.site.layer.name, 1.0), 1e-9)
+        return max(applied[field.site.parts[field.part].view.home], 1e-9)
 
-    may_go = sum(
-        ladder.blocks * ladder.price * weigh(field)
-        for ladder, field in zip(prices.ladders, fields.fields, strict=True)
-    )
+    may_go = sum(field.blocks * field.weights_per_block * weigh(field) for field in fields.fields)
     total = sum(
         site.layer.connections * site.layer.taps * fields.positions.get(site.layer.name, 0.0)
         for site in fields.survey.sites
@@ -220,6 +225,6 @@ def _finished(
 
 
 def _kept(choice: Choice, field: Field) -> float:
-    """Return how many weights a choice keeps."""
-    wide = field.shape[2] / choice.keep.shape[2]
-    return float(choice.keep.sum() * wide)
+    """Return how many weights a choice keeps that are not zero."""
+    rows = field.rows() if choice.weights is None else choice.weights
+    return float(((rows != 0) & choice.keep).sum())

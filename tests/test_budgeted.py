@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import onnx
 import pytest
 from classifier import cnn, data_file, mlp, samples, weights, written
 from hypothesis import given, settings
@@ -203,6 +204,36 @@ def test_shares_of_work_are_reached():
     assert made.missed is None
     whole = 64 * 72 + 12
     assert 0.5 - 64 / whole < work / whole <= 0.5
+
+
+def test_work_of_a_weight_that_layers_share_counts_in_each():
+    text = """(float[N,3,6] x) => (float[N,4] y) {
+        [first] a = MatMul (x, w)
+        [second] b = MatMul (a, w)
+        s = ReduceSum <keepdims = 0> (b, axis)
+        [last] y = MatMul (s, v)
+    }"""
+    model = build(
+        text, w=random(6, 6, seed=1), v=random(6, 4, seed=2), axis=np.array([1], dtype=np.int64)
+    )
+    made, found = pruned(model, shape=(3, 6), criterion="wanda", budget=Budget(target_macs=0.5))
+    work = 2 * 3 * np.count_nonzero(found["w"]) + np.count_nonzero(found["v"])
+    whole = 2 * 3 * 36 + 24
+    assert made.missed is None
+    assert 0.5 - 6 / whole < work / whole <= 0.5
+
+
+@pytest.mark.parametrize("criterion", CRITERIA_HERE)
+@pytest.mark.parametrize("scope", list(Scope))
+def test_what_is_zero_already_is_no_part_of_what_stays(criterion, scope):
+    model = wide()
+    zeros = random(6, 16, seed=1)
+    zeros[:, 4:] *= np.random.default_rng(0).random((6, 12)) < 0.5
+    zeros[0, 4:] = 1.0  # no unit is cut off
+    model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(zeros, "w1"))
+    _, found = pruned(model, criterion=criterion, budget=Budget(sparsity=0.5), scope=scope)
+    kept = sum(np.count_nonzero(found[name]) for name in ("w1", "w2"))
+    assert kept == (16 * 6 + 16 * 3) // 2
 
 
 def test_sizes_are_reached():
