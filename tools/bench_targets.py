@@ -145,7 +145,8 @@ def _channels(path: Path, case: Case, budget: str, before: relief.Report) -> dic
 
 
 def _row(asked: str, found: str, off: str) -> dict[str, str]:
-    return {"asked": asked, "found": found, "off": off}
+    said = {"asked": asked, "found": found, "off": off}
+    return {name: text.replace(f"{ROOT}/", "") for name, text in said.items()}
 
 
 def _over(points: float) -> str:
