@@ -40,7 +40,8 @@ INTRODUCTION: Final = (
     "MACs count zeros. The error is the norm of the change of the output on the test data, over "
     "the norm of the dense output. Time and peak memory are those of the whole process, from the "
     "start of Python to the written file; seconds of the processor (cpu) suffer less from "
-    "whatever else the machine does. Digits are the mean of three networks and splits, their "
+    "whatever else the machine does; starting Python and ONNX Runtime alone takes most of the "
+    "second that the digits take. Digits are the mean of three networks and splits, their "
     "memory is the largest."
 )
 KEPT: Final = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from text_models import build, random
 
@@ -66,6 +66,7 @@ def same(found, expected):
         assert np.allclose(found[name], array, rtol=1e-5, atol=1e-6), name
 
 
+@settings(deadline=None, max_examples=40)
 @given(
     wanted=st.sets(st.sampled_from(TENSORS), min_size=1),
     went=st.lists(st.integers(0, 2), max_size=2),

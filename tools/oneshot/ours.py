@@ -135,9 +135,10 @@ EXTRA: Final = {
         ("--granularity", "channel", "--round-to", "1", "--target-macs", "0.66", *_QUICK),
         ("--granularity", "channel", "--round-to", "1", "--target-macs", "0.83", *_QUICK),
         (*_FEW, "--sparsity", "0.5"),
+        (*_FEW, "--scope", "layer", "--sparsity", "0.5"),
         (*_LONG, "--sparsity", "0.5"),
     ),
-    "resnet20": ((*_FEW, "--sparsity", "0.5"), (*_FEW, "--sparsity", "0.7")),
+    "resnet20": tuple((*_FEW, "--sparsity", share) for share in ("0.5", "0.6", "0.7", "0.8")),
     "minilm-l6": ((*_FEW, "--scope", "layer", "--sparsity", "0.5"),),
     "zoo-c2f": ((*_FEW, "--scope", "layer", "--sparsity", "0.5"),),
     "ppocr-rec": (

@@ -21,7 +21,7 @@ from onnx_relief.measuring.positions import positions_on_data
 
 NOTHING = float("nan")
 TOOL: Final = "onnx-relief"
-_SAME: Final = 0.5
+_SAME: Final = 1.5
 """Shares of weights in percent that differ by less are the same."""
 
 
@@ -188,15 +188,17 @@ def _beside_sparsegpt(rows: Sequence[Row]) -> list[str]:
         if row.tool == TOOL or row.method != "SparseGPT":
             continue
         pattern = "2:4" in row.asked
-        as_good = [
+        beside = [
             one
             for one in whole
             if one.tool == TOOL
             and ("2:4" in one.method) == pattern
             and abs(one.weights - row.weights) < _SAME
             and one.stored == row.stored
-            and one.error <= row.error
         ]
+        if not beside:
+            continue
+        as_good = [one for one in beside if one.error <= row.error]
         if not as_good:
             sentences.append(f"Nothing here has as little error as SparseGPT at {row.asked}.")
             continue
