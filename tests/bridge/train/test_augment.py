@@ -5,7 +5,7 @@ from __future__ import annotations
 import nets
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnx_relief.bridge.train.augment import Augmentation, augmentation, uniform
@@ -54,6 +54,7 @@ def test_channels_last_is_the_same_moved():
     assert moved.flags.c_contiguous
 
 
+@settings(deadline=None)
 @given(st.integers(0, 5), st.sampled_from([0.2, 0.5, 0.9]))
 def test_enlarged_parts_are_windows_of_the_picture(epoch, scale):
     rows = np.arange(3)
