@@ -65,6 +65,23 @@ def account(
     return replace(report, advice=advise(report))
 
 
+def try_written(job: Job, written: Path) -> None:
+    """Check the written model and run it once, where nobody reads a report.
+
+    Args:
+        job: What was asked for.
+        written: The pruned model as it lies on disk.
+
+    Raises:
+        ModelError: The checker or the runtime refuses the written model.
+    """
+    document = parse_file(written)
+    check(document)
+    session = open_session(document, provider=job.settings.provider)
+    if job.evaluation is not None:
+        session.run(first_sample(job.evaluation).feed)
+
+
 def compared(
     dense: Document,
     pruned: Document,

@@ -13,7 +13,10 @@ from text_models import build, random
 from typer.testing import CliRunner
 
 import onnx_relief
+import onnx_relief.accounting
+import onnx_relief.commands.prune
 from onnx_relief.commands.app import app
+from onnx_relief.errors import ModelError
 
 MODELS = Path(__file__).parent.parent / "models"
 COMMANDS = ("inspect", "prune", "evaluate", "compare")
@@ -51,6 +54,30 @@ def test_prune_twice_gives_the_same_bytes(here, command):
         command(f"prune model.onnx --data data.npz -o {name}.onnx --save-scores {name}.npz")
     assert (here / "a.onnx").read_bytes() == (here / "b.onnx").read_bytes()
     assert (here / "a.npz").read_bytes() == (here / "b.npz").read_bytes()
+
+
+def test_quiet_writes_the_same_and_compares_nothing_that_nobody_reads(here, command, monkeypatch):
+    line = "prune model.onnx --data data.npz --alpha 0.8"
+    command(f"{line} -o loud.onnx")
+    command(f"{line} -o reported.onnx -q --report told.json")
+    assert json.loads((here / "told.json").read_text())["evaluation"]
+    monkeypatch.setattr(
+        onnx_relief.commands.prune, "account", lambda *_, **__: pytest.fail("it is compared")
+    )
+    assert command(f"{line} -o quiet.onnx -q") == (0, "", "")
+    models = {(here / f"{name}.onnx").read_bytes() for name in ("loud", "reported", "quiet")}
+    assert len(models) == 1
+
+
+def test_quiet_still_refuses_a_model_that_does_not_run(here, command, monkeypatch):
+    def broken(*_, **__):
+        raise ModelError("ONNX Runtime refuses the model: broken; say so")
+
+    monkeypatch.setattr(onnx_relief.accounting, "open_session", broken)
+    code, _, err = command("prune model.onnx --data data.npz --alpha 0.8 -q")
+    assert code != 0
+    assert "broken" in err
+    assert files(here) == ["data.npz", "model.onnx"]
 
 
 def test_json_is_all_that_goes_to_the_standard_output(command):

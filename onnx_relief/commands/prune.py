@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Group
 from rich.text import Text
 
-from onnx_relief.accounting import account
+from onnx_relief.accounting import account, try_written
 from onnx_relief.commands.channels import ChannelJob, cut_channels
 from onnx_relief.commands.console import Speaker
 from onnx_relief.commands.opening import open_options
@@ -62,6 +62,13 @@ def prune(options: PruneOptions) -> None:
         report, missed = _prune(options, speaker)
     finally:
         remove_asides(path for _, path in options.outputs)
+    if report is not None:
+        _show(options, speaker, report)
+    if missed is not None:
+        raise TargetError(f"{missed}; the model that comes closest is written")
+
+
+def _show(options: PruneOptions, speaker: Speaker, report: Report) -> None:
     written = dict(options.outputs)
     table = Group(
         report_table(report, verbose=options.verbose),
@@ -69,8 +76,6 @@ def prune(options: PruneOptions) -> None:
     )
     paths = {_MEANING[flag]: str(path) for flag, path in written.items()}
     speaker.result(table, to_json({**report.to_dict(), "written": paths}))
-    if missed is not None:
-        raise TargetError(f"{missed}; the model that comes closest is written")
 
 
 def _channel_job(options: PruneOptions) -> ChannelJob:
@@ -90,7 +95,9 @@ def _channel_job(options: PruneOptions) -> ChannelJob:
     )
 
 
-def _prune(options: PruneOptions, speaker: Speaker) -> tuple[Report, str | None]:
+def _prune(options: PruneOptions, speaker: Speaker) -> tuple[Report | None, str | None]:
+    """Prune, write, and return the report, if anybody reads it, and what was missed."""
+    read = options.json or options.report is not None or not options.quiet
     is_sparse(options.store), parse_round_to(options.round_to)  # before anything is done
     _check_outputs(options)
     plan = None if options.plan is None else read_plan(options.plan)
@@ -104,7 +111,11 @@ def _prune(options: PruneOptions, speaker: Speaker) -> tuple[Report, str | None]
         )
         with staged(pruned.document, options.target, force=options.force) as model:
             name = str(options.target)
-            report = account(job, pruned, model.path, name=name, progress=progress)
+            report = None
+            if read:
+                report = account(job, pruned, model.path, name=name, progress=progress)
+            else:
+                try_written(job, model.path)
             _stage(options, pruned, report, files)
             check_stopped()
             with undisturbed():
@@ -137,11 +148,13 @@ def _check_outputs(options: PruneOptions) -> None:
         check_output_folder(options.dump_activations, "--dump-activations", force=options.force)
 
 
-def _stage(options: PruneOptions, pruned: Pruned, report: Report, files: StagedFiles) -> None:
+def _stage(
+    options: PruneOptions, pruned: Pruned, report: Report | None, files: StagedFiles
+) -> None:
     if options.save_plan is not None:
         plan = f"{pruned.plan.to_json()}\n".encode()
         files.add(options.save_plan, "--save-plan", lambda file: file.write(plan))
-    if options.report is not None:
+    if options.report is not None and report is not None:
         text = f"{report.to_json()}\n".encode()
         files.add(options.report, "--report", lambda file: file.write(text))
     if options.save_scores is not None:
