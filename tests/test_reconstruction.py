@@ -165,6 +165,22 @@ def test_with_little_memory_a_step_goes_through_its_samples_in_portions(monkeypa
         np.testing.assert_allclose(stored(in_portions)[name], array, rtol=1e-3, atol=1e-4)
 
 
+def test_a_batch_that_the_model_fixes_is_not_cut():
+    text = """(float[8,4] x) => (float[8,2] y) {
+        [one] h = MatMul (x, w)
+        wide = Reshape (h, sides)
+        r = Relu (wide)
+        flat = Reshape (r, back)
+        [two] y = MatMul (flat, v)
+    }"""
+    sides = {"sides": np.array([8, 3, 2]), "back": np.array([8, 6])}
+    dense = build(text, w=random(4, 6, seed=1), v=random(6, 2, seed=2), **sides)
+    pruned = build(text, w=random(4, 6, seed=1), v=0.5 * random(6, 2, seed=2), **sides)
+    found = reconstructed(pruned, dense, epochs=3, memory=1)
+    x = {"x": random(8, 4, seed=8)}
+    assert error(found, dense, x) < error(pruned, dense, x)
+
+
 @pytest.mark.parametrize("most", [1, 4, 7, 100])
 def test_portions_hold_every_sample_once(most):
     step = Step(

@@ -41,9 +41,9 @@ INTRODUCTION: Final = (
     "the norm of the dense output. Time and peak memory are those of the whole process, from the "
     "start of Python to the written file; seconds of the processor (cpu) suffer less from "
     "whatever else the machine does; starting Python and ONNX Runtime alone takes most of the "
-    "second that the digits take. onnx-relief runs with `--quiet`, which makes no report, as the "
-    "peer makes none; some kept rows are older and still made one. Digits are the mean of three "
-    "networks and splits, their memory is the largest."
+    "second that the digits take. onnx-relief runs with `--quiet`, which makes no report of "
+    "zeros, as the peer makes none; rows of channels and some older ones still made one. Digits "
+    "are the mean of three networks and splits, their memory is the largest."
 )
 KEPT: Final = (
     "Rows were measured one by one with `peers` and `ours`, within some hours and at the commits "

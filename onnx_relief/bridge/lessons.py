@@ -41,7 +41,8 @@ class Lesson:
         augment: What is done to the pictures of every epoch; None for nothing. The dense model
             sees the same.
         memory: Bytes that a step may keep for its gradients, about; it goes through its samples in
-            so many portions.
+            as many portions as that takes. None leaves steps whole, as models with a fixed batch
+            need them.
         seed: Decides the order of samples.
     """
 
@@ -50,7 +51,7 @@ class Lesson:
     lr: float | None = None
     output_weight: float = 4.0
     augment: Augmentation | None = None
-    memory: int = DEFAULT_MEMORY
+    memory: int | None = DEFAULT_MEMORY
     seed: int = 0
 
 

@@ -14,6 +14,7 @@ arXiv 1412.6550) and BRECQ (Li et al., arXiv 2102.05426).
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain, islice
@@ -177,14 +178,15 @@ class _Course:
         self._done += 1
 
 
-def _room(module: OnnxModule, step: Step, memory: int) -> int:
+def _room(module: OnnxModule, step: Step, memory: int | None) -> int:
     """Return how many samples a module can be trained on at a time.
 
     That is found out on one: what backward needs of it grows with their number, what it needs of
     the weights does not.
     """
-    if any(isinstance(part, BatchNormalization) and part.of_batch for part in module.modules()):
-        return step.count
+    norms = (part for part in module.modules() if isinstance(part, BatchNormalization))
+    if memory is None or any(norm.of_batch for norm in norms):
+        return sys.maxsize
     (sample, *_) = portions(step, 1)
     known = {parameter.data_ptr() for parameter in module.parameters()}
     kept: dict[int, int] = {}
