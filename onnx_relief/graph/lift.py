@@ -20,9 +20,9 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from onnx_relief.graph.document import Document, copy_of
 from onnx_relief.graph.external import bodies
-from onnx_relief.graph.light import names_read
+from onnx_relief.graph.light import node_reads
 from onnx_relief.graph.views import FLOATS, Constants
-from onnx_relief.graph.walk import Model, Scope, TensorHome, home_of, subgraphs, understand
+from onnx_relief.graph.walk import Model, Scope, TensorHome, home_of, understand
 
 _NARROW = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 # Attributes that hold an element type.
@@ -100,8 +100,7 @@ def _keep_float_outputs(graph: onnx.GraphProto) -> None:
     needed = {value.name for value in floats}
     for node in reversed(graph.node):
         if needed.intersection(node.output):
-            needed.update(node.input)
-            needed.update(name for _, body in subgraphs(node) for name in names_read(body))
+            needed.update(node_reads(node))
     unused = [node for node in graph.node if not needed.intersection(node.output)]
     for node in unused:
         graph.node.remove(node)

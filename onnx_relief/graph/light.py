@@ -67,13 +67,17 @@ def without_weights(proto: onnx.ModelProto) -> LightModel:
     return LightModel(light, weights)
 
 
+def node_reads(node: onnx.NodeProto) -> list[str]:
+    """Return the names that a node reads, those of its bodies included, and harmlessly more."""
+    inner = (name for _, body in subgraphs(node) for name in names_read(body))
+    return [name for name in (*node.input, *inner) if name]
+
+
 def names_read(graph: onnx.GraphProto) -> set[str]:
     """Return what the nodes, bodies and outputs of `graph` read, and harmlessly more."""
     names = {value.name for value in graph.output}
     for node in graph.node:
-        names.update(node.input)
-        for _, body in subgraphs(node):
-            names |= names_read(body)
+        names.update(node_reads(node))
     return names
 
 

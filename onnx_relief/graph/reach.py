@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from onnx_relief.graph.layers import Survey
-from onnx_relief.graph.light import names_read
-from onnx_relief.graph.walk import subgraphs
+from onnx_relief.graph.light import node_reads
 
 
 def cut_off(survey: Survey) -> dict[str, str]:
@@ -30,7 +29,7 @@ def cut_off(survey: Survey) -> dict[str, str]:
             if node.output[0] in empty:
                 silent = silent or empty[node.output[0]]
                 continue
-            reads = {*node.input, *(n for _, body in subgraphs(node) for n in names_read(body))}
+            reads = set(node_reads(node))
             waiting += sorted(reads - seen)
             seen |= reads
         if silent and not any(scope.changes(name) for name in seen & scope.inputs):

@@ -15,7 +15,7 @@ import onnx
 
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey
-from onnx_relief.graph.light import names_read
+from onnx_relief.graph.light import node_reads
 from onnx_relief.graph.walk import STANDARD, subgraphs
 
 _SQUASHING = frozenset(("Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid", "Tanh"))
@@ -121,7 +121,7 @@ class _Blocks:
         born: dict[str, int] = {}
         ends: dict[str, int] = {}
         for place, node in enumerate(scope.graph.node):
-            read = set(_reads(node))
+            read = set(node_reads(node))
             if layers[place] or not read.isdisjoint(born):
                 born.update({name: place for name in node.output if name in floats})
             ends.update({name: place for name in read if name in born})
@@ -155,12 +155,6 @@ class _Blocks:
 
     def _keeps_units(self, place: int) -> bool:
         return self.layers[place] or self.graph.node[place].op_type in _SAME_UNITS
-
-
-def _reads(node: onnx.NodeProto) -> Iterator[str]:
-    yield from filter(None, node.input)
-    for _, body in subgraphs(node):
-        yield from names_read(body)
 
 
 def _float_names(proto: onnx.ModelProto) -> set[str]:

@@ -18,7 +18,7 @@ from onnx import helper, numpy_helper
 from onnx_relief.errors import ModelError
 from onnx_relief.graph.channels.trace import Observed
 from onnx_relief.graph.layers import Survey
-from onnx_relief.graph.light import names_read
+from onnx_relief.graph.light import names_read, node_reads
 from onnx_relief.graph.walk import Scope, attributes, subgraphs
 from onnx_relief.runtime import open_session
 
@@ -228,8 +228,7 @@ def _keep_what_leads_to(graph: onnx.GraphProto, names: list[str]) -> None:
     for node in reversed(graph.node):
         if needed.intersection(node.output):
             kept.append(node)
-            needed.update(node.input)
-            needed.update(name for _, body in subgraphs(node) for name in names_read(body))
+            needed.update(node_reads(node))
     kept.reverse()
     nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in kept]
     del graph.node[:], graph.output[:]

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from onnx_relief.data import Batch, Dataset
 from onnx_relief.graph.document import Document, input_specs
-from onnx_relief.graph.light import names_read
-from onnx_relief.graph.walk import subgraphs
+from onnx_relief.graph.light import node_reads
 from onnx_relief.measuring.evidence import open_at
 from onnx_relief.measuring.measure import full_batches
 from onnx_relief.runtime import Session
@@ -150,7 +149,7 @@ def frontier(graph: onnx.GraphProto, ahead: Collection[str]) -> list[str]:
     beyond: set[str] = set()
     found: dict[str, None] = {}
     for node in graph.node:
-        read = _reads(node)
+        read = node_reads(node)
         if not beyond.isdisjoint(read) or not set(ahead).isdisjoint(node.output):
             beyond.update(node.output)
             found |= dict.fromkeys(name for name in read if name in varying - beyond)
@@ -173,8 +172,8 @@ def between(model: Document, known: Tensors, wanted: Sequence[str], *, provider:
     for node in reversed(graph.node):
         if not needed.isdisjoint(node.output):
             nodes.append(node)
-            given.update(name for name in _reads(node) if name in known)
-            needed.update(name for name in _reads(node) if name not in known)
+            given.update(name for name in node_reads(node) if name in known)
+            needed.update(name for name in node_reads(node) if name not in known)
     cut = onnx.ModelProto(ir_version=model.proto.ir_version)
     cut.opset_import.extend(model.proto.opset_import)
     cut.functions.extend(model.proto.functions)
@@ -196,8 +195,3 @@ def between(model: Document, known: Tensors, wanted: Sequence[str], *, provider:
     missing = [name for name in wanted if name not in known]
     session = open_at(replace(model, proto=cut), missing, provider=provider)
     return Stretch(tuple(wanted), tuple(sorted(given)), session)
-
-
-def _reads(node: onnx.NodeProto) -> list[str]:
-    inner = (name for _, body in subgraphs(node) for name in names_read(body))
-    return [name for name in (*node.input, *inner) if name]

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from onnx_relief.activity.gram import Gram, gram_of
 from onnx_relief.graph.layers import Survey
-from onnx_relief.graph.light import names_read
-from onnx_relief.graph.walk import subgraphs
+from onnx_relief.graph.light import node_reads
 from onnx_relief.measuring.evidence import Reading, answers_of, as_floats
 from onnx_relief.repair.pairs import Pair
 
@@ -43,7 +42,7 @@ def depths(survey: Survey) -> dict[str, int]:
     main = survey.model.scopes[0]
     depth = dict.fromkeys((*main.inputs, *main.initializers), 0)
     for node in main.graph.node:
-        read = {*node.input, *(n for _, body in subgraphs(node) for n in names_read(body))}
+        read = node_reads(node)
         level = max((depth.get(name, 0) for name in read), default=0)
         depth.update(dict.fromkeys(node.output, level + (node.output[0] in made)))
     return depth
