@@ -18,8 +18,11 @@ from onnx_relief.activity.mean import FloatArray
 from onnx_relief.activity.patches import patches
 from onnx_relief.geometry import ConvGeometry
 
-_ROUNDING = 4 * float(np.finfo(np.float32).eps)
-"""Variance, relative to the mean square, that products in float32 cannot tell from none."""
+_ROUNDING = 64 * float(np.finfo(np.float32).eps)
+"""Variance, relative to the mean square, that sums of products in float32 cannot tell from none:
+each term of the same size may add a rounding error of the same sign."""
+_SMALLEST = float(np.finfo(np.float32).tiny)
+"""Below it, products in float32 lose their digits one by one."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -82,7 +85,8 @@ class Gram:
         moment = self.second / max(self.count, 1)
         if centred:
             moment = moment - self.mean[:, :, None] * self.mean[:, None, :]
-            still = np.einsum("gii->gi", moment) <= _ROUNDING * self.mean_square
+            noise = np.maximum(_ROUNDING * self.mean_square, _SMALLEST)
+            still = np.einsum("gii->gi", moment) <= noise
             group, entry = np.nonzero(still)
             moment[group, entry, :] = moment[group, :, entry] = 0.0
         return np.asarray(moment)
