@@ -59,6 +59,12 @@ CASES = {
     "integer power": ("Pow", [ints(1, 2, 3), random(1) ** 2], {}),
     "clip above": ("Clip", [X, None, np.array(0.3, np.float32)], {}),
     "clip nothing": ("Clip", [X], {}),
+    "clip what is no number": (
+        "Clip",
+        [np.array([np.nan, np.inf, -np.inf, 0.5], np.float32), *np.float32([[-1], [1]])],
+        {},
+    ),
+    "clip with bounds crossed": ("Clip", [X, *np.float32([[0.5], [-0.5]])], {"opset": 13}),
     "cut quotients": ("Div", [ints(-7, 7), ints(2, -2)], {}),
     "suppress boxes": (
         "NonMaxSuppression",
