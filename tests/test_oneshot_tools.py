@@ -89,7 +89,7 @@ def test_sparsegpt_is_beside_the_quickest_way_that_is_as_good(tool):
         row("onnx-relief", "other", 70.0, 0.1, 1.0),
     ]
     theirs = [row("onnxsim", "SparseGPT", 50.0, 0.4, 8.0), row("onnxsim", "SparseGPT", 50, 0.01, 8)]
-    text = rows.markdown([*ours, *theirs], {"t": "score"}, {"t": 1.0})
+    text = tool("oneshot.page").markdown([*ours, *theirs], {"t": "score"}, {"t": 1.0})
     assert "8.0 cpu s, error 0.400, 1 MB; quick: 2.0 cpu s (0.25 of it)" in text
     assert "Nothing here has as little error as SparseGPT at a." in text
 
@@ -97,26 +97,53 @@ def test_sparsegpt_is_beside_the_quickest_way_that_is_as_good(tool):
 def test_failed_row_shows_its_reason_in_the_table(tool):
     rows = tool("oneshot.rows")
     row = rows.Row(task="t", tool="x", method="m", asked="a", note="out of memory")
-    text = rows.markdown([row], {"t": "correct, %"}, {"t": 97.0})
+    text = tool("oneshot.page").markdown([row], {"t": "correct, %"}, {"t": 97.0})
     assert "failed: out of memory" in text
     assert "nan" not in text
 
 
-def test_relief_is_told_beside_what_differs_in_the_criterion_alone(tool):
+def test_criteria_stand_beside_repairs_and_relief_beside_the_others(tool):
     rows = tool("oneshot.rows")
 
-    def row(criterion, repair, score, budget="`--sparsity 0.9`"):
-        method = f"`--criterion {criterion} --repair {repair}`"
-        return rows.Row(task="t", tool="x", method=method, asked=budget, score=score)
+    def row(criterion, repair, score, share="0.9"):
+        method = f"`--granularity weight --criterion {criterion} --repair {repair}`"
+        known = {"tool": "onnx-relief", "asked": f"`--sparsity {share}`", "error": 0.5, "cpu": 2.0}
+        return rows.Row(task="t", method=method, score=score, **known)
 
-    some = [row("relief", "none", 20.0), row("obs", "none", 96.0), row("wanda", "none", 20.001)]
-    some += [row("random", "none", 9.0), row("taylor", "none", math.nan)]
-    some += [row("magnitude", "bias", 97.0), row("magnitude", "none", 98.0, "`--sparsity 0.5`")]
-    text = rows.markdown(some, {"t": "correct, %"}, {"t": 97.0})
-    assert text.endswith(
-        "\n\n`--criterion relief --repair none` at `--sparsity 0.9`, 20.00, is "
-        "ahead of random (9.00); level with wanda (20.00); behind obs (96.00)."
+    some = [row("obs", "none", 96.0), row("relief", "none", 20.0), row("wanda", "none", 20.0)]
+    some += [row("obs", "bias", 97.0), row("random", "none", 9.0), row("taylor", "none", math.nan)]
+    some += [row("relief", "none", 50.0, "0.5"), row("wanda", "none", 60.0, "0.5")]
+    alone = rows.Row(task="t", tool="onnx-relief", method="as it comes", asked="default", score=1.0)
+    text, _, rest = (
+        tool("oneshot.page")
+        .markdown([*some, alone], {"t": "correct, %"}, {"t": 97.0})
+        .partition("| tool |")
     )
+    assert text.endswith(
+        """`--granularity weight`: score, error, cpu s.
+
+| budget | criterion | none | bias |
+| --- | --- | ---: | ---: |
+| `--sparsity 0.9` | obs | 96.00, 0.500, 2 | 97.00, 0.500, 2 |
+| `--sparsity 0.9` | relief | 20.00, 0.500, 2 |  |
+| `--sparsity 0.9` | wanda | 20.00, 0.500, 2 |  |
+| `--sparsity 0.9` | random | 9.00, 0.500, 2 |  |
+| `--sparsity 0.5` | relief | 50.00, 0.500, 2 |  |
+| `--sparsity 0.5` | wanda | 60.00, 0.500, 2 |  |
+
+Plain `relief` with `--repair none` is behind obs at 1 of 1 budgets, wanda at 1 of 2 budgets, \
+random at 0 of 1 budgets.
+
+"""
+    )
+    assert rest.count("onnx-relief") == 4  # both of obs, the one without a score, the one alone
+    assert "as it comes" in rest
+
+
+def test_grid_asks_for_every_criterion_with_every_repair_at_every_budget(tool):
+    ours = tool("oneshot.ours")
+    crossed = [ours._in_words(flags) for flags in ours.grid("digits-mlp")]
+    assert len(set(crossed)) == len(crossed) == (3 + 4) * 6 * 4 + 3
 
 
 def test_flags_are_told_apart_from_the_budget(tool):

@@ -23,7 +23,8 @@ from typing import Final
 from _bench import ROOT, MissingError, provenance, write_aside
 from oneshot import curves, peers, tasks
 from oneshot.ours import EXTRA, grid, ours
-from oneshot.rows import NotKeptError, Row, markdown, mean_of
+from oneshot.page import markdown
+from oneshot.rows import NotKeptError, Row, mean_of
 from oneshot.tasks import GROUPS, Task
 
 EXAMPLE: Final = """examples:
@@ -49,7 +50,7 @@ KEPT: Final = (
     "Rows were measured one by one with `peers` and `ours`, within some hours and at the commits "
     "of those hours, on two cores that did other work besides: cpu seconds compare, seconds do "
     "not. "
-    "Rows of the grid that are missing here were not measured."
+    "Cells of the grid that are empty or missing here were not measured."
 )
 Measure = Callable[[Task], Row]
 

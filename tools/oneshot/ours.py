@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -91,7 +92,8 @@ def _sources() -> str:
     return digest.hexdigest()
 
 
-CRITERIA: Final = ("relief", "magnitude", "wanda", "taylor", "random")
+CRITERIA: Final = ("obs", "relief", "magnitude", "wanda", "taylor", "random")
+REPAIRS: Final = ("none", "bias", "least-squares", "reconstruct")
 _SPARSITIES: Final = {
     "digits-mlp": ("0.8", "0.9", "0.95"),
     "digits-cnn": ("0.7", "0.8", "0.9"),
@@ -101,14 +103,6 @@ _SPARSITIES: Final = {
     "ppocr-rec": ("0.5",),
     "zoo-c2f": ("0.5",),
 }
-_COMPARED_AT: Final = {
-    "digits-mlp": "0.9",
-    "digits-cnn": "0.8",
-    "resnet20": "0.7",
-    "minilm-l6": "0.5",
-}
-"""Where all criteria are compared: the others are far behind beyond."""
-_TRAINED: Final = ("digits-mlp", "digits-cnn", "resnet20", "efficientnet-lite0")
 _FEED_FORWARD: Final = ("--only", "*intermediate*", "--only", "*output/dense*")
 _CHANNELS: Final = {
     "digits-mlp": (("--ratio", "0.5"), ("--ratio", "0.7"), ("--ratio", "0.8"), ("--ratio", "0.9")),
@@ -152,25 +146,23 @@ EXTRA: Final = {
 
 
 def grid(group: str) -> Iterator[tuple[str, ...]]:
-    """Yield the flags that are compared on the tasks of a group."""
-    zeros = ("--granularity", "weight")
-    for sparsity in _SPARSITIES.get(group, ()):
-        budget = ("--sparsity", sparsity)
-        for repair in ("none", "least-squares", "reconstruct"):
-            if repair != "reconstruct" or group in _TRAINED:
-                yield (*zeros, "--criterion", "obs", "--repair", repair, *budget)
-        if _COMPARED_AT.get(group) == sparsity:
-            yield (*zeros, "--criterion", "obs", "--scope", "layer", *budget)
-            for criterion in CRITERIA:
-                for repair in ("none", "least-squares"):
-                    yield (*zeros, "--criterion", criterion, "--repair", repair, *budget)
+    """Yield the flags that are compared on the tasks of a group: every one beside every other."""
+    zeros = [("--sparsity", share) for share in _SPARSITIES.get(group, ())]
+    yield from _crossed(("--granularity", "weight"), zeros)
+    # Exact widths, as the peer's: what is faster is measured elsewhere.
+    exact = ("--granularity", "channel", "--round-to", "1")
+    yield from _crossed(exact, _CHANNELS.get(group, ()))
+    for budget in zeros:
+        yield ("--granularity", "weight", "--criterion", "obs", "--scope", "layer", *budget)
     if group == "resnet20":
-        for repair in ("none", "least-squares"):
+        for repair in REPAIRS:
             yield ("--granularity", "2:4", "--repair", repair)
-    for share in _CHANNELS.get(group, ()):
-        # Exact widths, as the peer's: what is faster is measured elsewhere.
-        exact = ("--granularity", "channel", "--round-to", "1")
-        yield (*exact, "--criterion", "relief", "--repair", "bias", *share)
-        yield (*exact, "--repair", "least-squares", *share)
-        if group in ("digits-mlp", "resnet20", "efficientnet-lite0"):
-            yield (*exact, "--repair", "reconstruct", *share)
+
+
+def _crossed(
+    flags: tuple[str, ...], budgets: Sequence[tuple[str, ...]]
+) -> Iterator[tuple[str, ...]]:
+    for budget, criterion, repair in itertools.product(budgets, CRITERIA, REPAIRS):
+        by_default = criterion == "obs" and "channel" in flags
+        named = () if by_default else ("--criterion", criterion)
+        yield (*flags, *named, "--repair", repair, *budget)
