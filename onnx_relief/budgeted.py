@@ -28,6 +28,7 @@ from onnx_relief.graph.mask import mask
 from onnx_relief.graph.rows import write_rows
 from onnx_relief.graph.sites import Site
 from onnx_relief.measuring.measure import Measurement
+from onnx_relief.measuring.second_moments import SecondMoments
 from onnx_relief.plan import LayerPlan, PrunePlan
 from onnx_relief.progress import ticker
 from onnx_relief.results import Progress
@@ -84,15 +85,20 @@ def survey_fields(
     calibration: Dataset,
     settings: Settings,
     *,
+    known: SecondMoments | None = None,
     progress: Progress | None = None,
 ) -> Fields:
     """Return what is known of the weights of `sites` for the criterion that the settings name.
+
+    Second moments that are `known` are not measured again.
 
     Raises:
         UnsupportedError: No layer divides into the blocks that are asked for.
         DataError, ModelError: The model cannot be run on the data.
     """
-    gathered = gather_fields(survey, sites, measured, calibration, settings, progress=progress)
+    gathered = gather_fields(
+        survey, sites, measured, calibration, settings, known=known, progress=progress
+    )
     found: list[Field] = []
     left: dict[str, str] = {}
     chosen = {site.layer.name for site in sites}

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_relief.activity.gram import Gram
 from onnx_relief.agreement import shared_homes
 from onnx_relief.data import Dataset
-from onnx_relief.data.held_out import Split, held_out
+from onnx_relief.data.held_out import held_out
 from onnx_relief.fields import Field
 from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.rows import why_not_updated
 from onnx_relief.graph.sites import Site
-from onnx_relief.measuring.evidence import Reading, gram_matrices, reading_of
+from onnx_relief.measuring.evidence import reading_of
 from onnx_relief.measuring.measure import Measurement
+from onnx_relief.measuring.second_moments import SecondMoments, moments_of
 from onnx_relief.progress import ticker
 from onnx_relief.results import Progress
 from onnx_relief.scoring.table import Need, criterion_named
@@ -31,9 +30,19 @@ def gather_fields(
     calibration: Dataset,
     settings: Settings,
     *,
+    known: SecondMoments | None = None,
     progress: Progress | None = None,
 ) -> list[Field]:
     """Return one field for every weight of `sites`, for the criterion that the settings name.
+
+    Args:
+        survey: The model.
+        sites: The layers.
+        measured: Their activity.
+        calibration: Sample data.
+        settings: The criterion.
+        known: Second moments that were measured together with the activity.
+        progress: Told how far the work has come.
 
     Raises:
         DataError, ModelError: The model cannot be run on the data.
@@ -43,7 +52,14 @@ def gather_fields(
     shared = shared_homes(survey)
     samples = held_out(calibration, settings.samples)
     readings = {site.layer.name: reading_of(site, memory=settings.memory) for site in sites}
-    grams, judges = _moments(survey, readings.values(), samples, settings, progress)
+    moments = moments_of(
+        survey.document,
+        [reading for reading in readings.values() if not isinstance(reading, str)],
+        samples,
+        settings,
+        known=known or SecondMoments(),
+        tick=ticker(progress, "measuring second moments", samples.work.size),
+    )
     gradients: Mapping[str, Sequence[NDArray[np.float64]]] = {}
     if criterion.need is Need.GRADIENT:
         # It needs torch, which comes with an extra; everything else here does without.
@@ -62,7 +78,7 @@ def gather_fields(
     for site in sites:
         for part in range(len(site.parts)):
             reading = readings[site.layer.name] if part == 0 else ""
-            known = None if isinstance(reading, str) else reading
+            at = None if isinstance(reading, str) else reading
             field = Field(
                 survey=survey,
                 site=site,
@@ -70,38 +86,12 @@ def gather_fields(
                 criterion=criterion,
                 structure=settings.structure,
                 activity=measured.activities[site.layer.name],
-                reading=known,
-                gram=grams.get(known) if known else None,
-                judge=judges.get(known) if known else None,
+                reading=at,
+                gram=moments.work.get(at) if at else None,
+                judge=moments.judge.get(at) if at else None,
                 gradient=gradients[site.layer.name][part] if site.layer.name in gradients else None,
                 updates=criterion.updates and why_not_updated(survey, site, shared) is None,
                 seed=settings.seed,
             )
             fields.append(field)
     return fields
-
-
-def _moments(
-    survey: Survey,
-    readings: Iterable[Reading | str],
-    samples: Split,
-    settings: Settings,
-    progress: Progress | None,
-) -> tuple[dict[Reading, Gram], dict[Reading, Gram]]:
-    """Return the second moments that the criterion needs, and those of held-out samples."""
-    need = criterion_named(settings.criterion).need
-    if need not in (Need.SQUARES, Need.MATRIX):
-        return {}, {}
-    whole = need is Need.MATRIX
-    measure = partial(
-        gram_matrices,
-        survey.document,
-        [reading for reading in readings if not isinstance(reading, str)],
-        batch_size=settings.batch_size,
-        provider=settings.provider,
-        diagonal=not whole,
-        memory=settings.memory // 2 if whole else settings.memory,
-    )
-    tick = ticker(progress, "measuring second moments", samples.work.size)
-    found = measure(samples.work, tick=tick)
-    return found, measure(samples.judge) if whole and not samples.same else {}

@@ -21,6 +21,7 @@ from onnx_relief.graph.layers import Survey, find_layers, require_layers
 from onnx_relief.graph.mask import mask
 from onnx_relief.graph.sites import Site
 from onnx_relief.measuring.measure import Measurement, full_batches, measure
+from onnx_relief.measuring.second_moments import SecondMoments, measure_at_once
 from onnx_relief.plan import LayerPlan, PrunePlan
 from onnx_relief.progress import ticker
 from onnx_relief.results import Progress, RepairRow
@@ -64,6 +65,7 @@ class Seen:
         survey: The dense model and its layers.
         sites: The layers to prune.
         measured: What the data showed of them.
+        moments: Second moments of what they read, as far as they were measured on the way.
         flows: Where the units of every layer go.
         left_alone: The other layers, and why, in words.
     """
@@ -71,6 +73,7 @@ class Seen:
     survey: Survey
     sites: Sequence[Site]
     measured: Measurement
+    moments: SecondMoments
     flows: Mapping[str, UnitFlow]
     left_alone: Mapping[str, str]
 
@@ -157,12 +160,17 @@ def look(
     sites, left_alone = _choose(survey, settings)
     samples = calibration.take(settings.samples)
     tick = ticker(progress, "measuring activity", samples.size)
-    batches = full_batches(samples, settings.batch_size)
-    measured = measure(survey, sites, batches, settings, tick=tick, dump=dump)
+    if dump is None:
+        measured, moments = measure_at_once(survey, sites, calibration, settings, tick=tick)
+    else:
+        batches = full_batches(samples, settings.batch_size)
+        measured = measure(survey, sites, batches, settings, tick=tick, dump=dump)
+        moments = SecondMoments()
     return Seen(
         survey=survey,
         sites=[site for site in sites if site.layer.name in measured.activities],
         measured=measured,
+        moments=moments,
         flows=follow_units(survey),
         left_alone=left_alone | dict(measured.unobserved),
     )
@@ -179,6 +187,7 @@ def fields_of(
         seen.measured,
         calibration,
         settings,
+        known=seen.moments,
         progress=progress,
     )
 

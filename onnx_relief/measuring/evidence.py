@@ -8,7 +8,7 @@ that is too wide by itself gets the diagonal blocks of its matrix.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -157,30 +157,46 @@ def gram_matrices(
         DataError: There is no data, or a layer reads NaN or infinity.
         ModelError: The model cannot be run.
     """
-    wanted = list(dict.fromkeys(readings))
     found: dict[Reading, Gram] = {}
-    for some in _passes(wanted, memory // 2, diagonal):
+    for some in passes(readings, memory // 2, diagonal=diagonal):
         names = list(dict.fromkeys(reading.tensor for reading in some))
         session = open_at(document, names, provider=provider)
-        few = _batch_size(session, names, data, batch_size, memory // 4)
-        for batch in full_batches(data, few):
-            tensors = session.run(batch.feed, names)
-            for reading in some:
-                columns = reading.columns(as_floats(tensors[reading.tensor]))
-                part = gram_of(columns, diagonal=diagonal)
-                found[reading] = found[reading].merge(part) if reading in found else part
+        tensors = session.run(first_sample(data).feed, names)
+        grams = Grams(some, diagonal=diagonal)
+        for batch in full_batches(data, samples_at_once(tensors, batch_size, memory // 4)):
+            grams.add(session.run(batch.feed, names))
             if tick is not None:
                 tick(batch.count)
         tick = None
+        found |= grams.found
         if sum(found[reading].second.nbytes for reading in found) > memory // 2:
-            found |= {reading: _parked(found[reading]) for reading in some}
-    for reading, gram in found.items():
-        if not np.isfinite(gram.second).all():
-            raise DataError(
-                f"tensor {reading.tensor!r} is NaN or infinite on this data; "
-                "look for them in the data and in the weights before it"
-            )
+            found |= {reading: parked(found[reading]) for reading in some}
     return found
+
+
+class Grams:
+    """The Gram matrices of some readings, while tensors come in."""
+
+    def __init__(self, readings: Sequence[Reading], *, diagonal: bool) -> None:
+        self._readings, self._diagonal = readings, diagonal
+        self.found: dict[Reading, Gram] = {}
+
+    def add(self, tensors: Mapping[str, Array]) -> None:
+        """Add what a batch shows, from its tensors by name.
+
+        Raises:
+            DataError: A tensor is NaN or infinite.
+        """
+        for reading in self._readings:
+            columns = reading.columns(as_floats(tensors[reading.tensor]))
+            part = gram_of(columns, diagonal=self._diagonal)
+            if not np.isfinite(part.mean_square).all():
+                raise DataError(
+                    f"tensor {reading.tensor!r} is NaN or infinite on this data; "
+                    "look for them in the data and in the weights before it"
+                )
+            known = self.found.get(reading)
+            self.found[reading] = part if known is None else known.merge(part)
 
 
 def open_at(document: Document, tensors: Sequence[str], *, provider: str) -> Session:
@@ -201,7 +217,7 @@ def as_floats(tensor: Array) -> Array:
     return tensor if tensor.dtype == np.float64 else tensor.astype(np.float32, copy=False)
 
 
-def _parked(gram: Gram) -> Gram:
+def parked(gram: Gram) -> Gram:
     """Return the same sums, kept in a file that goes with them, and read where they are used."""
     with tempfile.TemporaryFile() as file:
         gram.second.tofile(file)
@@ -210,25 +226,27 @@ def _parked(gram: Gram) -> Gram:
     return replace(gram, second=kept)
 
 
-def _passes(wanted: Sequence[Reading], budget: int, diagonal: bool) -> Iterator[list[Reading]]:
-    some: list[Reading] = []
+def passes(readings: Sequence[Reading], budget: int, *, diagonal: bool) -> list[list[Reading]]:
+    """Return which readings are taken in each walk through the data, for `budget` bytes."""
+    found: list[list[Reading]] = []
     size = 0
-    for reading in wanted:
+    for reading in dict.fromkeys(readings):
         more = 0 if diagonal else reading.bytes
-        if some and size + more > budget:
-            yield some
-            some, size = [], 0
-        some.append(reading)
+        if not found or size + more > budget:
+            found.append([])
+            size = 0
+        found[-1].append(reading)
         size += more
-    if some:
-        yield some
+    return found
 
 
-def _batch_size(
-    session: Session, names: Sequence[str], data: Dataset, most: int, budget: int
-) -> int:
-    """Return how many samples' tensors fit into `budget` bytes, 1 to `most`."""
-    batch = first_sample(data)
-    tensors: Mapping[str, Array] = session.run(batch.feed, list(names))
-    size = sum(tensor.nbytes for tensor in tensors.values()) / max(batch.count, 1)
+def samples_at_once(tensors: Mapping[str, Array], most: int, budget: int) -> int:
+    """Return how many samples' tensors fit into `budget` bytes, 1 to `most`.
+
+    Args:
+        tensors: Those of one sample.
+        most: Samples that are enough.
+        budget: In bytes.
+    """
+    size = sum(tensor.nbytes for tensor in tensors.values())
     return int(max(1, min(most, budget // max(size, 1))))

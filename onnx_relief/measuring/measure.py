@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,32 +49,84 @@ def measure(
         DataError: There is no data, or it (or a weight) makes NaN or infinity, named by layer.
         ModelError: The model itself cannot be run on the data.
     """
-    plan, unobserved = _plan_probes(sites, settings)
-    by_name = {site.layer.name: site for site in sites}
-    _refuse_to_see_nothing(unobserved, by_name)
-    graph, session, lost = _start(survey, plan, settings, dump)
-    unobserved |= lost
-    plan = {name: probes for name, probes in plan.items() if name not in lost}
-    record, samples = Record(), 0
+    observer = Observer(survey, sites, settings, raw=sites if dump is not None else ())
     for number, batch in enumerate(batches):
-        results = session.run(batch.feed)
-        record = merged(record, digest(survey, by_name, plan, graph, results))
+        raw = observer.see(batch)
         if dump is not None:
-            _write_dumps(dump, number, graph.dumps, results)
-        samples += batch.count
+            _write_dumps(dump, number, raw)
         if tick is not None:
             tick(batch.count)
-    if samples == 0:
-        raise DataError("the calibration data holds no complete batch; give more samples")
-    idle = [name for name, probes in plan.items() if not record.means[probes[0]].count]
-    unobserved |= dict.fromkeys(idle, "it was never run on this data, in a branch not taken")
-    _refuse_to_see_nothing(unobserved, by_name)
-    activities = {
-        name: finish(survey, by_name[name], probes, record, samples, settings)
-        for name, probes in plan.items()
-        if name not in idle
-    }
-    return Measurement(activities, unobserved, samples)
+    return observer.finish()
+
+
+class Observer:
+    """A model that is watched while it runs, batch by batch; it remembers sums alone."""
+
+    def __init__(
+        self, survey: Survey, sites: Sequence[Site], settings: Settings, *, raw: Sequence[Site] = ()
+    ) -> None:
+        """Open the model.
+
+        Args:
+            survey: The model.
+            sites: The layers whose activity is wanted.
+            settings: How activity is estimated.
+            raw: Layers among them whose whole inputs are wanted; those of the main graph are given.
+
+        Raises:
+            UnsupportedError: No layer's input can be observed.
+            ModelError: The model itself cannot be run.
+        """
+        plan, self._unobserved = _plan_probes(sites, settings)
+        self._survey, self._settings = survey, settings
+        self._by_name = {site.layer.name: site for site in sites}
+        _refuse_to_see_nothing(self._unobserved, self._by_name)
+        whole = {site.layer.name for site in raw}
+        self._graph, self._session, lost = _start(survey, plan, settings, whole)
+        self._unobserved |= lost
+        self._plan = {name: probes for name, probes in plan.items() if name not in lost}
+        self._record, self._samples = Record(), 0
+
+    @property
+    def raw(self) -> Collection[str]:
+        """Names of the layers whose whole inputs `see` returns."""
+        return self._graph.dumps.keys()
+
+    def see(self, batch: Batch) -> dict[str, NDArray[Any]]:
+        """Run a batch; return the inputs of the layers that are wanted raw, by layer.
+
+        Raises:
+            DataError: The data (or a weight) makes NaN or infinity, named by layer.
+            ModelError: The model cannot be run on it.
+        """
+        results = self._session.run(batch.feed)
+        seen = digest(self._survey, self._by_name, self._plan, self._graph, results)
+        self._record = merged(self._record, seen)
+        self._samples += batch.count
+        return {name: results[output] for name, output in self._graph.dumps.items()}
+
+    def finish(self) -> Measurement:
+        """Return what was seen.
+
+        Raises:
+            DataError: That is nothing, or a weight is NaN or infinite.
+            UnsupportedError: No layer was ever run.
+        """
+        if self._samples == 0:
+            raise DataError("the calibration data holds no complete batch; give more samples")
+        record, plan = self._record, self._plan
+        idle = [name for name, probes in plan.items() if not record.means[probes[0]].count]
+        reason = "it was never run on this data, in a branch not taken"
+        unobserved = self._unobserved | dict.fromkeys(idle, reason)
+        _refuse_to_see_nothing(unobserved, self._by_name)
+        activities = {
+            name: finish(
+                self._survey, self._by_name[name], probes, record, self._samples, self._settings
+            )
+            for name, probes in plan.items()
+            if name not in idle
+        }
+        return Measurement(activities, unobserved, self._samples)
 
 
 def full_batches(data: Dataset, batch_size: int) -> Iterator[Batch]:
@@ -112,14 +164,15 @@ def _start(
     survey: Survey,
     plan: Mapping[str, tuple[Probe, ...]],
     settings: Settings,
-    dump: Path | None,
+    raw: Collection[str],
 ) -> tuple[Instrumented, Session, dict[str, str]]:
     """Open the instrumented model, without the layers whose statistics the runtime refuses."""
     kernels = _kernel_banks(survey, plan)
 
     def open_for(names: Sequence[str]) -> tuple[Instrumented, Session]:
         wanted = {name: plan[name] for name in names}
-        return _open(survey, wanted, kernels, names if dump is not None else (), settings)
+        whole = [name for name in names if name in raw]
+        return _open(survey, wanted, kernels, whole, settings)
 
     names = list(plan)
     try:
@@ -187,15 +240,13 @@ def _kernel_banks(
     return banks
 
 
-def _write_dumps(
-    folder: Path, number: int, dumps: Mapping[str, str], results: Mapping[str, Any]
-) -> None:
+def _write_dumps(folder: Path, number: int, raw: Mapping[str, NDArray[Any]]) -> None:
     """Write each layer's raw input of this run as `<layer>/<run>.npy` below `folder`."""
-    for name, output in zip(_folder_names(dumps), dumps.values(), strict=True):
+    for name, tensor in zip(_folder_names(raw), raw.values(), strict=True):
         target = folder / name
         try:
             target.mkdir(parents=True, exist_ok=True)
-            np.save(target / f"{number:06d}.npy", results[output])
+            np.save(target / f"{number:06d}.npy", tensor)
         except OSError as error:
             raise OutputError(f"--dump-activations: cannot write {target}: {error}") from error
 

@@ -70,9 +70,9 @@ def test_json_is_what_the_report_holds(command, here):
 
 def test_the_model_is_measured_once(command, monkeypatch):
     calls = []
-    measure = onnx_relief.pipeline.measure
+    measure = onnx_relief.pipeline.measure_at_once
     monkeypatch.setattr(
-        "onnx_relief.pipeline.measure", lambda *a, **k: calls.append(a) or measure(*a, **k)
+        "onnx_relief.pipeline.measure_at_once", lambda *a, **k: calls.append(a) or measure(*a, **k)
     )
     assert command(SWEEP)[0] == 0
     assert len(calls) == 1
