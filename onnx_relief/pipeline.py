@@ -105,7 +105,7 @@ def prune(
         UnsupportedError: The model has no layer that can be pruned, or none was asked for.
         DataError, ModelError, SettingsError: The data, the model or a pattern is no good.
     """
-    seen = look(document, calibration, settings, progress=progress, dump=dump)
+    seen = look(document, calibration, settings, signals=keep_scores, progress=progress, dump=dump)
     missed = None
     if settings.covers:
         plan = _cover(seen, settings, progress)
@@ -131,7 +131,7 @@ def prune_each(
 
     Arguments and errors as `prune`; the settings' own budget does not count.
     """
-    seen = look(document, calibration, settings, progress=progress)
+    seen = look(document, calibration, settings, signals=False, progress=progress)
     fields = fields_of(seen, calibration, settings, progress=progress)
     seen = replace(seen, left_alone={**seen.left_alone, **fields.left_alone})
     prices = priced(fields, calibration, settings, progress=progress)
@@ -152,16 +152,23 @@ def look(
     calibration: Dataset,
     settings: Settings,
     *,
+    signals: bool = True,
     progress: Progress | None = None,
     dump: Path | None = None,
 ) -> Seen:
-    """Return the layers to prune and what the data shows of them; arguments as `prune`."""
+    """Return the layers to prune and what the data shows of them.
+
+    Without `signals`, those of the paper are not measured where the criterion does not look at
+    them; the other arguments as `prune`.
+    """
     survey = find_layers(document)
     sites, left_alone = _choose(survey, settings)
     samples = calibration.take(settings.samples)
     tick = ticker(progress, "measuring activity", samples.size)
     if dump is None:
-        measured, moments = measure_at_once(survey, sites, calibration, settings, tick=tick)
+        measured, moments = measure_at_once(
+            survey, sites, calibration, settings, signals=signals, tick=tick
+        )
     else:
         batches = full_batches(samples, settings.batch_size)
         measured = measure(survey, sites, batches, settings, tick=tick, dump=dump)

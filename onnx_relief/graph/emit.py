@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from onnx_relief.errors import UnsupportedError
 from onnx_relief.graph.emitter import Emitter, fresh_name
-from onnx_relief.graph.patch_probes import convolution_statistics
+from onnx_relief.graph.patch_probes import channel_norms, convolution_statistics
 from onnx_relief.graph.probes import Probe, ProbeKind
 
 Rows = tuple[gs.Variable, gs.Variable]
@@ -46,6 +46,8 @@ def emit(
     shape = _shape_row(to, tensor)
     if probe.kind is ProbeKind.MAP:
         return to.sum_rows(to.magnitude(tensor)), shape
+    if probe.kind is ProbeKind.NORMS:
+        return channel_norms(to, tensor, probe.channels), shape
     return convolution_statistics(to, probe, tensor, kernels), shape
 
 

@@ -29,7 +29,7 @@ def convolution_statistics(
     """
     assert probe.geometry is not None
     if probe.kind is ProbeKind.TAPS and _sees_everything(probe.geometry):
-        return _plain_norms(to, tensor, probe.channels)
+        return channel_norms(to, tensor, probe.channels)
     return _patch_statistics(to, probe, probe.geometry, tensor, kernels)
 
 
@@ -41,7 +41,8 @@ def _sees_everything(geometry: ConvGeometry) -> bool:
     return geometry.taps == 1 and whole
 
 
-def _plain_norms(to: Emitter, tensor: gs.Tensor, channels: int) -> gs.Variable:
+def channel_norms(to: Emitter, tensor: gs.Tensor, channels: int) -> gs.Variable:
+    """Append the sum over samples of the norm of every channel, and return that row."""
     flat = to.reshape(tensor, 0, channels, -1)
     return to.sum_rows(to.norms(flat, 2), channels)
 

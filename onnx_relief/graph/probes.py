@@ -26,6 +26,7 @@ class ProbeKind(Enum):
     GRAM = "patch Gram matrix per sample, rows (C, T, T)"
     KERNELS = "sum over samples of the norm of every kernel's map, one row (C * units per channel)"
     MAP = "sum over samples of |x|, one row (C, *spatial)"
+    NORMS = "sum over samples of the norm of |x|, one row (C)"
     HIDDEN = "sum over steps of |previous hidden state|, one row (directions * hidden)"
 
 
@@ -77,13 +78,24 @@ class Probe:
         return 2 + self.spatial if self.spatial else 1
 
 
-def probes_for(site: Site, estimator: Estimator, granularity: Granularity) -> tuple[Probe, ...]:
-    """Return the probes that `site` needs, one per weight of its layer."""
+def probes_for(
+    site: Site, estimator: Estimator, granularity: Granularity, *, brief: bool = False
+) -> tuple[Probe, ...]:
+    """Return the probes that `site` needs, one per weight of its layer.
+
+    Args:
+        site: The layer.
+        estimator: How the signal of kernels is estimated.
+        granularity: Whether that of kernels or of single weights is wanted.
+        brief: Whether the norm of every channel is enough, which takes a fraction of the time that
+            the patches of convolutions take.
+    """
     layer = site.layer
     path = site.scope.path
     wide = site.parts[0].view.dtype == np.float64
     if layer.kind is LayerKind.CONVOLUTION:
-        return (_convolution_probe(site, path, wide, estimator, granularity),)
+        kind = ProbeKind.NORMS if brief else _kind_for(site, estimator, granularity)
+        return (_convolution_probe(site, path, wide, kind),)
     if layer.kind is LayerKind.RECURRENT:
         return _recurrent_probes(site, path, wide)
     weight = layer.weights[0]
@@ -110,35 +122,33 @@ def feature_axis(site: Site) -> int:
     return -2 if weight_left != transposed else -1
 
 
-def _convolution_probe(
-    site: Site, path: str, wide: bool, estimator: Estimator, granularity: Granularity
-) -> Probe:
-    layer, weight = site.layer, site.layer.weights[0]
-    channels = weight.inputs * weight.groups
-    per_channel = layer.units // weight.groups
-    node = ""
+def _kind_for(site: Site, estimator: Estimator, granularity: Granularity) -> ProbeKind:
+    """Return how the signal of a convolution's connections is measured."""
+    layer = site.layer
     if estimator is Estimator.MEAN_MAP:
-        kind = ProbeKind.MAP
-    elif granularity is Granularity.WEIGHT or layer.taps == 1:
-        kind = ProbeKind.TAPS
-    elif per_channel <= layer.taps:
-        # Few filters read a channel that has many taps (depthwise): their own maps are the
-        # cheaper way to the same norms than the Gram matrix of the patches.
-        kind, node = ProbeKind.KERNELS, site.node.output[0]
-    else:
-        kind = ProbeKind.GRAM
+        return ProbeKind.MAP
+    if granularity is Granularity.WEIGHT or layer.taps == 1:
+        return ProbeKind.TAPS
+    # Where few filters read a channel that has many taps (depthwise), their own maps are the
+    # cheaper way to the same norms than the Gram matrix of the patches.
+    few = layer.units // layer.weights[0].groups <= layer.taps
+    return ProbeKind.KERNELS if few else ProbeKind.GRAM
+
+
+def _convolution_probe(site: Site, path: str, wide: bool, kind: ProbeKind) -> Probe:
+    layer, weight = site.layer, site.layer.weights[0]
     geometry = layer.geometry
     assert geometry is not None
     return Probe(
         kind=kind,
         path=path,
         tensor=site.data,
-        channels=channels,
-        # The sum of the maps serves layers of any kernel; the rest depends on the kernel's patches.
-        geometry=None if kind is ProbeKind.MAP else geometry,
+        channels=weight.inputs * weight.groups,
+        # What is said of maps serves layers of any kernel; the rest depends on kernels' patches.
+        geometry=None if kind in (ProbeKind.MAP, ProbeKind.NORMS) else geometry,
         spatial=geometry.rank,
-        width=per_channel if kind is ProbeKind.KERNELS else 0,
-        node=node,
+        width=layer.units // weight.groups if kind is ProbeKind.KERNELS else 0,
+        node=site.node.output[0] if kind is ProbeKind.KERNELS else "",
         wide=wide,
     )
 

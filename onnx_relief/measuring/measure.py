@@ -39,17 +39,27 @@ def measure(
     batches: Iterable[Batch],
     settings: Settings,
     *,
+    brief: Sequence[Site] = (),
     tick: Tick | None = None,
     dump: Path | None = None,
 ) -> Measurement:
     """Return the activity of `sites` over `batches`; memory does not grow with their number.
+
+    Args:
+        survey: The model.
+        sites: The layers.
+        batches: Samples.
+        settings: How activity is estimated.
+        brief: As for `Observer`.
+        tick: Told of every sample.
+        dump: Folder that raw layer inputs are written to.
 
     Raises:
         UnsupportedError: No layer's input can be observed.
         DataError: There is no data, or it (or a weight) makes NaN or infinity, named by layer.
         ModelError: The model itself cannot be run on the data.
     """
-    observer = Observer(survey, sites, settings, raw=sites if dump is not None else ())
+    observer = Observer(survey, sites, settings, raw=sites if dump else (), brief=brief)
     for number, batch in enumerate(batches):
         raw = observer.see(batch)
         if dump is not None:
@@ -63,7 +73,13 @@ class Observer:
     """A model that is watched while it runs, batch by batch; it remembers sums alone."""
 
     def __init__(
-        self, survey: Survey, sites: Sequence[Site], settings: Settings, *, raw: Sequence[Site] = ()
+        self,
+        survey: Survey,
+        sites: Sequence[Site],
+        settings: Settings,
+        *,
+        raw: Sequence[Site] = (),
+        brief: Sequence[Site] = (),
     ) -> None:
         """Open the model.
 
@@ -72,12 +88,13 @@ class Observer:
             sites: The layers whose activity is wanted.
             settings: How activity is estimated.
             raw: Layers among them whose whole inputs are wanted; those of the main graph are given.
+            brief: Layers among them of which nobody asks how much single taps of kernels see.
 
         Raises:
             UnsupportedError: No layer's input can be observed.
             ModelError: The model itself cannot be run.
         """
-        plan, self._unobserved = _plan_probes(sites, settings)
+        plan, self._unobserved = _plan_probes(sites, settings, {id(site) for site in brief})
         self._survey, self._settings = survey, settings
         self._by_name = {site.layer.name: site for site in sites}
         _refuse_to_see_nothing(self._unobserved, self._by_name)
@@ -144,12 +161,12 @@ def full_batches(data: Dataset, batch_size: int) -> Iterator[Batch]:
 
 
 def _plan_probes(
-    sites: Sequence[Site], settings: Settings
+    sites: Sequence[Site], settings: Settings, brief: Collection[int]
 ) -> tuple[dict[str, tuple[Probe, ...]], dict[str, str]]:
     plan: dict[str, tuple[Probe, ...]] = {}
     unobserved: dict[str, str] = {}
     for site in sites:
-        probes = probes_for(site, settings.estimator, settings.granularity)
+        probes = probes_for(site, settings.estimator, settings.granularity, brief=id(site) in brief)
         inside = site.scope
         while inside.parent is not None and inside.owner is not None:
             if inside.owner.op_type not in ("If", "Loop", "Scan"):

@@ -17,7 +17,7 @@ from onnx_relief.errors import ReliefError, SettingsError
 from onnx_relief.evaluation import first_sample
 from onnx_relief.graph.layers import Survey
 from onnx_relief.measuring.measure import measure
-from onnx_relief.settings import Granularity, Settings
+from onnx_relief.settings import Settings
 from onnx_relief.tensors import TensorSpec
 
 
@@ -131,8 +131,8 @@ def _samples(feed: Mapping[str, Array]) -> int:
 
 def _run(survey: Survey, batch: Batch, provider: str) -> Positions:
     # The cheapest statistics that there are: only the sizes that come with them are wanted.
-    settings = Settings(granularity=Granularity.WEIGHT, provider=provider)
-    measured = measure(survey, survey.sites, [batch], settings)
+    settings = Settings(provider=provider)
+    measured = measure(survey, survey.sites, [batch], settings, brief=survey.sites)
     found = {name: activity.positions for name, activity in measured.activities.items()}
     reason = next(iter(measured.unobserved.values()), None)
     return Positions(found, reason)

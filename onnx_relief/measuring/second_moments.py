@@ -56,18 +56,31 @@ def measure_at_once(
     calibration: Dataset,
     settings: Settings,
     *,
+    signals: bool = True,
     tick: Tick | None = None,
 ) -> tuple[Measurement, SecondMoments]:
     """Return the activity of `sites`, and the second moments that the same walk had memory for.
 
-    Arguments and errors as `onnx_relief.measuring.measure.measure`.
+    Args:
+        survey: The model.
+        sites: The layers.
+        calibration: Sample data.
+        settings: The criterion, and the memory that there is.
+        signals: Whether the paper's signals are wanted where the criterion does not need them.
+        tick: Told of every sample.
+
+    Raises:
+        UnsupportedError: No layer's input can be observed.
+        DataError: There is no data, or it (or a weight) makes NaN or infinity, named by layer.
+        ModelError: The model itself cannot be run on the data.
     """
+    brief = [] if signals else _without_signals(sites, settings)
     samples = held_out(calibration, settings.samples)
     first = _first_pass(sites, calibration, settings)
     if not first:
         batches = full_batches(calibration.take(settings.samples), settings.batch_size)
-        return measure(survey, sites, batches, settings, tick=tick), SecondMoments()
-    observer = Observer(survey, sites, settings, raw=list(first.values()))
+        return measure(survey, sites, batches, settings, brief=brief, tick=tick), SecondMoments()
+    observer = Observer(survey, sites, settings, raw=list(first.values()), brief=brief)
     names = {r.tensor: s.layer.name for r, s in first.items() if s.layer.name in observer.raw}
     readings = [reading for reading in first if reading.tensor in names]
     few = _few(survey.document, list(names), samples.work, settings)
@@ -166,6 +179,17 @@ def _first_pass(sites: Sequence[Site], data: Dataset, settings: Settings) -> dic
             readings.setdefault(reading, site)
     some = passes(list(readings), settings.memory // 4, diagonal=need is Need.SQUARES)
     return {reading: readings[reading] for reading in some[0]} if some else {}
+
+
+def _without_signals(sites: Sequence[Site], settings: Settings) -> list[Site]:
+    """Return the layers whose signals the criterion does not look at."""
+    criterion = criterion_named(settings.criterion)
+    if criterion.signals:
+        return []
+    if criterion.need is Need.NOTHING:
+        return list(sites)
+    readings = [reading_of(site, memory=settings.memory) for site in sites]
+    return [site for site, one in zip(sites, readings, strict=True) if not isinstance(one, str)]
 
 
 def _few(document: Document, tensors: Sequence[str], data: Dataset, settings: Settings) -> int:

@@ -70,12 +70,14 @@ class Criterion:
         need: What is measured for it.
         scores: From clues to scores.
         updates: Whether surviving weights make up for those that go.
+        signals: Whether it looks at signals, be it of layers of which nothing else can be measured.
     """
 
     name: str
     need: Need
     scores: Callable[[Clues], Floats]
     updates: bool = False
+    signals: bool = False
 
     def __reduce__(self) -> tuple[Callable[[str], Criterion], tuple[str]]:
         """Be looked up by name in another process, since not every function can be sent there."""
@@ -106,14 +108,14 @@ def _taylor(clues: Clues) -> Floats:
 CRITERIA = {
     one.name: one
     for one in (
-        Criterion("relief", Need.NOTHING, _relief),
+        Criterion("relief", Need.NOTHING, _relief, signals=True),
         Criterion("magnitude", Need.NOTHING, lambda clues: magnitude_scores(clues.weights)),
         Criterion(
             "magnitude-l1", Need.NOTHING, lambda clues: magnitude_scores(clues.weights, power=1)
         ),
         Criterion("wanda", Need.SQUARES, _wanda),
         Criterion("obs", Need.MATRIX, _obs, updates=True),
-        Criterion("taylor", Need.GRADIENT, _taylor),
+        Criterion("taylor", Need.GRADIENT, _taylor, signals=True),
         Criterion(
             "random",
             Need.NOTHING,

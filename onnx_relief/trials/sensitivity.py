@@ -172,7 +172,7 @@ def _opened(
 ) -> _Parts:
     fields, channels, notes = None, None, list[str]()
     if settings.layers:
-        seen = look(document, calibration, settings.prune, progress=progress)
+        seen = look(document, calibration, settings.prune, signals=False, progress=progress)
         fields = fields_of(seen, calibration, settings.prune, progress=progress)
         left = {**seen.left_alone, **fields.left_alone}
         notes += [f"layer {name!r} is not tried: {reason}" for name, reason in left.items()]

@@ -9,6 +9,7 @@ from text_models import build, random
 
 import onnx_relief.measuring.measure
 import onnx_relief.measuring.second_moments as together
+from onnx_relief.budget import Budget
 from onnx_relief.data import open_data
 from onnx_relief.data.held_out import held_out
 from onnx_relief.errors import DataError
@@ -17,7 +18,9 @@ from onnx_relief.graph.layers import find_layers
 from onnx_relief.measuring.evidence import reading_of
 from onnx_relief.measuring.measure import full_batches, measure
 from onnx_relief.measuring.second_moments import SecondMoments, measure_at_once, moments_of
-from onnx_relief.settings import Settings
+from onnx_relief.pipeline import prune
+from onnx_relief.scoring.table import CRITERIA
+from onnx_relief.settings import Estimator, Granularity, Settings
 
 # Two layers read one tensor, one layer sits in a branch, and one reads sums over positions.
 MODEL = """(float[N,2,6,6] x) => (float[N,3] y) {
@@ -113,6 +116,34 @@ def test_one_walk_finds_what_two_find(criterion, memory, count):
     assert len(moments.work) == {"magnitude": 0}.get(criterion, 3)
     assert len(moments.judge) == (3 if criterion == "obs" and count > 5 else 0)
     assert (more > 0) == (criterion == "obs" and memory == 2_500)
+
+
+@pytest.mark.parametrize("criterion", list(CRITERIA))
+@pytest.mark.parametrize("estimator", list(Estimator))
+def test_signals_that_nobody_looks_at_change_nothing_by_being_left_out(criterion, estimator):
+    _, data = opened()
+    settings = Settings(
+        criterion=criterion,
+        estimator=estimator,
+        granularity=Granularity.WEIGHT,
+        budget=Budget(sparsity=0.5),
+    )
+    with_them, without = (
+        prune(load(model()), data, settings, keep_scores=kept) for kept in (True, False)
+    )
+    assert len(with_them.scores) == 5
+    assert not without.scores
+    assert same_bytes(with_them.document, without.document)
+    for name, activity in without.measurement.activities.items():
+        assert activity.positions == with_them.measurement.activities[name].positions
+        for here, there in zip(
+            activity.signals, with_them.measurement.activities[name].signals, strict=True
+        ):
+            assert ((here.reads > 0) == (there.reads > 0)).all()
+
+
+def same_bytes(one, other):
+    return one.proto.SerializeToString() == other.proto.SerializeToString()
 
 
 def test_the_model_is_run_once_on_every_sample(monkeypatch):
