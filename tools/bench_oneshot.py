@@ -44,7 +44,9 @@ INTRODUCTION: Final = (
     "whatever else the machine does; starting Python and ONNX Runtime alone takes most of the "
     "second that the digits take. onnx-relief runs with `--quiet`, which makes no report of "
     "zeros, as the peer makes none; rows of channels and some older ones still made one. Digits "
-    "are the mean of three networks and splits, their memory is the largest."
+    "are the mean of three networks and splits, their memory is the largest. Of every task, "
+    "criteria stand beside repairs first; below are the details of `obs`, which is the criterion "
+    "with a budget if none is named, and of the peer."
 )
 KEPT: Final = (
     "Rows were measured one by one with `peers` and `ours`, within some hours and at the commits "
