@@ -189,7 +189,7 @@ class Field:
         if self.judge is None:
             return damped(moment, RIDGE)
         judge = self.judge.covariance(centred=centred)
-        return damped(moment, np.maximum(shrinkage(moment, judge), RIDGE))
+        return damped(moment, max(shrinkage(moment, judge), RIDGE))
 
     def _moment(self) -> Floats:
         return self.moment(centred=self._centred)

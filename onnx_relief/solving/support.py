@@ -31,14 +31,14 @@ _TINY = 1e-12
 _MOST_SHRUNK = 0.5
 
 
-def damped(moment: Floats, ridge: float | Floats) -> Floats:
+def damped(moment: Floats, ridge: float) -> Floats:
     """Return E[x x'] plus `ridge` times the mean of its diagonal, (groups, d, d).
 
     An input that is always zero gets a diagonal of its own, so that nothing is singular.
 
     Args:
         moment: E[x x'], (groups, d, d).
-        ridge: For all groups, or (groups,).
+        ridge: For all groups.
     """
     entries = moment.shape[-1]
     level = np.einsum("gii->gi", moment).mean(axis=1)
@@ -46,8 +46,8 @@ def damped(moment: Floats, ridge: float | Floats) -> Floats:
     return moment + (ridge * level + _TINY)[:, None, None] * np.eye(entries)
 
 
-def shrinkage(moment: Floats, other: Floats) -> Floats:
-    """Return the ridge that brings second moments nearest to those of other samples, (groups,).
+def shrinkage(moment: Floats, other: Floats) -> float:
+    """Return the ridge that brings second moments nearest to those of other samples.
 
     A mean over few samples exaggerates what they have in common. With S the moments of the samples,
     J those of others and T the mean of S's diagonal on the diagonal, the mixture (1 - p) S + p T is
@@ -56,16 +56,22 @@ def shrinkage(moment: Floats, other: Floats) -> Floats:
     estimator for large-dimensional covariance matrices", 2004) estimate from single samples, which
     positions of one picture are not.
 
+    One p serves all groups, each relative to its own diagonal: of the nine inputs of one depthwise
+    kernel alone it would be noise. With it, the last depthwise layer of EfficientNet-lite0 loses a
+    tenth less on held-out samples than with one for each group.
+
     Args:
         moment: S, (groups, d, d).
         other: J, of the same shape.
     """
     level = np.einsum("gii->gi", moment).mean(axis=1)
-    apart = moment - level[:, None, None] * np.eye(moment.shape[-1])
-    size = np.square(apart).sum(axis=(1, 2))
-    share = (apart * (moment - other)).sum(axis=(1, 2)) / np.where(size > 0, size, 1.0)
-    share = np.clip(share, 0.0, _MOST_SHRUNK)
-    return np.asarray(share / (1 - share))
+    some = level > 0
+    scale = 1 / level[some, None, None]
+    apart = moment[some] * scale - np.eye(moment.shape[-1])
+    size = float(np.square(apart).sum())
+    share = float((apart * (moment - other)[some] * scale).sum()) / size if size > 0 else 0.0
+    share = min(max(share, 0.0), _MOST_SHRUNK)
+    return share / (1 - share)
 
 
 def fit_on_support(

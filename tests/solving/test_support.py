@@ -132,13 +132,19 @@ def test_the_ridge_is_the_one_of_a_search_over_mixtures(seed, samples):
         np.stack([np.cov(spread @ rng.standard_normal((12, samples)), bias=True) for _ in range(2)])
         for _ in range(2)
     )
-    found = shrinkage(one, other)
-    for group in range(2):
-        target = np.trace(one[group]) / 12 * np.eye(12)
-        shares = np.linspace(0, 0.5, 2001)
-        apart = [np.linalg.norm((1 - p) * one[group] + p * target - other[group]) for p in shares]
-        best = shares[int(np.argmin(apart))]
-        assert found[group] / (1 + found[group]) == pytest.approx(best, abs=3e-4)
+    other[1] *= 100  # the size of a group does not count
+    one[1] *= 100
+    found = shrinkage(np.concatenate([one, np.zeros((1, 12, 12))]), other[[0, 1, 1]])
+    levels = [np.trace(moment) / 12 for moment in one]
+
+    def distance(share):
+        target = [level * np.eye(12) for level in levels]
+        apart = [(1 - share) * one[k] + share * target[k] - other[k] for k in range(2)]
+        return sum(np.square(apart[k] / levels[k]).sum() for k in range(2))
+
+    shares = np.linspace(0, 0.5, 2001)
+    best = shares[int(np.argmin([distance(share) for share in shares]))]
+    assert found / (1 + found) == pytest.approx(best, abs=3e-4)
 
 
 def test_moments_that_others_confirm_need_no_ridge():
