@@ -19,7 +19,7 @@ from onnx_relief.channels.budget import Choice, Decision, Stopwatch
 from onnx_relief.channels.decision import decide
 from onnx_relief.channels.mending import mean_inputs, nearer, row_of
 from onnx_relief.channels.settings import ChannelSettings
-from onnx_relief.channels.worth import Worth, made_up, worth_of
+from onnx_relief.channels.worth import Worth, consumers_of, made_up, sites_of, worth_of
 from onnx_relief.data import Dataset
 from onnx_relief.data.held_out import held_out
 from onnx_relief.errors import UnsupportedError
@@ -33,8 +33,8 @@ from onnx_relief.graph.inline import inlined
 from onnx_relief.graph.layers import Survey, find_layers, require_layers, uniquely_named
 from onnx_relief.graph.orphans import drop_orphans
 from onnx_relief.graph.unique_names import Names, with_old_names
-from onnx_relief.measuring.measure import Measurement, full_batches, measure
 from onnx_relief.measuring.observe import observe
+from onnx_relief.measuring.second_moments import measure_at_once
 from onnx_relief.progress import ticker
 from onnx_relief.repair import Repaired, check_repair, not_repaired, repair
 from onnx_relief.result import Made
@@ -244,17 +244,28 @@ def rank_channels(
     settings.check_patterns(survey.layers)
     observed = observe(survey, first_sample(calibration).feed)
     trace, groups = trace_channels(survey.model, observed, RULES, outer=heads)
-    measured = _measured(survey, calibration, settings, progress)
     kinds = _kinds(survey, trace, groups, settings)
     if not kinds:
         why = next(iter(groups.reasons.values()), "nothing in it makes channels")
         raise UnsupportedError(f"{document.name} has no channels that could go ({why})")
+    consumers = consumers_of(survey, trace, groups)
+    tick = ticker(progress, "measuring activity", calibration.take(settings.samples).size)
+    measured, known = measure_at_once(
+        survey,
+        survey.sites,
+        calibration,
+        settings,
+        read=sites_of(consumers),
+        signals=False,
+        tick=tick,
+    )
     worth = worth_of(
         survey,
         trace,
-        groups,
         kinds,
+        consumers,
         measured,
+        known,
         calibration,
         settings,
         compare=compare,
@@ -283,15 +294,6 @@ def _units_kept(
         if ids is not None and ids.size == site.layer.units:
             kept[site.layer.name] = np.flatnonzero(~gone[groups.of(ids.reshape(-1))])
     return kept
-
-
-def _measured(
-    survey: Survey, calibration: Dataset, settings: Settings, progress: Progress | None
-) -> Measurement:
-    samples = calibration.take(settings.samples)
-    tick = ticker(progress, "measuring activity", samples.size)
-    batches = full_batches(samples, settings.batch_size)
-    return measure(survey, survey.sites, batches, settings, tick=tick)
 
 
 def _kinds(

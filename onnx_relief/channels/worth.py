@@ -25,6 +25,7 @@ from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.rows import write_rows
 from onnx_relief.graph.sites import Site
 from onnx_relief.measuring.measure import Measurement
+from onnx_relief.measuring.second_moments import SecondMoments
 from onnx_relief.progress import ticker
 from onnx_relief.results import Progress
 from onnx_relief.settings import Settings
@@ -66,12 +67,54 @@ class Worth:
     readings: tuple[Reading, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class Consumer:
+    """A layer that reads channels.
+
+    Attributes:
+        site: The layer.
+        part: Which of its weights reads them.
+        node: Index of its node in the trace.
+        roots: Group of every input.
+    """
+
+    site: Site
+    part: int
+    node: int
+    roots: NDArray[np.int64]
+
+
+def consumers_of(survey: Survey, trace: Trace, groups: Groups) -> list[Consumer]:
+    """Return the layers that read channels, those of depthwise convolutions left out."""
+    by_output = {site.node.output[0]: site for site in survey.sites}
+    found = []
+    for read in trace.reads:
+        node = trace.whole.nodes[read.node]
+        site = by_output.get(node.output[0])
+        if site is None:
+            continue
+        # What a recurrent layer reads of itself it reads through its second weight.
+        part = 1 if read.tensor in node.output else 0
+        weight = site.layer.weights[part]
+        depthwise = weight.inputs == 1 and weight.groups > 1
+        roots = groups.of(read.ids).reshape(-1)
+        if not depthwise and roots.size == weight.inputs * weight.groups:
+            found.append(Consumer(site, part, read.node, roots))
+    return found
+
+
+def sites_of(consumers: Sequence[Consumer]) -> list[Site]:
+    """Return their layers, each once."""
+    return list({one.site.layer.name: one.site for one in consumers}.values())
+
+
 def worth_of(
     survey: Survey,
     trace: Trace,
-    groups: Groups,
     kinds: Kinds,
+    consumers: Sequence[Consumer],
     measured: Measurement,
+    known: SecondMoments,
     calibration: Dataset,
     settings: Settings,
     *,
@@ -83,9 +126,10 @@ def worth_of(
     Args:
         survey: The dense model.
         trace: Its channels.
-        groups: Which live or die together.
-        kinds: Roots of the groups of each kind.
+        kinds: Roots of the groups of each kind that live or die together.
+        consumers: The layers that read them.
         measured: Activity of the layers.
+        known: Second moments that were measured with it.
         calibration: Sample data.
         settings: The criterion, and how to run.
         compare: Whether kinds have to compare with each other.
@@ -94,7 +138,15 @@ def worth_of(
     Raises:
         DataError, ModelError: The model cannot be run on the data.
     """
-    readings = _readings(survey, trace, groups, measured, calibration, settings, progress)
+    seen = [one for one in consumers if one.site.layer.name in measured.activities]
+    fields = gather_fields(
+        survey, sites_of(seen), measured, calibration, settings, known=known, progress=progress
+    )
+    by_place = {(field.site.layer.name, field.part): field for field in fields}
+    readings = [
+        Reading(field=by_place[one.site.layer.name, one.part], node=one.node, roots=one.roots)
+        for one in seen
+    ]
     probe = None
     if compare:
         # Where no output holds floats, all kinds count the same.
@@ -178,38 +230,6 @@ def made_up(
         if shift.any() and has_room(field.site):
             changes.append(Correction(field.site, reading.node, shift))
     return write_rows(document, survey, weights, {}), changes
-
-
-def _readings(
-    survey: Survey,
-    trace: Trace,
-    groups: Groups,
-    measured: Measurement,
-    calibration: Dataset,
-    settings: Settings,
-    progress: Progress | None,
-) -> list[Reading]:
-    by_output = {site.node.output[0]: site for site in survey.sites}
-    wanted: list[tuple[Site, int, int, NDArray[np.int64]]] = []
-    for read in trace.reads:
-        node = trace.whole.nodes[read.node]
-        site = by_output.get(node.output[0])
-        if site is None or site.layer.name not in measured.activities:
-            continue
-        # What a recurrent layer reads of itself it reads through its second weight.
-        part = 1 if read.tensor in node.output else 0
-        weight = site.layer.weights[part]
-        depthwise = weight.inputs == 1 and weight.groups > 1
-        roots = groups.of(read.ids).reshape(-1)
-        if not depthwise and roots.size == weight.inputs * weight.groups:
-            wanted.append((site, part, read.node, roots))
-    sites = list({site.layer.name: site for site, *_ in wanted}.values())
-    fields = gather_fields(survey, sites, measured, calibration, settings, progress=progress)
-    by_place = {(field.site.layer.name, field.part): field for field in fields}
-    return [
-        Reading(field=by_place[site.layer.name, part], node=node, roots=roots)
-        for site, part, node, roots in wanted
-    ]
 
 
 def _eliminated(readings: Sequence[Reading], roots: NDArray[np.int64]) -> Elimination:

@@ -56,6 +56,7 @@ def measure_at_once(
     calibration: Dataset,
     settings: Settings,
     *,
+    read: Sequence[Site] | None = None,
     signals: bool = True,
     tick: Tick | None = None,
 ) -> tuple[Measurement, SecondMoments]:
@@ -66,6 +67,7 @@ def measure_at_once(
         sites: The layers.
         calibration: Sample data.
         settings: The criterion, and the memory that there is.
+        read: The layers whose second moments are wanted; those of all by default.
         signals: Whether the paper's signals are wanted where the criterion does not need them.
         tick: Told of every sample.
 
@@ -76,7 +78,7 @@ def measure_at_once(
     """
     brief = [] if signals else _without_signals(sites, settings)
     samples = held_out(calibration, settings.samples)
-    first = _first_pass(sites, calibration, settings)
+    first = _first_pass(sites if read is None else read, calibration, settings)
     if not first:
         batches = full_batches(calibration.take(settings.samples), settings.batch_size)
         return measure(survey, sites, batches, settings, brief=brief, tick=tick), SecondMoments()
