@@ -124,12 +124,12 @@ def test_criteria_stand_beside_repairs_and_relief_beside_the_others(tool):
 
 | budget | criterion | none | bias |
 | --- | --- | ---: | ---: |
-| `--sparsity 0.9` | obs | 96.00, 0.500, 2 | 97.00, 0.500, 2 |
-| `--sparsity 0.9` | relief | 20.00, 0.500, 2 |  |
-| `--sparsity 0.9` | wanda | 20.00, 0.500, 2 |  |
-| `--sparsity 0.9` | random | 9.00, 0.500, 2 |  |
-| `--sparsity 0.5` | relief | 50.00, 0.500, 2 |  |
-| `--sparsity 0.5` | wanda | 60.00, 0.500, 2 |  |
+| `--sparsity 0.9` | obs | 96.00, 0.500, 2.0 | 97.00, 0.500, 2.0 |
+| `--sparsity 0.9` | relief | 20.00, 0.500, 2.0 |  |
+| `--sparsity 0.9` | wanda | 20.00, 0.500, 2.0 |  |
+| `--sparsity 0.9` | random | 9.00, 0.500, 2.0 |  |
+| `--sparsity 0.5` | relief | 50.00, 0.500, 2.0 |  |
+| `--sparsity 0.5` | wanda | 60.00, 0.500, 2.0 |  |
 
 Plain `relief` with `--repair none` is behind obs at 1 of 1 budgets, wanda at 1 of 2 budgets, \
 random at 0 of 1 budgets.

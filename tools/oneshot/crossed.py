@@ -84,7 +84,8 @@ def _matrix(here: dict[Place, Row], digits: int) -> str:
 
 
 def _cell(row: Row, digits: int) -> str:
-    return f"{row.score:.{digits}f}, {row.error:.3f}, {row.cpu:.0f}"
+    seconds = f"{row.cpu:.{1 if row.cpu < 10 else 0}f}"
+    return f"{row.score:.{digits}f}, {row.error:.3f}, {seconds}"
 
 
 def _beside_plain(here: dict[Place, Row]) -> list[str]:
