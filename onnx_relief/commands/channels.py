@@ -29,6 +29,7 @@ from onnx_relief.report.build import as_plain, to_json
 from onnx_relief.report.compared import Comparison
 from onnx_relief.report.table import evaluation_table, repair_sentences, sentences, totals_table
 from onnx_relief.report.text import plain, plural, time_text
+from onnx_relief.results import Progress
 from onnx_relief.settings import Settings
 
 _CHANNELS = "Whole channels (--granularity channel)"
@@ -166,6 +167,7 @@ class ChannelJob:
         output: The output that the metric looks at.
         target: Where the result goes.
         report: Where everything that is printed goes as JSON.
+        read: Whether anybody reads what is printed, or that file.
         force: Whether files may be replaced.
     """
 
@@ -180,6 +182,7 @@ class ChannelJob:
     output: str | None
     target: Path
     report: Path | None
+    read: bool
     force: bool
 
 
@@ -199,30 +202,43 @@ def cut_channels(job: ChannelJob, speaker: Speaker) -> None:
     with speaker.progress() as progress:
         found = prune_channels(document, data, job.settings, job.channels, progress=progress)
         smaller = note_dense(found.document, document)
-        comparison = compare(
-            document.proto if document.path is None else document.path,
-            _written(smaller, job),
-            job.data if job.eval_data is None else job.eval_data,
-            metric=job.metric,
-            output=job.output,
-            batch_size=job.settings.batch_size,
-            provider=job.settings.provider,
-            preprocess=job.preprocess,
-            strict=job.strict,
-            progress=progress,
-        )
+        if not job.read:  # the comparison would have shown whether it runs
+            try_out(
+                smaller,
+                judged,
+                metric=job.metric,
+                output=job.output,
+                provider=job.settings.provider,
+            )
+        save(smaller, job.target, force=job.force)
+        comparison = _comparison(job, document, progress) if job.read else None
+    if comparison is not None:
+        _tell(job, found, comparison, speaker)
+    if found.decision.missed is not None:
+        raise TargetError(f"{found.decision.missed}; the model that comes closest is written")
+
+
+def _comparison(job: ChannelJob, document: Document, progress: Progress | None) -> Comparison:
+    return compare(
+        document.proto if document.path is None else document.path,
+        job.target,
+        job.data if job.eval_data is None else job.eval_data,
+        metric=job.metric,
+        output=job.output,
+        batch_size=job.settings.batch_size,
+        provider=job.settings.provider,
+        preprocess=job.preprocess,
+        strict=job.strict,
+        progress=progress,
+    )
+
+
+def _tell(job: ChannelJob, found: ChannelsPruned, comparison: Comparison, speaker: Speaker) -> None:
     told = _json(job, found, comparison)
     if job.report is not None:
         text = f"{told}\n".encode()
         write_file(job.report, "--report", lambda file: file.write(text), force=job.force)
     speaker.result(_table(job, found, comparison), told)
-    if found.decision.missed is not None:
-        raise TargetError(f"{found.decision.missed}; the model that comes closest is written")
-
-
-def _written(smaller: Document, job: ChannelJob) -> Path:
-    save(smaller, job.target, force=job.force)
-    return job.target
 
 
 def _opened(document: Document, job: ChannelJob, source: str) -> Dataset:

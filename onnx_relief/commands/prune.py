@@ -91,13 +91,18 @@ def _channel_job(options: PruneOptions) -> ChannelJob:
         output=options.output,
         target=options.target,
         report=options.report,
+        read=_is_read(options),
         force=options.force,
     )
 
 
+def _is_read(options: PruneOptions) -> bool:
+    """Whether anybody reads what came of it."""
+    return options.json or options.report is not None or not options.quiet
+
+
 def _prune(options: PruneOptions, speaker: Speaker) -> tuple[Report | None, str | None]:
     """Prune, write, and return the report, if anybody reads it, and what was missed."""
-    read = options.json or options.report is not None or not options.quiet
     is_sparse(options.store), parse_round_to(options.round_to)  # before anything is done
     _check_outputs(options)
     plan = None if options.plan is None else read_plan(options.plan)
@@ -112,7 +117,7 @@ def _prune(options: PruneOptions, speaker: Speaker) -> tuple[Report | None, str 
         with staged(pruned.document, options.target, force=options.force) as model:
             name = str(options.target)
             report = None
-            if read:
+            if _is_read(options):
                 report = account(job, pruned, model.path, name=name, progress=progress)
             else:
                 try_written(job, model.path)

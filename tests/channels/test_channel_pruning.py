@@ -277,6 +277,23 @@ def test_the_command_writes_a_smaller_model(tmp_path, capsys):
     run(onnx.load(out), {"x": samples(shape=(3, 8, 8))["x"]})
 
 
+def test_what_nobody_reads_is_not_made(tmp_path, capsys, monkeypatch):
+    model, data = written(tmp_path, cnn()), data_file(tmp_path, shape=(3, 8, 8))
+    words = f"prune {model} --data {data} --granularity channel --ratio .5 --round-to 1"
+    told, report = tmp_path / "told.onnx", tmp_path / "report.json"
+    assert main(f"{words} -q --report {report} -o {told}".split()) == 0
+    assert json.loads(report.read_text())["removed"] == 32
+
+    def never(*_given, **_named):
+        raise AssertionError
+
+    monkeypatch.setattr("onnx_relief.commands.channels.compare", never)
+    silent = tmp_path / "silent.onnx"
+    assert main(f"{words} -q -o {silent}".split()) == 0
+    assert silent.read_bytes() == told.read_bytes()
+    assert capsys.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize(
     ("flags", "code", "said"),
     [
