@@ -125,7 +125,7 @@ def gram_of(
         total = beside.sum(axis=2, dtype=np.float64)
     return Gram(
         second=second,
-        first=wide.sum(axis=2, dtype=np.float64),
+        first=np.matmul(wide, np.ones(wide.shape[2], wide.dtype)).astype(np.float64),
         cross=cross,
         answers=total,
         count=samples * positions,
@@ -144,10 +144,12 @@ def patch_columns(
         most: Take a regular grid of about so many output positions per sample, where there are
             more: neighbours see nearly the same. Convolutions only, not transposed ones.
     """
-    samples, channels, *size = maps.shape
+    samples, _, *size = maps.shape
     coarse = coarsened(geometry, tuple(size), most)
-    seen = patches(maps.reshape(samples * channels, *size), coarse)
-    return seen.reshape(samples, groups, -1, seen.shape[-1])
+    seen = patches(maps.swapaxes(0, 1), coarse)
+    # In memory samples are beside positions, as `gram_of` wants them.
+    apart = seen.reshape(groups, -1, samples, seen.shape[-1])
+    return apart.transpose(2, 0, 1, 3)
 
 
 def coarse_answers(
