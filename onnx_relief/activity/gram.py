@@ -125,7 +125,7 @@ def gram_of(
         total = beside.sum(axis=2, dtype=np.float64)
     return Gram(
         second=second,
-        first=np.matmul(wide, np.ones(wide.shape[2], wide.dtype)).astype(np.float64),
+        first=wide.sum(axis=2, dtype=np.float64),
         cross=cross,
         answers=total,
         count=samples * positions,

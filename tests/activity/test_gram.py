@@ -42,18 +42,20 @@ def test_batches_and_order_do_not_matter(samples, entries, groups, positions):
     assert np.allclose(gram_of(columns, diagonal=True).mean_square, whole.mean_square)
 
 
-@example(37, 5005.875)
-@example(1, 2.04262505735714e-22)
-@given(st.integers(1, 40), st.floats(-1e4, 1e4, width=32))
-def test_an_input_that_never_changes_has_no_covariance(samples, value):
-    columns = np.random.default_rng(samples).standard_normal((samples, 1, 4, 1))
+@example(37, 5005.875, 1)
+@example(1, 2.04262505735714e-22, 1)
+@example(16, 0.7, 400)
+@example(16, 3.3, 1600)
+@given(st.integers(1, 40), st.floats(-1e4, 1e4, width=32), st.sampled_from([1, 9, 400]))
+def test_an_input_that_never_changes_has_no_covariance(samples, value, positions):
+    columns = np.random.default_rng(samples).standard_normal((samples, 1, 4, positions))
     columns = columns.astype(np.float32)
     columns[:, 0, 1] = value
     found = gram_of(columns).covariance()[0]
     assert not found[1].any()
     assert not found[:, 1].any()
     assert (np.diag(found) >= 0).all()
-    assert found.any() == (samples > 1)
+    assert found.any() == (samples * positions > 1)
 
 
 @given(shapes(kinds=st.just(False)), st.integers(1, 6))
