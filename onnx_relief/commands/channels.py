@@ -187,7 +187,7 @@ class ChannelJob:
 
 
 def cut_channels(job: ChannelJob, speaker: Speaker) -> None:
-    """Cut channels out of a model, compare both, and tell.
+    """Cut channels out of a model; compare both and tell, if anybody reads it.
 
     Raises:
         TargetError: A target is not reached; the model is written all the same.

@@ -86,7 +86,7 @@ def measure_at_once(
     names = {r.tensor: s.layer.name for r, s in first.items() if s.layer.name in observer.raw}
     readings = [reading for reading in first if reading.tensor in names]
     few = _few(survey.document, list(names), samples.work, settings)
-    whole = criterion_named(settings.criterion).need is Need.MATRIX
+    whole = _whole(settings)
     moments = SecondMoments(
         work=_walk(observer, Grams(readings, diagonal=not whole), names, samples.work, few, tick)
     )
@@ -95,6 +95,16 @@ def measure_at_once(
     grams = Grams(readings if whole else [], diagonal=False)
     judged = _walk(observer, grams, names, samples.judge, few, tick)
     return observer.finish(), replace(moments, judge=judged)
+
+
+def _wanted(settings: Settings) -> bool:
+    """Whether the criterion needs second moments at all."""
+    return criterion_named(settings.criterion).need in (Need.SQUARES, Need.MATRIX)
+
+
+def _whole(settings: Settings) -> bool:
+    """Whether it needs whole matrices, not only their diagonals."""
+    return criterion_named(settings.criterion).need is Need.MATRIX
 
 
 def _walk(
@@ -146,11 +156,10 @@ def moments_of(
         DataError: There is no data, or a layer reads NaN or infinity.
         ModelError: The model cannot be run.
     """
-    need = criterion_named(settings.criterion).need
     missing = [reading for reading in readings if reading not in known.work]
-    if need not in (Need.SQUARES, Need.MATRIX) or not missing:
+    if not _wanted(settings) or not missing:
         return known
-    whole = need is Need.MATRIX
+    whole = _whole(settings)
     more = partial(
         gram_matrices,
         document,
@@ -171,15 +180,14 @@ def _first_pass(sites: Sequence[Site], data: Dataset, settings: Settings) -> dic
     There are none for a model that fixes its batch: where samples are held out, one batch of the
     two parts is filled up, and what fills it up would count in activities.
     """
-    need = criterion_named(settings.criterion).need
-    if need not in (Need.SQUARES, Need.MATRIX) or (fixed_batch(data) or 1) > 1:
+    if not _wanted(settings) or (fixed_batch(data) or 1) > 1:
         return {}
     readings: dict[Reading, Site] = {}
     for site in sites:
         reading = reading_of(site, memory=settings.memory)
         if not isinstance(reading, str):
             readings.setdefault(reading, site)
-    some = passes(list(readings), settings.memory // 4, diagonal=need is Need.SQUARES)
+    some = passes(list(readings), settings.memory // 4, diagonal=not _whole(settings))
     return {reading: readings[reading] for reading in some[0]} if some else {}
 
 
