@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from onnx_relief.measuring.evidence import Reading
 from onnx_relief.scoring.relief import relief_scores
 from onnx_relief.scoring.table import Clues, Criterion
 from onnx_relief.selection.allocate import RUNGS
-from onnx_relief.solving.admm import descend, survivors
+from onnx_relief.solving.admm import Singles, descend, survivors
 from onnx_relief.solving.support import damped, fit_on_support, output_error, shrinkage
 from onnx_relief.structures import Pattern, Structure
 
@@ -221,18 +222,17 @@ class Field:
         assert self.reading is not None
         return np.asarray(self.reading.split(self.rows().reshape(self.shape[0], -1)))
 
-    def joined(self, split: NDArray[np.generic]) -> NDArray[np.generic]:
+    def joined(self, split: NDArray[Any]) -> NDArray[Any]:
         """Return what `split` took apart, (units, inputs, taps)."""
         assert self.reading is not None
         return np.asarray(self.reading.join(split).reshape(self.shape))
 
-    def _project(self, wishes: Floats, share: float) -> Bools:
+    def _project(self, wishes: Singles, share: float) -> Bools:
         assert self.reading is not None
-        squares = np.asarray(self.joined(wishes**2), dtype=np.float64)
-        kept = self._full(squares, share)
+        kept = self._full(self.joined(np.square(wishes)), share)
         return np.asarray(self.reading.split(kept.reshape(len(kept), -1)))
 
-    def _full(self, scores: Floats, share: float) -> Bools:
+    def _full(self, scores: NDArray[np.floating], share: float) -> Bools:
         count = round(share * self.blocks)
         return np.asarray(self.structure.keep(scores, max(count, 1)))
 
@@ -247,8 +247,9 @@ class Field:
         energy = float(output_error(judge, split).sum()) or 1.0
         yield Rung(1.0, 0.0, None)
         for step in descend(moment, split, RUNGS[1:], self._project):
-            choice = self._choice(split, step.keep, step.weights)
-            moved = (step.weights - split).astype(np.float32)
+            weights = step.weights
+            choice = self._choice(split, step.keep, weights)
+            moved = (weights - split).astype(np.float32)
             lost = float(output_error(roughly, moved).sum()) / energy
             yield Rung(step.share, lost, choice)
             if lost > _HOPELESS:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from onnx_relief.errors import SettingsError
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating]
 Bools = NDArray[np.bool_]
 
 
@@ -106,8 +106,9 @@ class Structure:
         pooled = self.pooled(scores)
         wanted = pooled.copy()
         if self.pattern is not Pattern.ROW:
-            bands = np.flatnonzero(pooled.max(axis=1) > 0)
-            wanted[bands, pooled[bands].argmax(axis=1)] = np.inf
+            best = pooled.argmax(axis=1)
+            bands = np.flatnonzero(np.take_along_axis(pooled, best[:, None], axis=1) > 0)
+            wanted[bands, best[bands]] = np.inf
             count = max(count, bands.size)
         chosen = largest(wanted.reshape(-1), max(count, 1)).reshape(pooled.shape)
         return self.spread(chosen, (scores.shape[0], scores.shape[1], scores.shape[2]))

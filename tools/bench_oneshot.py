@@ -4,6 +4,7 @@
   peers    onnxsim 0.8.1 on the tasks of tools/oneshot/tasks.py
   ours     this package on the same tasks, with the flags of a grid or those that are given
   table    both of them; writes docs/criteria.md
+  race     SparseGPT and our quickest way with as little error, in turn; writes docs/sparsegpt.md
 
 Rows are kept in the scratch folder: those of the peer until --anew, ours as long as the sources of
 the package stay as they are.
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from _bench import ROOT, MissingError, provenance, write_aside
-from oneshot import curves, peers, tasks
+from oneshot import curves, peers, race, tasks
 from oneshot.ours import EXTRA, grid, ours
 from oneshot.page import markdown
 from oneshot.rows import NotKeptError, Row, mean_of
@@ -54,6 +55,14 @@ KEPT: Final = (
     "not. "
     "Cells of the grid that are empty or missing here were not measured."
 )
+RACE: Final = (
+    f"onnxsim 0.8.1's SparseGPT, and the quickest way of `onnx-relief prune` that we found to make "
+    f"no more error, one after the other, {race.ROUNDS} times; medians. Both are whole processes, "
+    "from the start of Python to the written file, on the same calibration data, of which ours "
+    "may need less to make as little error: `--samples` says how much. Time and memory are of "
+    "the process; the error is that of the outputs on the test data, as in "
+    "[criteria.md](criteria.md)."
+)
 Measure = Callable[[Task], Row]
 
 
@@ -67,11 +76,14 @@ def main() -> int:
     if unknown:
         print(f"--only knows {', '.join(GROUPS)}; not {', '.join(unknown)}", file=sys.stderr)
         return 2
-    if options.what in ("peers", "table") and not options.peer_python:
+    if options.what != "ours" and not options.peer_python:
         print(
             f"{options.what} needs --peer-python, a Python that has onnxsim==0.8.1", file=sys.stderr
         )
         return 2
+    if options.what == "race":
+        _race(options)
+        return 0
     rows: list[Row] = []
     named: dict[str, Task] = {}
     for group in options.only or GROUPS:
@@ -102,7 +114,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("curves", "peers", "ours", "table"))
+    parser.add_argument("what", choices=("curves", "peers", "ours", "table", "race"))
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these models; writes no docs")
     parser.add_argument("--quick", action="store_true", help="curves: fewer alphas; writes no docs")
     parser.add_argument("--peer-python", metavar="PATH", help="a Python that has onnxsim==0.8.1")
@@ -120,6 +132,27 @@ def _parse_arguments() -> argparse.Namespace:
 
 
 _task = cache(tasks.task)
+
+
+def _race(options: argparse.Namespace) -> None:
+    """Let both take turns, and write the page if no group was picked."""
+    options.scratch.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for group in options.only or GROUPS:
+        try:
+            for one in race.races(group):
+                lines.append(race.line(group, one, _task, options.peer_python, options.scratch))
+                print(" | ".join(lines[-1]), flush=True)
+        except MissingError as error:
+            print(f"{group} is skipped: {error}", file=sys.stderr)
+    text = race.page(lines)
+    print(f"\n{text}")
+    if not options.only:
+        head = ("# Beside SparseGPT", RACE)
+        command = "python tools/bench_oneshot.py race --peer-python ..."
+        page = "\n\n".join((*head, provenance(command), text)) + "\n"
+        write_aside(ROOT / "docs" / "sparsegpt.md", page)
+        print("written: docs/sparsegpt.md")
 
 
 def _rows(group: str, options: argparse.Namespace) -> Iterator[Row]:

@@ -30,8 +30,10 @@ from onnx_relief.runtime import Session, open_session
 
 Array = NDArray[Any]
 Tick = Callable[[int], None]
-PLACES = 400
+_PLACES = 400
 """About so many positions of a sample are looked at; those of one picture repeat each other."""
+_PER_ENTRY, _FEWEST = 4, 64
+"""Units of few inputs, as depthwise ones, need fewer: so many for each input, so many in all."""
 _WIDEST = 5000
 """Entries of the largest matrix: inverting one takes the cube of that."""
 
@@ -61,13 +63,18 @@ class Reading:
         """Memory of the Gram matrix."""
         return 8 * self.groups * self.entries**2 // self.blocks
 
-    def columns(self, tensor: Array, places: int | None = PLACES) -> Array:
+    @property
+    def places(self) -> int:
+        """Positions of a sample that are looked at, about."""
+        return min(_PLACES, max(_FEWEST, _PER_ENTRY * self.entries))
+
+    def columns(self, tensor: Array) -> Array:
         """Return what every position reads, (samples, groups * blocks, entries, positions)."""
         if self.geometry is None:
             rows = np.moveaxis(tensor, self.axis, -1).reshape(-1, self.entries)
             columns = rows.T[None, None]
         else:
-            columns = patch_columns(tensor, self.geometry, self.groups, most=places)
+            columns = patch_columns(tensor, self.geometry, self.groups, most=self.places)
         samples, groups, entries, positions = columns.shape
         return columns.reshape(samples, groups * self.blocks, entries // self.blocks, positions)
 
@@ -127,7 +134,7 @@ def answers_of(site: Site, reading: Reading, read: Array, made: Array) -> Array:
         rows = np.moveaxis(made, -1 if site.data_input == 0 else -2, -1)
         return rows.reshape(-1, rows.shape[-1]).T[None, None]
     size = read.shape[2:]
-    return coarse_answers(made, reading.geometry, size, reading.groups, most=PLACES)
+    return coarse_answers(made, reading.geometry, size, reading.groups, most=reading.places)
 
 
 def gram_matrices(

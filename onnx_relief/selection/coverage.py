@@ -15,7 +15,7 @@ from onnx_relief.errors import SettingsError
 BoolArray = NDArray[np.bool_]
 
 
-def keep_covering_set(scores: NDArray[np.float64], alpha: float) -> BoolArray:
+def keep_covering_set(scores: NDArray[np.floating], alpha: float) -> BoolArray:
     """Keep, in each row, the fewest entries that hold the share `alpha` of the row's sum.
 
     `alpha` = 1 keeps every entry, those with score 0 included: it means "change nothing".
@@ -53,7 +53,7 @@ def keep_covering_set(scores: NDArray[np.float64], alpha: float) -> BoolArray:
 
 
 def _largest(
-    scores: NDArray[np.float64], descending: NDArray[np.float64], count: NDArray[np.int64]
+    scores: NDArray[np.floating], descending: NDArray[np.floating], count: NDArray[np.int64]
 ) -> BoolArray:
     """Keep the `count` largest of each row; of equal scores at the edge, the first columns.
 

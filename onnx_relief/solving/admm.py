@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from onnx_relief.solving.support import Floats
 
-Project = Callable[[Floats, float], NDArray[np.bool_]]
+Singles = NDArray[np.float32]
+Project = Callable[[Singles, float], NDArray[np.bool_]]
 """From scores (groups, units, d) and a share to keep, to what is kept."""
 _PULL = 1.0
 """Weight of the agreement, relative to inputs of variance one."""
@@ -32,12 +33,19 @@ class Step:
     Attributes:
         share: Share of the weights that are kept.
         keep: Which, (groups, units, d).
-        weights: Weights on `keep` that are about the best, of the same shape.
+        free: Weights that are about the best on `keep`, and near nothing elsewhere, times `scale`.
+        scale: What makes inputs vary by one, and the largest weight one, (groups, 1, d).
     """
 
     share: float
     keep: NDArray[np.bool_]
-    weights: Floats
+    free: Singles
+    scale: Floats
+
+    @property
+    def weights(self) -> Floats:
+        """Weights on `keep` that are about the best, zero elsewhere, (groups, units, d)."""
+        return np.where(self.keep, self.free, 0) / self.scale
 
 
 def descend(
@@ -52,20 +60,20 @@ def descend(
         project: Picks survivors by their importance.
     """
     scale = np.sqrt(np.einsum("gii->gi", moment))[:, None, :]
-    norm = moment / (scale.transpose(0, 2, 1) * scale)
-    wished = weights * scale
-    pulled = norm + _PULL * np.eye(norm.shape[-1])
-    inverse = np.linalg.inv(pulled.astype(np.float32))
-    target = np.matmul(wished, norm).astype(np.float32)
-    free = wished.astype(np.float32)
+    norm = (moment / (scale.transpose(0, 2, 1) * scale)).astype(np.float32)
+    # Whatever a layer's scale, single precision is enough for its largest weight at one.
+    scale = scale / (np.abs(weights * scale).max(initial=0.0) or 1.0)
+    free = (weights * scale).astype(np.float32)
+    target = np.matmul(free, norm)
+    inverse = np.linalg.inv(norm + np.float32(_PULL) * np.eye(norm.shape[-1], dtype=np.float32))
     debt = np.zeros_like(free)
     for share in shares:
         wish = free + debt
-        keep = project(np.abs(wish).astype(np.float64), share)
-        sparse = np.where(keep, wish, 0).astype(np.float32)
+        keep = project(np.abs(wish), share)
+        sparse = np.where(keep, wish, np.float32(0))
         debt = wish - sparse
         free = np.matmul(target + _PULL * (sparse - debt), inverse)
-        yield Step(share, keep, np.where(keep, free, 0) / scale)
+        yield Step(share, keep, free, scale)
 
 
 def survivors(

@@ -63,3 +63,12 @@ def test_the_scale_of_the_inputs_does_not_matter(seed, scale):
     first = survivors(moment, weights, 0.3, project).keep
     second = survivors(moment * scale, weights, 0.3, project).keep
     assert (first == second).mean() > 0.95
+
+
+@given(st.integers(0, 2**16), st.integers(-100, 100))
+def test_the_scale_of_the_weights_does_not_matter(seed, power):
+    moment, weights = problem(seed)
+    first = survivors(moment, weights, 0.3, project)
+    second = survivors(moment, weights * 2.0**power, 0.3, project)
+    np.testing.assert_array_equal(first.keep, second.keep)
+    np.testing.assert_allclose(second.weights / 2.0**power, first.weights, rtol=1e-6)

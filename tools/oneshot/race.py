@@ -1,0 +1,97 @@
+"""Time and memory of SparseGPT, and of our quickest way with as little error, taken in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+from _bench import table
+
+from oneshot import peers
+from oneshot.ours import ours
+from oneshot.rows import Row
+from oneshot.tasks import GROUPS, Task
+
+ROUNDS: Final = 3
+_OBS: Final = ("--criterion", "obs", "--repair", "none", "--granularity")
+_SAME_EVERYWHERE: Final = (*_OBS, "weight", "--scope", "layer", "--samples")
+_ZEROS: Final = {
+    "digits-mlp": (("0.8", "0.9", "0.95"), (*_OBS, "weight")),
+    "digits-cnn": (("0.7", "0.8", "0.9"), (*_OBS, "weight")),
+    "resnet20": (("0.5", "0.6", "0.7", "0.8"), (*_OBS, "weight", "--samples", "64")),
+    "efficientnet-lite0": (("0.3", "0.5"), (*_SAME_EVERYWHERE, "8")),
+    "minilm-l6": (("0.5", "0.7"), (*_SAME_EVERYWHERE, "64")),
+    "zoo-c2f": (("0.5",), (*_SAME_EVERYWHERE, "64")),
+}
+"""By group, shares of zeros, and the flags that are quickest there with no more error."""
+_PATTERN: Final = (*_OBS, "2:4", "--samples", "64")
+HEAD: Final = (
+    *("task", "zeros", "SparseGPT: error", "cpu s", "s", "MB"),
+    *("flags", "error", "cpu s", "s", "MB"),
+    *("of its cpu time", "of its time", "of its memory"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Race:
+    """What is asked of both.
+
+    Attributes:
+        asked: In words, as `peers.methods` has them.
+        flags: Ours.
+    """
+
+    asked: str
+    flags: tuple[str, ...]
+
+
+def races(group: str) -> Iterator[Race]:
+    """Yield what both are asked for on the tasks of a group."""
+    shares, flags = _ZEROS.get(group, ((), ()))
+    for share in shares:
+        asked = f"{100 * float(share):.0f} % zero"
+        yield Race(asked=asked, flags=(*flags, "--sparsity", share))
+    if group == "resnet20":
+        yield Race(asked="2:4", flags=_PATTERN)
+
+
+def line(
+    group: str, race: Race, task_named: Callable[[str], Task], python: str, scratch: Path
+) -> list[str]:
+    """Return a line of the table: both in turn, `ROUNDS` times, on the first task of the group."""
+    task = task_named(GROUPS[group][0])
+    (method,) = (
+        one for one in peers.methods(group) if one.asked == race.asked and one.name == "SparseGPT"
+    )
+    pairs = [
+        (
+            peers.measured(task, method, python, scratch, anew=True),
+            ours(task, race.flags, scratch, anew=True),
+        )
+        for _ in range(ROUNDS)
+    ]
+    theirs, own = (list(side) for side in zip(*pairs, strict=True))
+    flags = " ".join(race.flags)
+    return [
+        *(group, race.asked, *_costs(theirs), f"`{flags}`", *_costs(own)),
+        f"{median(b.cpu / a.cpu for a, b in pairs):.2f}",
+        f"{median(b.seconds / a.seconds for a, b in pairs):.2f}",
+        f"{median(b.peak_mb / a.peak_mb for a, b in pairs):.2f}",
+    ]
+
+
+def page(lines: list[list[str]]) -> str:
+    """Return the table."""
+    return table(HEAD, lines, left=2)
+
+
+def _costs(rows: list[Row]) -> list[str]:
+    return [
+        f"{rows[0].error:.3f}",
+        f"{median(row.cpu for row in rows):.1f}",
+        f"{median(row.seconds for row in rows):.1f}",
+        f"{median(row.peak_mb for row in rows):.0f}",
+    ]
