@@ -94,6 +94,39 @@ def test_sparsegpt_is_beside_the_quickest_way_that_is_as_good(tool):
     assert "Nothing here has as little error as SparseGPT at a." in text
 
 
+def test_every_race_is_with_one_sparsegpt_and_for_one_budget(tool):
+    race = tool("oneshot.race")
+    budgets = tool("oneshot.ours").BUDGETS
+    raced = 0
+    for group in tool("oneshot.tasks").GROUPS:
+        for one in race.races(group):
+            raced += 1
+            assert race.sparsegpt(group, one.asked).name == "SparseGPT"
+            assert len(budgets & set(one.flags)) == (one.asked != "2:4")
+    assert raced > 10
+
+
+def test_race_takes_turns_and_shows_medians(tool, monkeypatch, tmp_path):
+    race, rows = tool("oneshot.race"), tool("oneshot.rows")
+    order, seconds = [], iter([10.0, 1.0, 40.0, 2.0, 20.0, 5.0])
+
+    def run(name):
+        order.append(name)
+        cost = next(seconds)
+        return rows.Row(
+            task="t", tool=name, method="m", asked="a", error=0.5, cpu=cost, seconds=cost, peak_mb=8
+        )
+
+    monkeypatch.setattr(race.peers, "measured", lambda *_, **__: run("peer"))
+    monkeypatch.setattr(race, "ours", lambda *_, **__: run("ours"))
+    one = next(race.races("zoo-c2f"))
+    cells = race.line("zoo-c2f", one, lambda name: name, "python", tmp_path)
+    assert order == ["peer", "ours"] * race.ROUNDS
+    assert len(cells) == len(race.HEAD)
+    assert cells[2:6] == ["0.500", "20.0", "20.0", "8"]
+    assert cells[-3:] == ["0.10", "0.10", "1.00"]
+
+
 def test_failed_row_shows_its_reason_in_the_table(tool):
     rows = tool("oneshot.rows")
     row = rows.Row(task="t", tool="x", method="m", asked="a", note="out of memory")

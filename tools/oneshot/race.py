@@ -23,7 +23,7 @@ _ZEROS: Final = {
     "digits-cnn": (("0.7", "0.8", "0.9"), (*_OBS, "weight")),
     "resnet20": (("0.5", "0.6", "0.7", "0.8"), (*_OBS, "weight", "--samples", "64")),
     "efficientnet-lite0": (("0.3", "0.5"), (*_SAME_EVERYWHERE, "8")),
-    "minilm-l6": (("0.5", "0.7"), (*_SAME_EVERYWHERE, "64")),
+    "minilm-l6": (("0.5", "0.7"), (*_SAME_EVERYWHERE, "32")),
     "zoo-c2f": (("0.5",), (*_SAME_EVERYWHERE, "64")),
 }
 """By group, shares of zeros, and the flags that are quickest there with no more error."""
@@ -56,6 +56,13 @@ def races(group: str) -> Iterator[Race]:
         yield Race(asked=asked, flags=(*flags, "--sparsity", share))
     if group == "resnet20":
         yield Race(asked="2:4", flags=_PATTERN)
+
+
+def sparsegpt(group: str, asked: str) -> peers.Method:
+    """Return the peer's SparseGPT on the tasks of a group."""
+    methods = peers.methods(group)
+    (found,) = (one for one in methods if (one.name, one.asked) == ("SparseGPT", asked))
+    return found
 
 
 def line(
