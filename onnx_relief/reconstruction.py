@@ -137,6 +137,8 @@ def _augmentation(data: Dataset, training: Reconstruction, seed: int) -> Augment
         flip=training.flip,
         crop_padding=training.crop_padding,
         crop_scale=training.crop_scale,
+        color_jitter=training.color_jitter,
+        cutmix=training.cutmix,
         seed=seed,
     )
 

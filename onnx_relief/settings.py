@@ -49,12 +49,16 @@ class Reconstruction:
         flip: Whether pictures are mirrored left to right at random.
         crop_padding: Pixels of zeros around pictures before a random crop to their size.
         crop_scale: Least share of a picture's area that is enlarged to the whole; 1 for none.
+        color_jitter: By how much of themselves brightness, contrast and saturation change at most.
+        cutmix: Share of pictures that get a part of another one.
     """
 
     epochs: int | None = None
     flip: bool = False
     crop_padding: int = 0
     crop_scale: float = 1.0
+    color_jitter: float = 0.0
+    cutmix: float = 0.0
 
     def __post_init__(self) -> None:
         if self.epochs is not None and not 1 <= self.epochs <= 100_000:
@@ -63,6 +67,10 @@ class Reconstruction:
             raise SettingsError(f"--crop-padding must be at least 0, got {self.crop_padding}")
         if not 0 < self.crop_scale <= 1:
             raise SettingsError(f"--crop-scale must lie in (0, 1], got {self.crop_scale}")
+        if not 0 <= self.color_jitter < 1:
+            raise SettingsError(f"--color-jitter must lie in [0, 1), got {self.color_jitter}")
+        if not 0 <= self.cutmix <= 1:
+            raise SettingsError(f"--cutmix must lie in [0, 1], got {self.cutmix}")
 
 
 @dataclass(frozen=True, kw_only=True)

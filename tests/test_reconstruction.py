@@ -264,7 +264,8 @@ def test_a_model_without_float_outputs_is_refused():
 def test_how_it_trains_arrives_from_the_functions_that_users_call(prune, budget):
     data = {"x": np.random.default_rng(0).standard_normal((20, 6)).astype(np.float32)}
     stages = []
-    for option, value in (("crop_padding", 2), ("crop_scale", 0.5), ("flip", True)):
+    said = {"crop_padding": 2, "crop_scale": 0.5, "flip": True, "color_jitter": 0.1, "cutmix": 0.5}
+    for option, value in said.items():
         with pytest.raises(SettingsError, match=f"--{option.replace('_', '-')} needs pictures"):
             prune(
                 mlp(),

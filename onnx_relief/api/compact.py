@@ -81,6 +81,8 @@ def prune_channels(
     flip: bool = False,
     crop_padding: int = 0,
     crop_scale: float = 1.0,
+    color_jitter: float = 0.0,
+    cutmix: float = 0.0,
     latency_batch: int = 1,
     latency_threads: int = 1,
     only: Sequence[str] = (),
@@ -112,6 +114,8 @@ def prune_channels(
         flip: As for `prune`.
         crop_padding: As for `prune`.
         crop_scale: As for `prune`.
+        color_jitter: As for `prune`.
+        cutmix: As for `prune`.
         latency_batch: Samples per run where latency decides.
         latency_threads: Threads there; 0 for ONNX Runtime's own choice.
         only: Patterns; layers that match none of them are left alone.
@@ -135,7 +139,12 @@ def prune_channels(
         Settings(
             criterion=criterion,
             reconstruction=Reconstruction(
-                epochs=repair_epochs, flip=flip, crop_padding=crop_padding, crop_scale=crop_scale
+                epochs=repair_epochs,
+                flip=flip,
+                crop_padding=crop_padding,
+                crop_scale=crop_scale,
+                color_jitter=color_jitter,
+                cutmix=cutmix,
             ),
             only=tuple(only),
             skip=tuple(skip),

@@ -69,6 +69,8 @@ def prune(
     flip: bool = False,
     crop_padding: int = 0,
     crop_scale: float = 1.0,
+    color_jitter: float = 0.0,
+    cutmix: float = 0.0,
     progress: Progress | None = None,
 ) -> Result:
     """Return a copy of a model whose connections that carry little signal are zero.
@@ -115,6 +117,8 @@ def prune(
         flip: Whether it mirrors pictures left to right at random.
         crop_padding: By how many pixels at most it shifts pictures at random.
         crop_scale: Least share of a picture's area that it enlarges to the whole; 1 for none.
+        color_jitter: By how much of themselves it changes brightness, contrast and saturation.
+        cutmix: Share of pictures into which it puts a part of another one.
         progress: Called with (stage, done, total or None).
 
     Raises:
@@ -149,7 +153,12 @@ def prune(
         provider=provider,
         repair=repair or "",
         reconstruction=Reconstruction(
-            epochs=repair_epochs, flip=flip, crop_padding=crop_padding, crop_scale=crop_scale
+            epochs=repair_epochs,
+            flip=flip,
+            crop_padding=crop_padding,
+            crop_scale=crop_scale,
+            color_jitter=color_jitter,
+            cutmix=cutmix,
         ),
     )
     job = open_job(

@@ -17,7 +17,10 @@ _MASKS_ONLY = (
 )
 _MASK_BUDGETS = ("sparsity", "target_bytes", "max_drop")
 _ALPHAS = ("alpha_conv", "alpha_fc", "alpha_layer")
-_TRAINING = ("repair_epochs", "flip", "crop_padding", "crop_scale")
+_TRAINING = (
+    *("repair_epochs", "flip", "crop_padding", "crop_scale"),
+    *("color_jitter", "cutmix"),
+)
 _MEASURED = ("alpha", *_ALPHAS, *_MASK_BUDGETS, "target_params", "target_macs", "criterion")
 
 

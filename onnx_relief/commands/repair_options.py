@@ -57,6 +57,22 @@ class RepairOptions:
             rich_help_panel=BUDGETS,
         ),
     ] = 1.0
+    color_jitter: Annotated[
+        float,
+        typer.Option(
+            help="With --repair reconstruct: change brightness, contrast and saturation of "
+            "pictures at random, by up to this share of themselves.",
+            rich_help_panel=BUDGETS,
+        ),
+    ] = 0.0
+    cutmix: Annotated[
+        float,
+        typer.Option(
+            help="With --repair reconstruct: put a random part of another picture into this share "
+            "of the pictures.",
+            rich_help_panel=BUDGETS,
+        ),
+    ] = 0.0
 
     @property
     def reconstruction(self) -> Reconstruction:
@@ -66,4 +82,6 @@ class RepairOptions:
             flip=self.flip,
             crop_padding=self.crop_padding,
             crop_scale=self.crop_scale,
+            color_jitter=self.color_jitter,
+            cutmix=self.cutmix,
         )

@@ -1,6 +1,6 @@
-"""Random flips, crops and enlargements of pictures.
+"""Random flips, crops and enlargements of pictures, other colours, and parts of other pictures.
 
-They are the same for a sample in an epoch whatever batch it is in.
+All but the last are the same for a sample in an epoch whatever batch it is in.
 
 The random numbers are a hash of seed, epoch and row (SplitMix64, Steele et al., OOPSLA 2014), so
 neither batch size, number of processes nor resuming changes them.
@@ -8,8 +8,8 @@ neither batch size, number of processes nor resuming changes them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -25,8 +25,15 @@ from onnx_relief.errors import SettingsError
 
 PictureLayout = Literal["nchw", "nhwc"]
 _FLIP, _DOWN, _RIGHT, _AREA, _SHAPE, _TOP, _LEFT = range(7)
+_LIGHT, _CONTRAST, _COLOUR = range(7, 10)
+_MIXED, _PARTNER, _PART, _PART_TOP, _PART_LEFT = range(10, 15)
 _LONGEST = 4 / 3
 """Sides of an enlarged part, at most, as in Szegedy et al., arXiv 1409.4842."""
+_PARTS = (0.05, 0.65)
+"""Share of the area that a part of another picture covers, at least and at most."""
+_LOOKED_AT = 16
+"""Samples that say what black and white are."""
+_COLOURS = 3
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -39,6 +46,10 @@ class Augmentation:
         flip: Whether to mirror half of them left to right.
         padding: Pixels of zeros on each side before the crop; 0 for no crop.
         scale: Least share of a picture's area that is enlarged to the whole; 1 for none.
+        jitter: By how much of themselves brightness, contrast and saturation change at most.
+        mixed: Share of pictures that get a part of another one of the batch (CutMix, Yun et al.,
+            arXiv 1905.04899); nothing is done to labels.
+        levels: Black and white by input, where colours change.
         seed: Of the training.
     """
 
@@ -46,6 +57,9 @@ class Augmentation:
     flip: bool
     padding: int
     scale: float = 1.0
+    jitter: float = 0.0
+    mixed: float = 0.0
+    levels: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     seed: int
 
     def __call__(self, feed: Mapping[str, Array], rows: Rows, epoch: int) -> dict[str, Array]:
@@ -68,6 +82,10 @@ class Augmentation:
             if self.flip:
                 chosen = uniform(self.seed, epoch, rows, _FLIP) < 0.5
                 pictures = np.where(chosen[:, None, None, None], pictures[..., ::-1], pictures)
+            if self.jitter:
+                pictures = self._recoloured(pictures, self.levels[name], rows, epoch)
+            if self.mixed:
+                pictures = self._with_parts(pictures, rows, epoch)
             ordered = pictures if layout == "nchw" else np.moveaxis(pictures, 1, 3)
             changed[name] = np.ascontiguousarray(ordered)
         return changed
@@ -106,6 +124,48 @@ class Augmentation:
             enlarged[place] = np.rint(found) if pictures.dtype.kind in "iu" else found
         return enlarged
 
+    def _recoloured(
+        self, pictures: Array, levels: tuple[float, float], rows: Rows, epoch: int
+    ) -> Array:
+        """Return (samples, channels, height, width) of other brightness, contrast, saturation."""
+        black, white = levels
+        bright, contrast, saturation = (
+            (1 + self.jitter * (2 * uniform(self.seed, epoch, rows, draw) - 1))[:, None, None, None]
+            for draw in (_LIGHT, _CONTRAST, _COLOUR)
+        )
+        values = (pictures.astype(np.float32) - black) * bright
+        values = _away_from(values, values.mean(axis=(1, 2, 3), keepdims=True), contrast)
+        if pictures.shape[1] == _COLOURS:
+            values = _away_from(values, values.mean(axis=1, keepdims=True), saturation)
+        values = np.clip(values + black, black, white)
+        found = np.rint(values) if pictures.dtype.kind in "iu" else values
+        return np.asarray(found.astype(pictures.dtype))
+
+    def _with_parts(self, pictures: Array, rows: Rows, epoch: int) -> Array:
+        """Return (samples, channels, height, width), some with a part of the next in some order."""
+        chosen, order, part, top, left = (
+            uniform(self.seed, epoch, rows, draw)
+            for draw in (_MIXED, _PARTNER, _PART, _PART_TOP, _PART_LEFT)
+        )
+        ring = np.argsort(order, kind="stable")
+        partner = np.empty_like(ring)
+        partner[ring] = np.roll(ring, 1)
+        size = np.array(pictures.shape[2:])
+        least, most = _PARTS
+        sides = np.sqrt(least + (most - least) * part)[:, None] * size
+        sides = np.clip(np.rint(sides), 1, size).astype(np.int64)
+        starts = (np.stack([top, left], axis=1) * (size - sides + 1)).astype(np.int64)
+        mixed: Array = pictures.copy()
+        for place in np.flatnonzero(chosen < self.mixed):
+            (height, width), (down, right) = sides[place], starts[place]
+            window = (slice(None), slice(down, down + height), slice(right, right + width))
+            mixed[place][window] = pictures[partner[place]][window]
+        return mixed
+
+
+def _away_from(values: Array, middle: Array, factor: Array) -> Array:
+    return np.asarray(middle + (values - middle) * factor, dtype=np.float32)
+
 
 def augmentation(
     data: Dataset,
@@ -114,6 +174,8 @@ def augmentation(
     flip: bool,
     crop_padding: int,
     crop_scale: float = 1.0,
+    color_jitter: float = 0.0,
+    cutmix: float = 0.0,
     seed: int,
 ) -> Augmentation | None:
     """Return the `Augmentation` that the user wants, or None.
@@ -124,12 +186,20 @@ def augmentation(
         flip: Whether to mirror half of the pictures left to right.
         crop_padding: Pixels of zeros on each side before the crop; 0 for no crop.
         crop_scale: Least share of a picture's area that is enlarged to the whole; 1 for none.
+        color_jitter: By how much of themselves brightness, contrast and saturation change at most.
+        cutmix: Share of pictures that get a part of another one of their batch.
         seed: Of the training.
 
     Raises:
         SettingsError: There are no pictures.
     """
-    flags = {"--flip": flip, "--crop-padding": crop_padding, "--crop-scale": crop_scale < 1}
+    flags = {
+        "--flip": flip,
+        "--crop-padding": crop_padding,
+        "--crop-scale": crop_scale < 1,
+        "--color-jitter": color_jitter,
+        "--cutmix": cutmix,
+    }
     if not any(flags.values()):
         return None
     layouts = {
@@ -143,8 +213,27 @@ def augmentation(
             f"{shapes}{' in complete feeds' if data.whole_feeds else ''}; leave {flag} out"
         )
     return Augmentation(
-        layouts=layouts, flip=flip, padding=crop_padding, scale=crop_scale, seed=seed
+        layouts=layouts,
+        flip=flip,
+        padding=crop_padding,
+        scale=crop_scale,
+        jitter=color_jitter,
+        mixed=cutmix,
+        levels=_levels(data, layouts) if color_jitter else {},
+        seed=seed,
     )
+
+
+def _levels(data: Dataset, names: Iterable[str]) -> dict[str, tuple[float, float]]:
+    """Return the least and the largest number of some pictures, by input."""
+    feeds = [batch.feed for batch in data.take(_LOOKED_AT).batches(1)]
+    return {
+        name: (
+            float(min(feed[name].min() for feed in feeds)),
+            float(max(feed[name].max() for feed in feeds)),
+        )
+        for name in names
+    }
 
 
 def _layout(data: Dataset, name: str, shape: tuple[int, ...]) -> PictureLayout:

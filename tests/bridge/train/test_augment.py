@@ -78,6 +78,83 @@ def test_enlarged_parts_are_windows_of_the_picture(epoch, scale):
     )
 
 
+JITTER = {"padding": 0, "flip": False, "jitter": 0.4, "levels": {"x": (1.0, 2.0)}}
+
+
+@given(st.permutations(list(range(12))), st.integers(1, 12))
+def test_colours_of_a_sample_change_the_same_in_any_batch(order, size):
+    rows = np.array(order)
+    whole = augment(PICTURES[:12], ROWS[:12], **JITTER)
+    for start in range(0, 12, size):
+        part = rows[start : start + size]
+        np.testing.assert_array_equal(augment(PICTURES[part], part, **JITTER), whole[part])
+
+
+def test_changed_colours_lie_between_black_and_white_and_grey_stays_grey():
+    found = augment(PICTURES, ROWS, **JITTER)
+    assert found.min() >= 1
+    assert found.max() <= 2
+    assert (found != PICTURES).any(axis=(1, 2, 3)).all()
+    grey = np.repeat(PICTURES[:, :1], 3, axis=1)
+    kept = augment(grey, ROWS, **JITTER)
+    np.testing.assert_allclose(kept, np.repeat(kept[:, :1], 3, axis=1), atol=1e-6)
+    black = np.ones_like(PICTURES)
+    np.testing.assert_array_equal(augment(black, ROWS, **JITTER), black)
+
+
+def test_brightness_changes_by_the_share_that_was_asked_for():
+    flat = np.full((2000, 1, 2, 2), 1.5, np.float32)  # no contrast, no colour, half of white
+    found = augment(flat, np.arange(2000), **JITTER | {"levels": {"x": (1.0, 5.0)}})
+    factors = (found[:, 0, 0, 0] - 1) / 0.5
+    assert 0.6 <= factors.min() < 0.61
+    assert 1.39 < factors.max() <= 1.4001
+    assert abs(factors.mean() - 1) < 0.02
+
+
+def test_bytes_stay_bytes_when_colours_change():
+    pictures = (np.random.default_rng(1).random((8, 3, 6, 8)) * 255).astype(np.uint8)
+    found = augment(pictures, ROWS[:8], **JITTER | {"levels": {"x": (0.0, 255.0)}})
+    assert found.dtype == np.uint8
+    assert (found != pictures).any()
+
+
+def test_black_and_white_are_those_of_the_data():
+    pictures = np.random.default_rng(0).random((12, 3, 6, 8)).astype(np.float32)
+    data = open_data(pictures, nets.specs("N", 3, 6, 8))
+    found = augmentation(
+        data, {"x": pictures[:2]}, flip=False, crop_padding=0, color_jitter=0.2, seed=0
+    )
+    assert found.levels["x"] == pytest.approx((pictures.min(), pictures.max()))
+
+
+@given(st.integers(2, 12), st.integers(0, 3), st.sampled_from(["nchw", "nhwc"]))
+def test_mixed_pictures_hold_one_rectangle_of_one_other(count, epoch, layout):
+    pictures = np.tile(np.arange(count, dtype=np.float32)[:, None, None, None], (1, 3, 20, 30))
+    given = pictures if layout == "nchw" else np.moveaxis(pictures, 1, 3)
+    options = {"layouts": {"x": layout}, "padding": 0, "flip": False, "mixed": 1.0}
+    found = augment(given, ROWS[:count], epoch, **options)
+    found = found if layout == "nchw" else np.moveaxis(found, 3, 1)
+    partners = []
+    for own, picture in enumerate(found):
+        (other,) = set(np.unique(picture).tolist()) - {own}
+        partners.append(other)
+        np.testing.assert_array_equal(picture, np.broadcast_to(picture[:1], picture.shape))
+        down, right = np.nonzero(picture[0] == other)
+        area = (np.ptp(down) + 1) * (np.ptp(right) + 1)
+        assert area == down.size
+        assert 0.03 < area / 600 < 0.7
+    assert sorted(partners) == list(range(count))
+
+
+def test_so_many_pictures_are_mixed_as_were_asked_for_and_a_single_one_never():
+    pictures = np.tile(np.arange(2000, dtype=np.float32)[:, None, None, None], (1, 1, 4, 4))
+    options = {"padding": 0, "flip": False, "mixed": 0.3}
+    found = augment(pictures, np.arange(2000), **options)
+    assert 0.27 < (found != pictures).any(axis=(1, 2, 3)).mean() < 0.33
+    alone = augment(pictures[:1], ROWS[:1], **options | {"mixed": 1.0})
+    np.testing.assert_array_equal(alone, pictures[:1])
+
+
 def test_epochs_and_seeds_differ_and_the_input_stays():
     before = PICTURES.copy()
     first = augment(PICTURES, ROWS)
@@ -120,13 +197,15 @@ def test_the_layout_is_that_of_the_model(shape, layout, told):
 def test_what_is_no_picture_is_refused():
     data = nets.points(4)
     sample = {"x": np.zeros((4, 8), np.float32)}
-    for flip, padding, scale, flag in (
-        (True, 0, 1.0, "--flip"),
-        (False, 2, 1.0, "--crop-padding"),
-        (False, 0, 0.5, "--crop-scale"),
+    for said, flag in (
+        ({"flip": True}, "--flip"),
+        ({"crop_padding": 2}, "--crop-padding"),
+        ({"crop_scale": 0.5}, "--crop-scale"),
+        ({"color_jitter": 0.1}, "--color-jitter"),
+        ({"cutmix": 0.1}, "--cutmix"),
     ):
         with pytest.raises(SettingsError, match=flag):
-            augmentation(data, sample, flip=flip, crop_padding=padding, crop_scale=scale, seed=0)
+            augmentation(data, sample, **{"flip": False, "crop_padding": 0, "seed": 0} | said)
 
 
 def test_rows_that_fill_up_a_batch_are_changed_as_the_last_one():
