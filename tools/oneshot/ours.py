@@ -17,7 +17,7 @@ from oneshot import child
 from oneshot.rows import TOOL, NotKeptError, Row, judged, read, save
 from oneshot.tasks import Task
 
-TIMEOUT: Final = 3600.0
+TIMEOUT: Final = 7200.0
 BUDGETS: Final = frozenset(
     {
         *("--alpha", "--sparsity", "--ratio", "--max-drop", "--target-latency"),
