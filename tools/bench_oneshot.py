@@ -59,8 +59,9 @@ RACE: Final = (
     f"onnxsim 0.8.1's SparseGPT, and the quickest way of `onnx-relief prune` that we found to make "
     f"no more error, one after the other, {race.ROUNDS} times; medians. Both are whole processes, "
     "from the start of Python to the written file, on the same calibration data, of which ours "
-    "may need less to make as little error: `--samples` says how much. Time and memory are of "
-    "the process; the error is that of the outputs on the test data, as in "
+    "may need less to make as little error: `--samples` says how much. The machine may do other "
+    "work meanwhile, for both alike. Time and memory are of the process, of the first task of "
+    "several; the error is that of the outputs on the test data, as in "
     "[criteria.md](criteria.md)."
 )
 Measure = Callable[[Task], Row]

@@ -125,6 +125,11 @@ _LONG: Final = (
     *("--granularity", "weight", "--criterion", "obs", "--repair", "reconstruct"),
     *("--repair-epochs", "45", "--flip", "--crop-scale", "0.3"),
 )
+_LONGER: Final = (
+    *("--granularity", "weight", "--criterion", "obs", "--repair", "reconstruct"),
+    *("--repair-epochs", "90", "--flip", "--crop-scale", "0.3"),
+    *("--color-jitter", "0.3", "--cutmix", "0.5"),
+)
 _FEWER: Final = (*_FEW[:-1], "16", "--scope", "layer")
 EXTRA: Final = {
     "efficientnet-lite0": (
@@ -136,6 +141,7 @@ EXTRA: Final = {
         (*_FEWER, "--sparsity", "0.3"),
         (*_FEWER, "--sparsity", "0.5"),
         (*_LONG, "--sparsity", "0.5"),
+        (*_LONGER, "--sparsity", "0.5"),
     ),
     "resnet20": (
         *((*_FEW, "--sparsity", share) for share in ("0.5", "0.6", "0.7", "0.8")),
