@@ -120,7 +120,7 @@ def test_race_takes_turns_and_shows_medians(tool, monkeypatch, tmp_path):
     monkeypatch.setattr(race.peers, "measured", lambda *_, **__: run("peer"))
     monkeypatch.setattr(race, "ours", lambda *_, **__: run("ours"))
     one = next(race.races("zoo-c2f"))
-    cells = race.line("zoo-c2f", one, lambda name: name, "python", tmp_path)
+    cells = race.line("zoo-c2f", one, "task", "python", tmp_path)
     assert order == ["peer", "ours"] * race.ROUNDS
     assert len(cells) == len(race.HEAD)
     assert cells[2:6] == ["0.500", "20.0", "20.0", "8"]

@@ -47,22 +47,14 @@ INTRODUCTION: Final = (
     "zeros, as the peer makes none; rows of channels and some older ones still made one. Digits "
     "are the mean of three networks and splits, their memory is the largest. Of every task, "
     "criteria stand beside repairs first; below are the details of `obs`, which is the criterion "
-    "with a budget if none is named, and of the peer."
+    "with a budget if none is named, and of the peer. Times of both that were taken in turn are in "
+    "[sparsegpt.md](sparsegpt.md)."
 )
 KEPT: Final = (
-    "Rows were measured one by one with `peers` and `ours`, within some hours and at the commits "
-    "of those hours, on two cores that did other work besides: cpu seconds compare, seconds do "
+    "Rows were measured one by one with `peers` and `ours`, within a day and at the commits of "
+    "that day, on two cores that did other work besides: cpu seconds compare, seconds do "
     "not. "
     "Cells of the grid that are empty or missing here were not measured."
-)
-RACE: Final = (
-    f"onnxsim 0.8.1's SparseGPT, and the quickest way of `onnx-relief prune` that we found to make "
-    f"no more error, one after the other, {race.ROUNDS} times; medians. Both are whole processes, "
-    "from the start of Python to the written file, on the same calibration data, of which ours "
-    "may need less to make as little error: `--samples` says how much. The machine may do other "
-    "work meanwhile, for both alike. Time and memory are of the process, of the first task of "
-    "several; the error is that of the outputs on the test data, as in "
-    "[criteria.md](criteria.md)."
 )
 Measure = Callable[[Task], Row]
 
@@ -83,7 +75,8 @@ def main() -> int:
         )
         return 2
     if options.what == "race":
-        _race(options)
+        options.scratch.mkdir(parents=True, exist_ok=True)
+        race.write_page(options.only, _task, options.peer_python, options.scratch)
         return 0
     rows: list[Row] = []
     named: dict[str, Task] = {}
@@ -133,27 +126,6 @@ def _parse_arguments() -> argparse.Namespace:
 
 
 _task = cache(tasks.task)
-
-
-def _race(options: argparse.Namespace) -> None:
-    """Let both take turns, and write the page if no group was picked."""
-    options.scratch.mkdir(parents=True, exist_ok=True)
-    lines = []
-    for group in options.only or GROUPS:
-        try:
-            for one in race.races(group):
-                lines.append(race.line(group, one, _task, options.peer_python, options.scratch))
-                print(" | ".join(lines[-1]), flush=True)
-        except MissingError as error:
-            print(f"{group} is skipped: {error}", file=sys.stderr)
-    text = race.page(lines)
-    print(f"\n{text}")
-    if not options.only:
-        head = ("# Beside SparseGPT", RACE)
-        command = "python tools/bench_oneshot.py race --peer-python ..."
-        page = "\n\n".join((*head, provenance(command), text)) + "\n"
-        write_aside(ROOT / "docs" / "sparsegpt.md", page)
-        print("written: docs/sparsegpt.md")
 
 
 def _rows(group: str, options: argparse.Namespace) -> Iterator[Row]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Final
 
-from _bench import table
+from _bench import ROOT, MissingError, provenance, table, write_aside
 
 from oneshot import peers
 from oneshot.ours import ours
@@ -28,11 +29,48 @@ _ZEROS: Final = {
 }
 """By group, shares of zeros, and the flags that are quickest there with no more error."""
 _PATTERN: Final = (*_OBS, "2:4", "--samples", "64")
+INTRODUCTION: Final = (
+    "onnxsim 0.8.1's SparseGPT, and the quickest way of `onnx-relief prune` that we found to make "
+    f"no more error, one after the other, {ROUNDS} times; medians. Both are whole processes, "
+    "from the start of Python to the written file, on the same calibration data, of which ours "
+    "may need less to make as little error: `--samples` says how much. The machine may do other "
+    "work meanwhile, for both alike. Time and memory are of the process, of the first task of "
+    "several; the error is that of the outputs on the test data, as in "
+    "[criteria.md](criteria.md)."
+)
 HEAD: Final = (
     *("task", "zeros", "SparseGPT: error", "cpu s", "s", "MB"),
     *("flags", "error", "cpu s", "s", "MB"),
     *("of its cpu time", "of its time", "of its memory"),
 )
+
+
+def write_page(
+    only: Sequence[str] | None, task_named: Callable[[str], Task], python: str, scratch: Path
+) -> None:
+    """Let both take turns on some groups or all; write docs/sparsegpt.md if none was picked.
+
+    Args:
+        only: Names of groups; None for all.
+        task_named: Returns a task.
+        python: One that has the peer.
+        scratch: Folder for what both write.
+    """
+    lines = []
+    for group in only or GROUPS:
+        try:
+            for race in races(group):
+                lines.append(line(group, race, task_named(GROUPS[group][0]), python, scratch))
+                print(" | ".join(lines[-1]), flush=True)
+        except MissingError as error:
+            print(f"{group} is skipped: {error}", file=sys.stderr)
+    text = table(HEAD, lines, left=2)
+    print(f"\n{text}")
+    if not only:
+        said = provenance("python tools/bench_oneshot.py race --peer-python ...")
+        page = "\n\n".join(("# Beside SparseGPT", INTRODUCTION, said, text)) + "\n"
+        write_aside(ROOT / "docs" / "sparsegpt.md", page)
+        print("written: docs/sparsegpt.md")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,14 +103,9 @@ def sparsegpt(group: str, asked: str) -> peers.Method:
     return found
 
 
-def line(
-    group: str, race: Race, task_named: Callable[[str], Task], python: str, scratch: Path
-) -> list[str]:
-    """Return a line of the table: both in turn, `ROUNDS` times, on the first task of the group."""
-    task = task_named(GROUPS[group][0])
-    (method,) = (
-        one for one in peers.methods(group) if one.asked == race.asked and one.name == "SparseGPT"
-    )
+def line(group: str, race: Race, task: Task, python: str, scratch: Path) -> list[str]:
+    """Return a line of the table: both in turn on a task of the group, `ROUNDS` times."""
+    method = sparsegpt(group, race.asked)
     pairs = [
         (
             peers.measured(task, method, python, scratch, anew=True),
@@ -88,11 +121,6 @@ def line(
         f"{median(b.seconds / a.seconds for a, b in pairs):.2f}",
         f"{median(b.peak_mb / a.peak_mb for a, b in pairs):.2f}",
     ]
-
-
-def page(lines: list[list[str]]) -> str:
-    """Return the table."""
-    return table(HEAD, lines, left=2)
 
 
 def _costs(rows: list[Row]) -> list[str]:
