@@ -65,11 +65,11 @@ class Reading:
 
     @property
     def places(self) -> int:
-        """Positions of a sample that are looked at, about."""
+        """Positions of a sample's maps that are looked at, about; of other inputs it is all."""
         return min(_PLACES, max(_FEWEST, _PER_ENTRY * self.entries))
 
     def columns(self, tensor: Array) -> Array:
-        """Return what every position reads, (samples, groups * blocks, entries, positions)."""
+        """Return what positions read, (samples, groups * blocks, entries, about `places`)."""
         if self.geometry is None:
             rows = np.moveaxis(tensor, self.axis, -1).reshape(-1, self.entries)
             columns = rows.T[None, None]

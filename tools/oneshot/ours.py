@@ -118,9 +118,6 @@ _CHANNELS: Final = {
     "minilm-l6": tuple(("--ratio", ratio, *_FEED_FORWARD) for ratio in ("0.2", "0.3", "0.5")),
 }
 _QUICK: Final = ("--repair", "least-squares", "--samples", "128")
-_FEW: Final = (
-    *("--granularity", "weight", "--criterion", "obs", "--repair", "none", "--samples", "64"),
-)
 _LONG: Final = (
     *("--granularity", "weight", "--criterion", "obs", "--repair", "reconstruct"),
     *("--repair-epochs", "45", "--flip", "--crop-scale", "0.3"),
@@ -130,25 +127,14 @@ _LONGER: Final = (
     *("--repair-epochs", "90", "--flip", "--crop-scale", "0.3"),
     *("--color-jitter", "0.3", "--cutmix", "0.5"),
 )
-_FEWER: Final = (*_FEW[:-1], "16", "--scope", "layer")
 EXTRA: Final = {
     "efficientnet-lite0": (
         ("--granularity", "weight", "--criterion", "obs", "--sparsity", "0.3", *_QUICK),
         ("--granularity", "channel", "--round-to", "1", "--target-macs", "0.66", *_QUICK),
         ("--granularity", "channel", "--round-to", "1", "--target-macs", "0.83", *_QUICK),
-        (*_FEW, "--sparsity", "0.5"),
-        (*_FEW, "--scope", "layer", "--sparsity", "0.5"),
-        (*_FEWER, "--sparsity", "0.3"),
-        (*_FEWER, "--sparsity", "0.5"),
         (*_LONG, "--sparsity", "0.5"),
         (*_LONGER, "--sparsity", "0.5"),
     ),
-    "resnet20": (
-        *((*_FEW, "--sparsity", share) for share in ("0.5", "0.6", "0.7", "0.8")),
-        ("--granularity", "2:4", "--repair", "none", "--samples", "64"),
-    ),
-    "minilm-l6": tuple((*_FEW, "--scope", "layer", "--sparsity", s) for s in ("0.5", "0.7")),
-    "zoo-c2f": ((*_FEW, "--scope", "layer", "--sparsity", "0.5"),),
 }
 """Rows that are shown where somebody measured them, with fewer samples or flags of their own."""
 

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from collections.abc import Iterable, Mapping
 
 from _bench import table
 
 from oneshot.crossed import crossed
-from oneshot.rows import TOOL, Row
-
-_SAME: Final = 1.5
-"""Shares of weights in percent that differ by less are the same."""
+from oneshot.rows import Row
 
 
 def markdown(rows: Iterable[Row], meanings: Mapping[str, str], dense: Mapping[str, float]) -> str:
@@ -38,39 +34,7 @@ def markdown(rows: Iterable[Row], meanings: Mapping[str, str], dense: Mapping[st
             *side_by_side,
         ]
         parts += [table(head, [_cells(row, digits) for row in others], left=3)]
-        parts += _beside_sparsegpt(found)
     return "\n\n".join(parts)
-
-
-def _beside_sparsegpt(rows: Sequence[Row]) -> list[str]:
-    """Return in words what the quickest of our ways with as little error takes beside SparseGPT."""
-    sentences = []
-    whole = [row for row in rows if not math.isnan(row.error)]
-    for row in whole:
-        if row.tool == TOOL or row.method != "SparseGPT":
-            continue
-        pattern = "2:4" in row.asked
-        beside = [
-            one
-            for one in whole
-            if one.tool == TOOL
-            and ("2:4" in one.method) == pattern
-            and abs(one.weights - row.weights) < _SAME
-            and one.stored == row.stored
-        ]
-        if not beside:
-            continue
-        as_good = [one for one in beside if one.error <= row.error]
-        if not as_good:
-            sentences.append(f"Nothing here has as little error as SparseGPT at {row.asked}.")
-            continue
-        best = min(as_good, key=lambda one: one.cpu)
-        sentences.append(
-            f"SparseGPT at {row.asked}: {row.cpu:.1f} cpu s, error {row.error:.3f}, "
-            f"{row.peak_mb:.0f} MB; {best.method}: {best.cpu:.1f} cpu s ({best.cpu / row.cpu:.2f} "
-            f"of it), error {best.error:.3f}, {best.peak_mb:.0f} MB."
-        )
-    return ["\n".join(sentences)] if sentences else []
 
 
 def _digits(dense: float) -> int:

@@ -104,7 +104,10 @@ def sparsegpt(group: str, asked: str) -> peers.Method:
 
 
 def line(group: str, race: Race, task: Task, python: str, scratch: Path) -> list[str]:
-    """Return a line of the table: both in turn on a task of the group, `ROUNDS` times."""
+    """Return a line of the table: both in turn on a task of the group, `ROUNDS` times.
+
+    Where ours makes more error, which it should not, that is said beside it.
+    """
     method = sparsegpt(group, race.asked)
     pairs = [
         (
@@ -115,8 +118,11 @@ def line(group: str, race: Race, task: Task, python: str, scratch: Path) -> list
     ]
     theirs, own = (list(side) for side in zip(*pairs, strict=True))
     flags = " ".join(race.flags)
+    costs = _costs(own)
+    if not own[0].error <= theirs[0].error:
+        costs[0] += " (more)"
     return [
-        *(group, race.asked, *_costs(theirs), f"`{flags}`", *_costs(own)),
+        *(group, race.asked, *_costs(theirs), f"`{flags}`", *costs),
         f"{median(b.cpu / a.cpu for a, b in pairs):.2f}",
         f"{median(b.seconds / a.seconds for a, b in pairs):.2f}",
         f"{median(b.peak_mb / a.peak_mb for a, b in pairs):.2f}",
