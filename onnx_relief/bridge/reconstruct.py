@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import mse_loss
 
 from onnx_relief.bridge.lessons import Lesson, Points, Targets, Walk, plain, portions
 from onnx_relief.bridge.module import OnnxModule
@@ -210,7 +211,7 @@ def _loss(
     scales: Mapping[str, float],
 ) -> Tensor:
     parts = [
-        point.weight * (wide(found[name]) - wide(targets[name])).square().mean() / scales[name]
+        point.weight * mse_loss(wide(found[name]), wide(targets[name])) / scales[name]
         for name, point in points.items()
     ]
     return torch.stack(parts).sum()

@@ -130,7 +130,9 @@ class Augmentation:
         """Return (samples, channels, height, width) of other brightness, contrast, saturation."""
         black, white = levels
         bright, contrast, saturation = (
-            (1 + self.jitter * (2 * uniform(self.seed, epoch, rows, draw) - 1))[:, None, None, None]
+            (1 + self.jitter * (2 * uniform(self.seed, epoch, rows, draw) - 1))
+            .astype(np.float32)
+            .reshape(-1, 1, 1, 1)
             for draw in (_LIGHT, _CONTRAST, _COLOUR)
         )
         values = (pictures.astype(np.float32) - black) * bright
@@ -164,7 +166,11 @@ class Augmentation:
 
 
 def _away_from(values: Array, middle: Array, factor: Array) -> Array:
-    return np.asarray(middle + (values - middle) * factor, dtype=np.float32)
+    """Return the values, so many times as far from the middle, in their place."""
+    values -= middle
+    values *= factor
+    values += middle
+    return values
 
 
 def augmentation(
