@@ -217,3 +217,32 @@ def test_vectors_of_another_length_have_the_same_cosine(tool):
     vectors = np.array([[1.0, 2.0], [3.0, -1.0]])
     assert cosine(5 * vectors, vectors) == pytest.approx(1.0)
     assert cosine(vectors[:, ::-1] * [1, -1], vectors) == pytest.approx(0.0)
+
+
+def test_criteria_stand_beside_repairs_and_training_of_so_many_epochs_is_a_repair(tool):
+    rows, side_by_side = tool("oneshot.rows"), tool("oneshot.crossed")
+    found = [
+        rows.Row(
+            task="t",
+            tool=rows.TOOL,
+            method=f"`--granularity weight --criterion {criterion} --repair {repair}{more}`",
+            asked="`--sparsity 0.5`",
+            score=score,
+            error=0.5,
+            cpu=20.0,
+        )
+        for criterion, repair, more, score in [
+            ("obs", "none", "", 90.0),
+            ("obs", "reconstruct --repair-epochs 4", "", 91.0),
+            ("relief", "none", "", 80.0),
+            ("relief", "reconstruct --repair-epochs 4", "", 85.0),
+            ("obs", "reconstruct --repair-epochs 45", " --flip", 93.0),
+        ]
+    ]
+    parts, others = side_by_side.crossed(found, 1)
+    assert [line.split(" | ")[2:] for line in parts[1].splitlines() if "relief" in line] == [
+        ["80.0, 0.500, 20", "85.0, 0.500, 20 |"]
+    ]
+    assert parts[1].splitlines()[0].endswith("| none | reconstruct --repair-epochs 4 |")
+    assert "`--repair reconstruct --repair-epochs 4` is behind obs at 1 of 1 budgets" in parts[2]
+    assert [row.score for row in others] == [90.0, 91.0, 93.0]

@@ -13,7 +13,8 @@ from _bench import table
 
 from oneshot.rows import TOOL, Row
 
-REPAIRS: Final = ("none", "bias", "least-squares", "reconstruct")
+_REPAIRS: Final = ("none", "bias", "least-squares", "reconstruct")
+_EPOCHS: Final = "--repair-epochs"
 _PLAIN: Final = "relief"
 _DEFAULT: Final = "obs"
 """The criterion that the tool takes with a budget."""
@@ -21,7 +22,10 @@ _DEFAULT: Final = "obs"
 
 @dataclass(frozen=True, order=True, kw_only=True)
 class Place:
-    """Where a row stands: the other flags in words, the budget, the criterion, the repair."""
+    """Where a row stands: the other flags in words, the budget, the criterion, the repair.
+
+    A repair of so many epochs is one of its own.
+    """
 
     flags: str
     asked: str
@@ -34,7 +38,7 @@ def place_of(row: Row) -> Place | None:
     if row.tool != TOOL or "--repair" not in row.method or math.isnan(row.score):
         return None
     words = shlex.split(row.method.strip("`"))
-    found = {"--criterion": _DEFAULT, "--repair": ""}
+    found = {"--criterion": _DEFAULT, "--repair": "", _EPOCHS: ""}
     for flag in found:
         if flag in words:
             at = words.index(flag)
@@ -44,7 +48,7 @@ def place_of(row: Row) -> Place | None:
         flags=shlex.join(words),
         asked=row.asked,
         criterion=found["--criterion"],
-        repair=found["--repair"],
+        repair=found["--repair"] + (f" {_EPOCHS} {found[_EPOCHS]}" if found[_EPOCHS] else ""),
     )
 
 
@@ -72,7 +76,7 @@ def crossed(rows: Sequence[Row], digits: int) -> tuple[list[str], list[Row]]:
 
 
 def _matrix(here: dict[Place, Row], digits: int) -> str:
-    repairs = [one for one in REPAIRS if any(place.repair == one for place in here)]
+    repairs = _repairs(here)
     lines = []
     for asked, criterion in dict.fromkeys((place.asked, place.criterion) for place in here):
         found = {
@@ -83,6 +87,11 @@ def _matrix(here: dict[Place, Row], digits: int) -> str:
     return table(["budget", "criterion", *repairs], lines, left=2)
 
 
+def _repairs(here: dict[Place, Row]) -> list[str]:
+    """Return the repairs of some rows, the simplest first."""
+    return sorted({p.repair for p in here}, key=lambda one: (_REPAIRS.index(one.split()[0]), one))
+
+
 def _cell(row: Row, digits: int) -> str:
     seconds = f"{row.cpu:.{1 if row.cpu < 10 else 0}f}"
     return f"{row.score:.{digits}f}, {row.error:.3f}, {seconds}"
@@ -91,7 +100,7 @@ def _cell(row: Row, digits: int) -> str:
 def _beside_plain(here: dict[Place, Row]) -> list[str]:
     """Return in words at how many budgets the plain score is behind each other criterion."""
     sentences = []
-    for repair in REPAIRS:
+    for repair in _repairs(here):
         plain = {p.asked: r for p, r in here.items() if (p.criterion, p.repair) == (_PLAIN, repair)}
         behind: dict[str, list[bool]] = defaultdict(list)
         for place, row in here.items():

@@ -95,7 +95,10 @@ def _sources() -> str:
 
 
 CRITERIA: Final = ("obs", "relief", "magnitude", "wanda", "taylor", "random")
-REPAIRS: Final = ("none", "bias", "least-squares", "reconstruct")
+REPAIRS: Final = (("none",), ("bias",), ("least-squares",), ("reconstruct",))
+_BRIEF: Final = (*REPAIRS[:-1], ("reconstruct", "--repair-epochs", "4"))
+_BRIEFLY: Final = ("efficientnet-lite0", "minilm-l6", "ppocr-rec", "zoo-c2f")
+"""Tasks whose many criteria are not trained for the ten minutes each that is the default."""
 _SPARSITIES: Final = {
     "digits-mlp": ("0.8", "0.9", "0.95"),
     "digits-cnn": ("0.7", "0.8", "0.9"),
@@ -117,6 +120,7 @@ _CHANNELS: Final = {
     "efficientnet-lite0": (("--target-macs", "0.83"), ("--target-macs", "0.66")),
     "minilm-l6": tuple(("--ratio", ratio, *_FEED_FORWARD) for ratio in ("0.2", "0.3", "0.5")),
 }
+_HALF: Final = ("--sparsity", "0.5")
 _QUICK: Final = ("--repair", "least-squares", "--samples", "128")
 _LONG: Final = (
     *("--granularity", "weight", "--criterion", "obs", "--repair", "reconstruct"),
@@ -132,8 +136,11 @@ EXTRA: Final = {
         ("--granularity", "weight", "--criterion", "obs", "--sparsity", "0.3", *_QUICK),
         ("--granularity", "channel", "--round-to", "1", "--target-macs", "0.66", *_QUICK),
         ("--granularity", "channel", "--round-to", "1", "--target-macs", "0.83", *_QUICK),
-        (*_LONG, "--sparsity", "0.5"),
-        (*_LONGER, "--sparsity", "0.5"),
+        (*_LONG, *_HALF),
+        (*_LONGER, *_HALF),
+    ),
+    "ppocr-rec": (
+        ("--granularity", "weight", "--criterion", "obs", "--repair", "reconstruct", *_HALF),
     ),
 }
 """Rows that are shown where somebody measured them, with fewer samples or flags of their own."""
@@ -142,21 +149,24 @@ EXTRA: Final = {
 def grid(group: str) -> Iterator[tuple[str, ...]]:
     """Yield the flags that are compared on the tasks of a group: every one beside every other."""
     zeros = [("--sparsity", share) for share in _SPARSITIES.get(group, ())]
-    yield from _crossed(("--granularity", "weight"), zeros)
+    repairs = _BRIEF if group in _BRIEFLY else REPAIRS
+    yield from _crossed(("--granularity", "weight"), zeros, repairs)
     # Exact widths, as the peer's: what is faster is measured elsewhere.
     exact = ("--granularity", "channel", "--round-to", "1")
-    yield from _crossed(exact, _CHANNELS.get(group, ()))
+    yield from _crossed(exact, _CHANNELS.get(group, ()), repairs)
     for budget in zeros:
         yield ("--granularity", "weight", "--criterion", "obs", "--scope", "layer", *budget)
     if group == "resnet20":
         for repair in REPAIRS:
-            yield ("--granularity", "2:4", "--repair", repair)
+            yield ("--granularity", "2:4", "--repair", *repair)
 
 
 def _crossed(
-    flags: tuple[str, ...], budgets: Sequence[tuple[str, ...]]
+    flags: tuple[str, ...],
+    budgets: Sequence[tuple[str, ...]],
+    repairs: Sequence[tuple[str, ...]],
 ) -> Iterator[tuple[str, ...]]:
-    for budget, criterion, repair in itertools.product(budgets, CRITERIA, REPAIRS):
+    for budget, criterion, repair in itertools.product(budgets, CRITERIA, repairs):
         by_default = criterion == "obs" and "channel" in flags
         named = () if by_default else ("--criterion", criterion)
-        yield (*flags, *named, "--repair", repair, *budget)
+        yield (*flags, *named, "--repair", *repair, *budget)
