@@ -5,7 +5,8 @@ Whatever needs torch is imported where it is used, so that a missing extra is a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from onnx_relief.settings import DEFAULT_MEMORY, Reconstruction
 
 if TYPE_CHECKING:
     from onnx_relief.bridge.lessons import Lesson, Point
+    from onnx_relief.bridge.reconstruct import Outcome
     from onnx_relief.bridge.train.augment import Augmentation
 
 Array = NDArray[Any]
@@ -42,8 +44,23 @@ _WORK = 1e13
 _EPOCHS = (8, 200)
 _STEPS, _SAMPLES = 25, (8, 32)
 """Steps of an epoch, and samples of a step: many small steps learn more from few samples."""
+_BY_HEART, _SMALL = 1.5, 0.001
+"""From this ratio of mean square errors on, and this size, it is said that samples are too few."""
 _PER_SAMPLE = 4
 """Forward, the gradients of activations and of weights, and the dense model."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Reconstructed:
+    """What training made.
+
+    Attributes:
+        document: The model with other weights; the one before where that is no worse.
+        notes: How it went, in sentences.
+    """
+
+    document: Document
+    notes: tuple[str, ...]
 
 
 def reconstruct(
@@ -59,8 +76,8 @@ def reconstruct(
     memory: int = DEFAULT_MEMORY,
     seed: int = 0,
     progress: Progress | None = None,
-) -> Document:
-    """Return a copy of `pruned` whose surviving weights were trained towards the dense model.
+) -> Reconstructed:
+    """Train a copy of `pruned`, its surviving weights, towards the dense model.
 
     What is zero stays zero, and nothing but weights, biases and normalisation changes. The outputs
     on samples that are held out are no worse than before.
@@ -112,9 +129,35 @@ def reconstruct(
     tick = ticker(progress, "reconstructing", step_count(samples, lesson))
     teacher = open_teacher(with_outputs(dense, types), provider=provider, outputs=tuple(points))
     outcome = train_to_match(module, teacher, points, samples, lesson, tick)
+    notes = tuple(_told(outcome, lesson, samples, feed))
     if outcome.best_epoch == 0:
-        return pruned
-    return write_back(module, pruned)
+        return Reconstructed(document=pruned, notes=notes)
+    return Reconstructed(document=write_back(module, pruned), notes=notes)
+
+
+def _told(
+    outcome: Outcome, lesson: Lesson, samples: Split, feed: Mapping[str, Array]
+) -> Iterator[str]:
+    """Yield how training went, and what would make it better."""
+    from onnx_relief.bridge.train.augment import picture_layouts
+
+    epochs = f"{lesson.epochs:,} epoch{'' if lesson.epochs == 1 else 's'}"
+    if outcome.best_epoch == 0:
+        yield f"{epochs} of training on {samples.work.size:,} samples made nothing better"
+    else:
+        best = f"number {outcome.best_epoch:,}"
+        if outcome.best_epoch == lesson.epochs:
+            best = "the last: --repair-epochs gives more"
+        yield f"of {epochs} of training on {samples.work.size:,} samples the best is {best}"
+    known = outcome.trained
+    if samples.same or outcome.after < _SMALL or not 0 < _BY_HEART * known < outcome.after:
+        return
+    pictures = lesson.augment is None and picture_layouts(samples.work, feed)
+    also = ", and with photographs --flip and --crop-scale 0.3" if pictures else ""
+    yield (
+        f"the outputs' error on held-out samples is {outcome.after / known:.1f} times that on "
+        f"those that were trained on: more samples would bring it down{also}"
+    )
 
 
 def check_training(data: Dataset, training: Reconstruction) -> None:

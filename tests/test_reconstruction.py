@@ -70,9 +70,13 @@ def stored(model):
     return {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
 
 
-def reconstructed(pruned, dense, kept=None, *, epochs=20, flip=False, **options):
+def reconstructed(pruned, dense, kept=None, **options):
+    return trained(pruned, dense, kept, **options).document.proto
+
+
+def trained(pruned, dense, kept=None, *, epochs=20, flip=False, count=100, **options):
     shape = tuple(d.dim_value for d in dense.graph.input[0].type.tensor_type.shape.dim[1:])
-    data = data_for(dense, count=100, shape=shape)
+    data = data_for(dense, count=count, shape=shape)
     return reconstruct(
         load(pruned),
         load(dense),
@@ -81,7 +85,7 @@ def reconstructed(pruned, dense, kept=None, *, epochs=20, flip=False, **options)
         provider="cpu",
         training=Reconstruction(epochs=epochs, flip=flip),
         **{"batch_size": 9, **options},
-    ).proto
+    )
 
 
 def test_blocks_end_where_one_tensor_is_live():
@@ -102,19 +106,24 @@ def test_between_a_fork_and_the_end_nothing_is_compared():
     assert block_outputs(find_layers(load(build(graph, w=random(4, 4))))) == ("h",)
 
 
-@pytest.mark.parametrize("make", [network, cnn, mlp])
-def test_a_disturbed_model_comes_nearer_to_the_dense_one_on_other_samples(make):
-    dense = make()
+def disturbed(dense, share):
+    """Return a copy with this share of its weights set to zero."""
     rng = np.random.default_rng(3)
     pruned = onnx.ModelProto()
     pruned.CopyFrom(dense)
-    zeros = {}
     for tensor in pruned.graph.initializer:
         array = onnx.numpy_helper.to_array(tensor).copy()
         if array.ndim > 1:
-            array[rng.random(array.shape) < 0.3] = 0
-            zeros[tensor.name] = array == 0
+            array[rng.random(array.shape) < share] = 0
             tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    return pruned
+
+
+@pytest.mark.parametrize("make", [network, cnn, mlp])
+def test_a_disturbed_model_comes_nearer_to_the_dense_one_on_other_samples(make):
+    dense = make()
+    pruned = disturbed(dense, 0.3)
+    zeros = {name: array == 0 for name, array in stored(pruned).items() if array.ndim > 1}
     found = reconstructed(pruned, dense)
     shape = tuple(d.dim_value for d in dense.graph.input[0].type.tensor_type.shape.dim[1:])
     others = {"x": np.random.default_rng(8).standard_normal((50, *shape)).astype(np.float32)}
@@ -134,6 +143,17 @@ def test_cut_channels_are_compared_with_those_that_stay():
 
 def test_a_model_that_lost_nothing_stays_as_it_is():
     assert differences(reconstructed(network(), network()), network()) == []
+
+
+def test_how_training_went_is_told_and_what_would_make_it_better():
+    few, many = (trained(disturbed(cnn(), 0.5), cnn(), epochs=40, count=n) for n in (8, 400))
+    assert few.notes[0].startswith("of 40 epochs of training on 6 samples the best is ")
+    assert "more samples would bring it down, and with photographs --flip" in few.notes[1]
+    assert len(many.notes) == 1
+    (once,) = trained(disturbed(mlp(), 0.5), mlp(), epochs=1).notes
+    assert once.endswith("the best is the last: --repair-epochs gives more")
+    (nothing,) = trained(network(), network()).notes
+    assert nothing == "20 epochs of training on 80 samples made nothing better"
 
 
 def test_only_weights_change_and_both_models_stay():

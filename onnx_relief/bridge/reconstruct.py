@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any
@@ -32,6 +32,7 @@ from onnx_relief.bridge.train.batches import Step
 from onnx_relief.bridge.train.losses import wide
 from onnx_relief.bridge.train.teacher import Teacher
 from onnx_relief.bridge.train.trainer import without_denormals
+from onnx_relief.data import Dataset
 from onnx_relief.data.held_out import Split
 from onnx_relief.data.shuffle import numbered_batches, plan_steps
 from onnx_relief.data.unpack import seekable
@@ -51,12 +52,14 @@ class Outcome:
     Attributes:
         before: Relative error of the outputs on held-out samples.
         after: The same in the end.
+        trained: The same in the end, on as many samples of those that were trained on.
         best_epoch: The epoch that was kept, from 1; 0 if none was better than none.
         lr: The learning rate that was taken.
     """
 
     before: float
     after: float
+    trained: float
     best_epoch: int
     lr: float
 
@@ -87,12 +90,20 @@ def train_to_match(
         ModelError: The dense model cannot be run.
     """
     training = seekable(samples.work)
-    judged = [plain(b) for _, b in numbered_batches(samples.judge, lesson.batch_size)]
     source = Targets(teacher, points, training, lesson)
-    judge = [source.step(None, batch) for batch in judged]
+    judge = list(_answered(source, samples.judge, points, lesson))
+    seen = _answered(source, training.take(samples.judge.size), points, lesson)
     with torch.random.fork_rng(devices=()), without_denormals():
         torch.manual_seed(lesson.seed)
-        return _train(module, points, Walk(source, training, lesson), judge, lesson, tick)
+        return _train(module, points, Walk(source, training, lesson), judge, seen, lesson, tick)
+
+
+def _answered(source: Targets, data: Dataset, points: Points, lesson: Lesson) -> Iterator[Step]:
+    """Yield steps with what the dense model's outputs are, and no block's."""
+    for _, batch in numbered_batches(data, lesson.batch_size):
+        step = source.step(None, plain(batch))
+        outputs = {name: step.targets[name] for name in points if points[name].is_output}
+        yield replace(step, targets=outputs)
 
 
 def step_count(samples: Split, lesson: Lesson) -> int:
@@ -105,6 +116,7 @@ def _train(
     points: Points,
     walk: Walk,
     judge: list[Step],
+    seen: Iterable[Step],
     lesson: Lesson,
     tick: Callable[[int], None],
 ) -> Outcome:
@@ -125,7 +137,8 @@ def _train(
             best, kept, best_epoch = error, _state(module), epoch + 1
     module.load_state_dict(kept)
     module.hold_masks()
-    return Outcome(before=before, after=best, best_epoch=best_epoch, lr=rate)
+    trained = _error(module, points, scales, seen)
+    return Outcome(before=before, after=best, trained=trained, best_epoch=best_epoch, lr=rate)
 
 
 def _tried_rate(course: _Course, walk: Walk, judge: list[Step], lesson: Lesson) -> float:
@@ -218,13 +231,13 @@ def _loss(
 
 
 def _error(
-    module: OnnxModule, points: Points, scales: Mapping[str, float], judge: list[Step]
+    module: OnnxModule, points: Points, scales: Mapping[str, float], steps: Iterable[Step]
 ) -> float:
     """Return the mean relative error of the outputs; infinite where one is no number."""
     outputs = {name: replace(p, weight=1.0) for name, p in points.items() if p.is_output}
     total, count = 0.0, 0
     with torch.no_grad():
-        for step in judge:
+        for step in steps:
             found = step.real(module.run(step.feed))
             total += step.count * float(_loss(found, step.targets, outputs, scales))
             count += step.count

@@ -226,7 +226,7 @@ def _reconstruct(work: Work) -> tuple[Document, tuple[str, ...]]:
         )
     except UnsupportedError as error:
         return start, (*notes, f"it is repaired by least squares alone: {error}")
-    return found, notes
+    return found.document, (*notes, *found.notes)
 
 
 def _none(work: Work) -> tuple[Document, tuple[str, ...]]:

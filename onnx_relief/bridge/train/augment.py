@@ -208,10 +208,8 @@ def augmentation(
     }
     if not any(flags.values()):
         return None
-    layouts = {
-        name: _layout(data, name, array.shape) for name, array in sample.items() if array.ndim == 4
-    }
-    if not layouts or data.whole_feeds:
+    layouts = picture_layouts(data, sample)
+    if not layouts:
         flag = next(name for name, said in flags.items() if said)
         shapes = ", ".join(f"{name!r} of shape {array.shape}" for name, array in sample.items())
         raise SettingsError(
@@ -228,6 +226,13 @@ def augmentation(
         levels=_levels(data, layouts) if color_jitter else {},
         seed=seed,
     )
+
+
+def picture_layouts(data: Dataset, sample: Mapping[str, Array]) -> dict[str, PictureLayout]:
+    """Return the layout of the inputs that may be pictures, by name; none of complete feeds."""
+    if data.whole_feeds:
+        return {}
+    return {n: _layout(data, n, array.shape) for n, array in sample.items() if array.ndim == 4}
 
 
 def _levels(data: Dataset, names: Iterable[str]) -> dict[str, tuple[float, float]]:
