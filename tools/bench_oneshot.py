@@ -51,9 +51,11 @@ INTRODUCTION: Final = (
     "[sparsegpt.md](sparsegpt.md)."
 )
 KEPT: Final = (
-    "Rows were measured one by one with `peers` and `ours`, within a day and at the commits of "
-    "that day, on two cores that did other work besides: cpu seconds compare, seconds do "
+    "Rows were measured one by one with `peers` and `ours`, within two days and at the commits "
+    "of these, on two cores that did other work besides: cpu seconds compare, seconds do "
     "not. "
+    "Large models are trained four times through their data for the grid, since the ten minutes "
+    "that `reconstruct` takes by default are long for so many rows. "
     "Cells of the grid that are empty or missing here were not measured."
 )
 Measure = Callable[[Task], Row]
