@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from classifier import samples
+from onnx.numpy_helper import to_array
 from text_models import build, differences, function, random, run
 
 from onnx_relief.data import open_data
@@ -55,6 +56,36 @@ def test_a_disturbed_network_gets_its_moments_back():
     dense, other = network(), network(k1=random(4, 3, 3, 3, seed=1) * 0.7 + 0.05)
     found = repaired(other, dense).proto
     for name, wanted in moments_of(dense, ["a", "y"]).items():
+        now = moments_of(found, [name])[name]
+        np.testing.assert_allclose(now.mean, wanted.mean, atol=1e-3)
+        np.testing.assert_allclose(now.variance, wanted.variance, rtol=1e-3)
+
+
+def test_what_is_remembered_between_layers_changes_nothing():
+    dense, other = (load(network(k1=random(4, 3, 3, 3, seed=s))) for s in (1, 5))
+    much, little = (
+        match_moments(
+            other, dense, {}, data_for(dense), batch_size=7, provider="cpu", memory=memory
+        )
+        for memory in (1 << 30, 0)
+    )
+    for one, same in zip(much.proto.graph.initializer, little.proto.graph.initializer, strict=True):
+        np.testing.assert_allclose(to_array(one), to_array(same), rtol=1e-5, atol=1e-6)
+    assert differences(much.proto, other.proto)
+
+
+def test_layers_beside_each_other_get_their_moments_back_too():
+    graph = """(float[N,3,6,6] x) => (float[N,4,4,4] y) {
+        a = Conv (x, k1)  b = Conv (x, k2, b2)  s = Add (a, b)  r = Relu (s)
+        y = Conv <pads = [1, 1, 1, 1]> (r, k3)
+    }"""
+    shapes = {"k1": (4, 3, 3, 3), "k2": (4, 3, 3, 3), "b2": (4,), "k3": (4, 4, 3, 3)}
+    dense, other = (
+        build(graph, **{n: random(*shape, seed=s + len(n)) for n, shape in shapes.items()})
+        for s in (1, 7)
+    )
+    found = repaired(other, dense).proto
+    for name, wanted in moments_of(dense, ["a", "b", "y"]).items():
         now = moments_of(found, [name])[name]
         np.testing.assert_allclose(now.mean, wanted.mean, atol=1e-3)
         np.testing.assert_allclose(now.variance, wanted.variance, rtol=1e-3)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -56,18 +57,35 @@ def moments(
     Raises:
         ModelError, DataError: The model cannot be run on the data.
     """
-    proto = _with_moments(document.proto, tensors)
-    session = open_session(proto, provider=provider, folder=document.folder)
-    outputs = [_output(name, which) for name in tensors for which in ("mean", "variance")]
+    session = open_session(
+        watched(document, tensors).proto, provider=provider, folder=document.folder
+    )
+    names = watches(tensors)
+    batches = full_batches(data, batch_size)
+    return merged(tensors, ((batch.count, session.run(batch.feed, names)) for batch in batches))
+
+
+def watched(document: Document, tensors: Mapping[str, Channels]) -> Document:
+    """Return the document with the moments of some tensors over a batch as further outputs."""
+    return replace(document, proto=_with_moments(document.proto, tensors))
+
+
+def watches(tensors: Iterable[str]) -> list[str]:
+    """Return what `watched` calls its outputs for some tensors."""
+    return [_output(name, which) for name in tensors for which in ("mean", "variance")]
+
+
+def merged(
+    tensors: Iterable[str], batches: Iterable[tuple[int, Mapping[str, Any]]]
+) -> dict[str, Moments]:
+    """Return moments over all of some batches: of each its samples, and what `watched` gave."""
     found: dict[str, list[tuple[int, Floats, Floats]]] = {name: [] for name in tensors}
-    for batch in full_batches(data, batch_size):
-        results = session.run(batch.feed, outputs)
-        for name in tensors:
+    for count, results in batches:
+        for name, parts in found.items():
             mean, variance = (
-                np.asarray(results[_output(name, which)], np.float64).reshape(-1)
-                for which in ("mean", "variance")
+                np.asarray(results[one], np.float64).reshape(-1) for one in watches([name])
             )
-            found[name].append((batch.count, mean, variance))
+            parts.append((count, mean, variance))
     return {name: _merged(parts) for name, parts in found.items()}
 
 

@@ -8,7 +8,7 @@ BatchNormalization nodes this is their re-estimation; without them it is the sam
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from onnx_relief.graph.rewrite import write_constants
 from onnx_relief.graph.rows import as_stored
 from onnx_relief.graph.sites import Site
 from onnx_relief.graph.walk import TensorHome
-from onnx_relief.measuring.moments import Channels, Moments, moments
+from onnx_relief.measuring.moments import Channels, Moments, merged, moments, watched, watches
 from onnx_relief.plan import LayerKind
 from onnx_relief.progress import ticker
 from onnx_relief.repair.pairs import (
@@ -32,7 +32,10 @@ from onnx_relief.repair.pairs import (
     main_outputs,
     outputs_of,
 )
+from onnx_relief.repair.relay import Relay
+from onnx_relief.repair.stages import stages
 from onnx_relief.results import Progress
+from onnx_relief.settings import DEFAULT_MEMORY
 
 _MOST = 3.0
 """Largest factor: units that have become nearly constant are not blown up."""
@@ -47,6 +50,7 @@ def match_moments(
     *,
     batch_size: int,
     provider: str,
+    memory: int = DEFAULT_MEMORY,
     progress: Progress | None = None,
 ) -> Document:
     """Return `pruned` with weights and biases that restore the dense moments of every unit.
@@ -58,35 +62,47 @@ def match_moments(
         data: Calibration samples.
         batch_size: Samples per run.
         provider: Execution provider of ONNX Runtime.
+        memory: Bytes that tensors may take, about.
         progress: Told how far the work has come.
 
     Raises:
         ModelError, DataError: A model cannot be run on the data.
     """
-    sites = _repairable(find_layers(dense))
-    wanted = {name: _channels(site) for site in sites.values() for name in outputs_of(site)}
+    twins = _repairable(find_layers(dense))
+    wanted = {name: _channels(site) for site in twins.values() for name in outputs_of(site)}
     before = moments(dense, wanted, data, batch_size=batch_size, provider=provider)
-    tick = ticker(progress, "repairing layers", len(sites))
-    for name, dense_site in sites.items():
-        tick(1)
+    survey = find_layers(pruned)
+    sites = _repairable(survey)
+    chosen = {
+        name: kept.get(name, np.arange(before[site.output].mean.size))
+        for name, site in sites.items()
+        if name in twins and site.output in outputs_of(twins[name])
+    }
+    names = [name for name, places in chosen.items() if places.size == sites[name].layer.units]
+    groups = stages(survey, names)
+    relay = Relay(data, batch_size=batch_size, budget=memory // 4, provider=provider, models=1)
+    tick = ticker(progress, "repairing layers", len(names))
+    for number, group in enumerate(groups):
         survey = find_layers(pruned)
-        site = _repairable(survey).get(name)
-        if site is None or site.output not in outputs_of(dense_site):
-            continue
-        target = before[site.output]
-        chosen = kept.get(name, np.arange(target.mean.size))
-        if chosen.size != site.layer.units:
-            continue
-        now = moments(
-            pruned,
-            {site.output: _channels(site)},
-            data,
-            batch_size=batch_size,
-            provider=provider,
-        )[site.output]
-        wished = Moments(target.mean[chosen], target.variance[chosen])
-        pruned = _repaired(pruned, survey, site, now, wished)
+        sites = _repairable(survey)
+        coming = [sites[name] for group in groups[number:] for name in group]
+        relay.go_on([pruned], [{made for site in coming for made in outputs_of(site)}])
+        here = [sites[name] for name in group]
+        for site, now in zip(here, _moments_of(here, pruned, relay), strict=True):
+            places, target = chosen[site.layer.name], before[site.output]
+            wished = Moments(target.mean[places], target.variance[places])
+            pruned = _repaired(pruned, survey, site, now, wished)
+            tick(1)
     return pruned
+
+
+def _moments_of(sites: Sequence[Site], document: Document, relay: Relay) -> list[Moments]:
+    """Return the moments of what some layers make now, over all samples."""
+    channels = {site.output: _channels(site) for site in sites}
+    walk = relay.walk([watched(document, channels)], [watches(channels)], sum(relay.counts))
+    batches = ((count, made) for count, (made,) in zip(relay.counts, walk, strict=True))
+    found = merged(channels, batches)
+    return [found[site.output] for site in sites]
 
 
 def _repaired(

@@ -188,6 +188,7 @@ def _bias(work: Work) -> tuple[Document, tuple[str, ...]]:
         work.samples.work,
         batch_size=work.batch_size,
         provider=work.provider,
+        memory=work.memory,
         progress=work.progress,
     )
     return found, ()

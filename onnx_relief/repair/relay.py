@@ -51,27 +51,30 @@ class Stretch:
 
 
 class Relay:
-    """Two models over the same batches of samples, the one to repair and the dense one.
+    """Models over the same batches of samples: the one to repair, and mostly the dense one.
 
     What is kept of each takes `budget` bytes at most; where that is too little, models start
     further back, at worst from the samples themselves, which are then read anew each time.
 
     Attributes:
-        batch_size: Samples per run.
+        counts: Samples of each batch.
+        batch_size: Of the first one, and of all but the last.
     """
 
-    def __init__(self, data: Dataset, *, batch_size: int, budget: int, provider: str) -> None:
+    def __init__(
+        self, data: Dataset, *, batch_size: int, budget: int, provider: str, models: int = 2
+    ) -> None:
         self._data, self._budget, self._provider = data, budget, provider
         self._asked = batch_size
-        counts = [batch.count for batch in full_batches(data, batch_size)]
-        self._count, self.batch_size = len(counts), counts[0]
-        self._kept: list[list[Tensors] | None] = [None, None]
+        self.counts = tuple(batch.count for batch in full_batches(data, batch_size))
+        self.batch_size = self.counts[0]
+        self._kept: list[list[Tensors] | None] = [None] * models
 
     def go_on(self, models: Sequence[Document], ahead: Sequence[Collection[str]]) -> None:
-        """Go as far as both models can without what is still to change.
+        """Go as far as the models can without what is still to change.
 
         Args:
-            models: The model to repair and the dense one.
+            models: The model to repair and the others.
             ahead: Of each, what the layers make that are still to be repaired.
 
         Raises:
@@ -87,7 +90,7 @@ class Relay:
                 if not all(isinstance(value, np.ndarray) for value in made.values()):
                     break  # a sequence, say, which cannot be fed again
                 sizes += sum(value.nbytes for value in made.values())
-                if sizes / (number + 1) * self._count > self._budget:
+                if sizes / (number + 1) * len(self.counts) > self._budget:
                     break
                 reached.append(made)
             else:
@@ -96,10 +99,10 @@ class Relay:
     def walk(
         self, models: Sequence[Document], wanted: Sequence[Sequence[str]], samples: int
     ) -> Iterator[list[dict[str, Array]]]:
-        """Yield what both models give at some tensors, batch by batch.
+        """Yield what the models give at some tensors, batch by batch.
 
         Args:
-            models: The model to repair and the dense one; what was passed is as it was.
+            models: The model to repair and the others; what was passed is as it was.
             wanted: Names of tensors of each.
             samples: About so many are enough; the batches are spread evenly over all of them.
 
@@ -110,9 +113,9 @@ class Relay:
             self._stretch(place, model, names)
             for place, (model, names) in enumerate(zip(models, wanted, strict=True))
         ]
-        few = min(self._count, ceil(samples / self.batch_size))
-        chosen = set(np.linspace(0, self._count - 1, few).round().astype(int).tolist())
-        feeds = self._batches() if None in self._kept else [None] * self._count
+        few = min(len(self.counts), ceil(samples / self.batch_size))
+        chosen = set(np.linspace(0, len(self.counts) - 1, few).round().astype(int).tolist())
+        feeds = self._batches() if None in self._kept else [None] * len(self.counts)
         for number, batch in enumerate(feeds):
             if number not in chosen:
                 continue
