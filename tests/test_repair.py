@@ -91,6 +91,59 @@ def test_layers_beside_each_other_get_their_moments_back_too():
         np.testing.assert_allclose(now.variance, wanted.variance, rtol=1e-3)
 
 
+def gathered(model, data, names):
+    """Return mean and variance of tensors over all but their last axis, in float64, by name."""
+    watched = type(model)()
+    watched.CopyFrom(model)
+    for name in names:
+        watched.graph.output.append(type(model.graph.output[0])(name=name))
+    found = zip(names, run(watched, data)[-len(names) :], strict=True)
+    rows = {name: v.reshape(-1, v.shape[-1]).astype(np.float64) for name, v in found}
+    return {name: (v.mean(axis=0), v.var(axis=0)) for name, v in rows.items()}
+
+
+@pytest.mark.parametrize("places", [(), (3,), (2, 3)])
+def test_products_of_any_rank_get_their_moments_back(places):
+    axes = ",".join(["N", *map(str, places)])
+    graph = f"""(float[{axes},6] x) => (float[{axes},4] y) {{
+        m = MatMul (x, w)  a = Add (m, b)  r = Relu (a)  n = MatMul (r, v)  y = Add (c, n)
+    }}"""
+    shapes = {"w": (6, 5), "b": (5,), "v": (5, 4), "c": (4,)}
+    dense, other = (
+        build(graph, **{name: random(*shape, seed=s) for name, shape in shapes.items()})
+        for s in (1, 5)
+    )
+    data = samples(shape=(*places, 6), labelled=False)
+    document = load(dense)
+    opened = open_data(data, input_specs(dense))
+    found = match_moments(load(other), document, {}, opened, batch_size=7, provider="cpu").proto
+    wanted, now = (gathered(model, data, ["a", "y"]) for model in (dense, found))
+    for name, (mean, variance) in wanted.items():
+        np.testing.assert_allclose(now[name][0], mean, atol=1e-4)
+        np.testing.assert_allclose(now[name][1], variance, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        "(float[2,3,6] x) => (float[2,3,4] y) { m = MatMul (x, w)  y = Add (m, b) }",
+        "(float[N,6,3] x) => (float[N,4,3] y) { m = MatMul (u, x)  y = Add (m, d) }",
+    ],
+)
+def test_products_whose_units_are_elsewhere_are_left_as_they_are(graph):
+    shapes = {"w": (2, 6, 4), "b": (4,), "u": (4, 6), "d": (4, 1)}
+    used = {
+        name: shape for name, shape in shapes.items() if f"{name})" in graph or f"({name}," in graph
+    }
+    dense, other = (
+        load(build(graph, **{name: random(*shape, seed=s) for name, shape in used.items()}))
+        for s in (1, 5)
+    )
+    shape = (3, 6) if "w" in used else (6, 3)
+    found = match_moments(other, dense, {}, data_for(dense, shape), batch_size=2, provider="cpu")
+    assert differences(found.proto, other.proto) == []
+
+
 def test_a_network_that_needs_no_repair_stays_as_it_is():
     assert differences(repaired(network(), network()).proto, network()) == []
 

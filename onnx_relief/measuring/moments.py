@@ -34,10 +34,18 @@ class Moments:
 
 @dataclass(frozen=True)
 class Channels:
-    """Where the channels of a tensor are: its rank, and which axis."""
+    """Where the channels of a tensor are.
+
+    Attributes:
+        rank: How many axes it has.
+        axis: Which of them they are.
+        count: How many there are on the last axis of a tensor of any rank, and `rank` and `axis`
+            are those of its rows, 2 and 1; None where it is as it is.
+    """
 
     rank: int
     axis: int
+    count: int | None = None
 
 
 def moments(
@@ -108,11 +116,19 @@ def _with_moments(model: onnx.ModelProto, tensors: Mapping[str, Channels]) -> on
     for name, where in tensors.items():
         axes = [axis for axis in range(where.rank) if axis != where.axis % where.rank]
         mean, variance = (_output(name, which) for which in ("mean", "variance"))
-        wide, difference, square = (f"{mean}_{step}" for step in ("wide", "difference", "square"))
-        _reduce(proto, name, wide, axes, keepdims=1)
-        proto.graph.node.append(helper.make_node("Sub", [name, wide], [difference]))
+        wide, difference, square, rows, shape = (
+            f"{mean}_{step}" for step in ("wide", "difference", "square", "rows", "shape")
+        )
+        values = name
+        if where.count is not None:
+            numbers = helper.make_tensor(shape, onnx.TensorProto.INT64, [2], [-1, where.count])
+            proto.graph.initializer.append(numbers)
+            proto.graph.node.append(helper.make_node("Reshape", [name, shape], [rows]))
+            values = rows
+        _reduce(proto, values, wide, axes, keepdims=1)
+        proto.graph.node.append(helper.make_node("Sub", [values, wide], [difference]))
         proto.graph.node.append(helper.make_node("Mul", [difference, difference], [square]))
-        _reduce(proto, name, mean, axes, keepdims=0)
+        _reduce(proto, values, mean, axes, keepdims=0)
         _reduce(proto, square, variance, axes, keepdims=0)
         proto.graph.output.extend(onnx.ValueInfoProto(name=one) for one in (mean, variance))
     return proto

@@ -134,7 +134,12 @@ def _channels(site: Site) -> Channels:
     geometry = site.layer.geometry
     if geometry is not None:
         return Channels(geometry.rank + 2, 1)
-    return Channels(2, 1)
+    return Channels(2, 1, None if site.layer.op == "Gemm" else site.layer.units)
+
+
+def _is_product(site: Site) -> bool:
+    """Whether a layer is one matrix, with its units on the last axis of what it makes."""
+    return site.layer.weights[0].groups == 1 and site.data_input == 0
 
 
 def _repairable(survey: Survey) -> dict[str, Site]:
@@ -147,7 +152,7 @@ def _repairable(survey: Survey) -> dict[str, Site]:
         if site.layer.kind is not LayerKind.RECURRENT
         and site.scope.parent is None
         and site.output in own
-        and (site.layer.geometry is not None or site.layer.op == "Gemm")
+        and (site.layer.geometry is not None or _is_product(site))
         and all(p.view.home not in shared and is_plain(survey, p) for p in site.tensors)
         and (site.bias is not None or can_be_given_a_bias(site, own))
         and 0 not in (site.layer.weights[0].scale, site.layer.bias.scale if site.layer.bias else 1)
