@@ -34,7 +34,7 @@ def repaired(pruned, dense, **options):
     pruned, dense = load(pruned), load(dense)
     return match_moments(
         pruned, dense, options.get("kept", {}), data_for(dense), batch_size=7, provider="cpu"
-    )
+    ).document
 
 
 def moments_of(model, names):
@@ -69,9 +69,11 @@ def test_what_is_remembered_between_layers_changes_nothing():
         )
         for memory in (1 << 30, 0)
     )
-    for one, same in zip(much.proto.graph.initializer, little.proto.graph.initializer, strict=True):
+    for one, same in zip(
+        much.document.proto.graph.initializer, little.document.proto.graph.initializer, strict=True
+    ):
         np.testing.assert_allclose(to_array(one), to_array(same), rtol=1e-5, atol=1e-6)
-    assert differences(much.proto, other.proto)
+    assert differences(much.document.proto, other.proto)
 
 
 def test_layers_beside_each_other_get_their_moments_back_too():
@@ -116,8 +118,9 @@ def test_products_of_any_rank_get_their_moments_back(places):
     data = samples(shape=(*places, 6), labelled=False)
     document = load(dense)
     opened = open_data(data, input_specs(dense))
-    found = match_moments(load(other), document, {}, opened, batch_size=7, provider="cpu").proto
-    wanted, now = (gathered(model, data, ["a", "y"]) for model in (dense, found))
+    found = match_moments(load(other), document, {}, opened, batch_size=7, provider="cpu")
+    after = found.document.proto
+    wanted, now = (gathered(model, data, ["a", "y"]) for model in (dense, after))
     for name, (mean, variance) in wanted.items():
         np.testing.assert_allclose(now[name][0], mean, atol=1e-4)
         np.testing.assert_allclose(now[name][1], variance, rtol=1e-3)
@@ -141,7 +144,12 @@ def test_products_whose_units_are_elsewhere_are_left_as_they_are(graph):
     )
     shape = (3, 6) if "w" in used else (6, 3)
     found = match_moments(other, dense, {}, data_for(dense, shape), batch_size=2, provider="cpu")
-    assert differences(found.proto, other.proto) == []
+    assert differences(found.document.proto, other.proto) == []
+    assert list(found.left.values()) == ["its units are not on the last axis"]
+    assert found.notes == (
+        "the units of 0 layers have their mean and variance again",
+        "1 layer is not repaired: its units are not on the last axis",
+    )
 
 
 def test_a_network_that_needs_no_repair_stays_as_it_is():
@@ -186,19 +194,26 @@ def test_dead_units_stay_dead():
 
 
 ODD = {
-    "shared weight": "[p] h = Gemm (x, w)  [q] y = Gemm (h, w)",
-    "bias of another": "[p] h = Gemm (x, w, b)  i = Add (h, b)  y = Relu (i)",
+    "shared weight": (
+        "[p] h = Gemm (x, w)  [q] y = Gemm (h, w)",
+        "other layers share its weight",
+    ),
+    "bias of another": (
+        "[p] h = Gemm (x, w, b)  i = Add (h, b)  y = Relu (i)",
+        "it has no bias of its own, and no room for one",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", ODD)
 def test_layers_whose_constants_others_read_are_left_as_they_are(name):
-    graph = f"(float[N,4] x) => (float[N,4] y) {{ {ODD[name]} }}"
+    graph = f"(float[N,4] x) => (float[N,4] y) {{ {ODD[name][0]} }}"
     bias = random(4, seed=2)
     dense, other = (build(graph, w=random(4, 4, seed=s), b=bias) for s in (1, 3))
     pruned, dense = load(other), load(dense)
     found = match_moments(pruned, dense, {}, data_for(dense, (4,)), batch_size=7, provider="cpu")
-    assert differences(found.proto, other) == []
+    assert differences(found.document.proto, other) == []
+    assert set(found.left.values()) == {ODD[name][1]}
 
 
 def test_layers_inside_functions_are_repaired_where_their_constants_are_their_own():
@@ -209,4 +224,7 @@ def test_layers_inside_functions_are_repaired_where_their_constants_are_their_ow
     )
     data = data_for(dense, (4,))
     found = match_moments(other, dense, {}, data, batch_size=7, provider="cpu")
-    assert differences(found.proto, other.proto) == []  # "h" is no tensor of the main graph
+    assert (
+        differences(found.document.proto, other.proto) == []
+    )  # "h" is no tensor of the main graph
+    assert list(found.left.values()) == ["it is inside a body or a function"]

@@ -8,7 +8,8 @@ BatchNormalization nodes this is their re-estimation; without them it is the sam
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +27,15 @@ from onnx_relief.measuring.moments import Channels, Moments, merged, moments, wa
 from onnx_relief.plan import LayerKind
 from onnx_relief.progress import ticker
 from onnx_relief.repair.pairs import (
+    BY_ZERO,
+    NO_TWIN,
+    OTHER_FORM,
+    SHARED,
+    UNKNOWN_UNITS,
     beta_of,
     can_be_given_a_bias,
     is_plain,
+    left_alone,
     main_outputs,
     outputs_of,
 )
@@ -42,6 +49,31 @@ _MOST = 3.0
 _TINY = 1e-12
 
 
+@dataclass(frozen=True, eq=False)
+class Matched:
+    """What the repair made.
+
+    Attributes:
+        document: The model with other weights and biases.
+        layers: Layers whose units have the moments of the dense model's.
+        left: Layers that cannot be repaired so, and why, in words.
+    """
+
+    document: Document
+    layers: tuple[str, ...]
+    left: Mapping[str, str]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was done and what not, in sentences."""
+        count = len(self.layers)
+        return (
+            f"the units of {count:,} layer{'' if count == 1 else 's'} have their mean and variance "
+            "again",
+            *left_alone(self.left, "repaired"),
+        )
+
+
 def match_moments(
     pruned: Document,
     dense: Document,
@@ -52,7 +84,7 @@ def match_moments(
     provider: str,
     memory: int = DEFAULT_MEMORY,
     progress: Progress | None = None,
-) -> Document:
+) -> Matched:
     """Return `pruned` with weights and biases that restore the dense moments of every unit.
 
     Args:
@@ -68,23 +100,26 @@ def match_moments(
     Raises:
         ModelError, DataError: A model cannot be run on the data.
     """
-    twins = _repairable(find_layers(dense))
+    twins = _repairable(find_layers(dense))[0]
     wanted = {name: _channels(site) for site in twins.values() for name in outputs_of(site)}
     before = moments(dense, wanted, data, batch_size=batch_size, provider=provider)
     survey = find_layers(pruned)
-    sites = _repairable(survey)
-    chosen = {
-        name: kept.get(name, np.arange(before[site.output].mean.size))
-        for name, site in sites.items()
-        if name in twins and site.output in outputs_of(twins[name])
-    }
-    names = [name for name, places in chosen.items() if places.size == sites[name].layer.units]
+    sites, left = _repairable(survey)
+    chosen: dict[str, NDArray[np.int64]] = {}
+    for name, site in sites.items():
+        if name not in twins or site.output not in outputs_of(twins[name]):
+            left[name] = NO_TWIN
+            continue
+        chosen[name] = kept.get(name, np.arange(before[site.output].mean.size))
+        if chosen[name].size != site.layer.units:
+            left[name] = UNKNOWN_UNITS
+    names = [name for name in sites if name not in left]
     groups = stages(survey, names)
     relay = Relay(data, batch_size=batch_size, budget=memory // 4, provider=provider, models=1)
     tick = ticker(progress, "repairing layers", len(names))
     for number, group in enumerate(groups):
         survey = find_layers(pruned)
-        sites = _repairable(survey)
+        sites = _repairable(survey)[0]
         coming = [sites[name] for group in groups[number:] for name in group]
         relay.go_on([pruned], [{made for site in coming for made in outputs_of(site)}])
         here = [sites[name] for name in group]
@@ -93,7 +128,7 @@ def match_moments(
             wished = Moments(target.mean[places], target.variance[places])
             pruned = _repaired(pruned, survey, site, now, wished)
             tick(1)
-    return pruned
+    return Matched(pruned, tuple(names), left)
 
 
 def _moments_of(sites: Sequence[Site], document: Document, relay: Relay) -> list[Moments]:
@@ -137,23 +172,35 @@ def _channels(site: Site) -> Channels:
     return Channels(2, 1, None if site.layer.op == "Gemm" else site.layer.units)
 
 
-def _is_product(site: Site) -> bool:
-    """Whether a layer is one matrix, with its units on the last axis of what it makes."""
-    return site.layer.weights[0].groups == 1 and site.data_input == 0
-
-
-def _repairable(survey: Survey) -> dict[str, Site]:
-    """Return the layers of the main graph with float weights of their own and one output."""
+def _repairable(survey: Survey) -> tuple[dict[str, Site], dict[str, str]]:
+    """Return the layers that can be repaired, and why the others cannot, by name."""
     shared = shared_homes(survey)
     own = main_outputs(survey)
-    return {
-        site.layer.name: site
-        for site in survey.sites
-        if site.layer.kind is not LayerKind.RECURRENT
-        and site.scope.parent is None
-        and site.output in own
-        and (site.layer.geometry is not None or _is_product(site))
-        and all(p.view.home not in shared and is_plain(survey, p) for p in site.tensors)
-        and (site.bias is not None or can_be_given_a_bias(site, own))
-        and 0 not in (site.layer.weights[0].scale, site.layer.bias.scale if site.layer.bias else 1)
-    }
+    found, left = {}, {}
+    for site in survey.sites:
+        reason = _why_not(survey, site, shared, own)
+        if reason is None:
+            found[site.layer.name] = site
+        else:
+            left[site.layer.name] = reason
+    return found, left
+
+
+def _why_not(survey: Survey, site: Site, shared: Set[TensorHome], own: set[str]) -> str | None:
+    """Return why a layer cannot be repaired, in words; None where it can."""
+    layer = site.layer
+    if layer.kind is LayerKind.RECURRENT:
+        return "it is recurrent"
+    if site.scope.parent is not None or site.output not in own:
+        return "it is inside a body or a function"
+    if layer.geometry is None and (layer.weights[0].groups > 1 or site.data_input):
+        return "its units are not on the last axis"
+    if any(part.view.home in shared for part in site.tensors):
+        return SHARED
+    if not all(is_plain(survey, part) for part in site.tensors):
+        return OTHER_FORM
+    if site.bias is None and not can_be_given_a_bias(site, own):
+        return "it has no bias of its own, and no room for one"
+    if 0 in (layer.weights[0].scale, layer.bias.scale if layer.bias else 1):
+        return BY_ZERO
+    return None

@@ -191,7 +191,7 @@ def _bias(work: Work) -> tuple[Document, tuple[str, ...]]:
         memory=work.memory,
         progress=work.progress,
     )
-    return found, ()
+    return found.document, found.notes
 
 
 def _least_squares(work: Work) -> tuple[Document, tuple[str, ...]]:

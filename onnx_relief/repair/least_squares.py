@@ -11,7 +11,6 @@ stages 67.6 %, 8 stages 58.9 %).
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
@@ -26,7 +25,7 @@ from onnx_relief.graph.layers import Survey, find_layers
 from onnx_relief.measuring.evidence import open_at
 from onnx_relief.progress import ticker
 from onnx_relief.repair.joins import join_after
-from onnx_relief.repair.pairs import Pair, changed, pairs_of
+from onnx_relief.repair.pairs import Pair, changed, left_alone, pairs_of
 from onnx_relief.repair.refit import refit
 from onnx_relief.repair.relay import Relay
 from onnx_relief.repair.stages import Sums, at_once, depths, enough, stages, sums, tensors_of
@@ -54,11 +53,10 @@ class Refitted:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was done and what not, in sentences."""
-        reasons = Counter(self.left.values()).most_common()
         count = len(self.layers)
         return (
             f"least squares refitted {count:,} layer{'' if count == 1 else 's'}",
-            *(f"{_layers(count)} not refitted: {reason}" for reason, count in reasons),
+            *left_alone(self.left, "refitted"),
         )
 
 
@@ -186,10 +184,6 @@ def _refitted(
         return None
     weights = pair.reading.join(change.weights)
     return changed(survey, document, pair, weights, change.offset.reshape(-1))
-
-
-def _layers(count: int) -> str:
-    return f"{count:,} layer is" if count == 1 else f"{count:,} layers are"
 
 
 def _runnable(survey: Survey) -> Document:

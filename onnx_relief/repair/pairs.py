@@ -6,9 +6,10 @@ floats, where it sits in a body or is recurrent, and where its dense twin cannot
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,12 @@ from onnx_relief.measuring.evidence import Reading, reading_of
 from onnx_relief.repair.joins import Join
 
 Floats = NDArray[np.float64]
+
+BY_ZERO: Final = "its node multiplies by zero"
+NO_TWIN: Final = "the dense model has no layer of its name"
+OTHER_FORM: Final = "its weight is stored in another form than it is used"
+SHARED: Final = "other layers share its weight"
+UNKNOWN_UNITS: Final = "it is not known which of its units were cut"
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +94,20 @@ def pairs_of(
     return found, left
 
 
+def left_alone(left: Mapping[str, str], done: str) -> tuple[str, ...]:
+    """Return in sentences why some layers are not repaired, each reason once.
+
+    Args:
+        left: The reason, by layer.
+        done: What is not done to them.
+    """
+    reasons = Counter(left.values()).most_common()
+    return tuple(
+        f"{count:,} layer{' is' if count == 1 else 's are'} not {done}: {reason}"
+        for reason, count in reasons
+    )
+
+
 def outputs_of(site: Site) -> set[str]:
     """Return the tensors at which a layer can be compared with its twin in a pruned model.
 
@@ -116,18 +137,18 @@ def _pair(
     if reading.blocks > 1:
         return f"it reads {reading.entries} inputs at a time, too many for one Gram matrix"
     if twin is None or site.output not in outputs_of(twin):
-        return "the dense model has no layer of its name"
+        return NO_TWIN
     weight = site.parts[0]
     if site.layer.weights[0].scale == 0:
-        return "its node multiplies by zero"
+        return BY_ZERO
     if weight.view.home in shared:
-        return "other layers share its weight"
+        return SHARED
     if not is_plain(survey, weight):
-        return "its weight is stored in another form than it is used"
+        return OTHER_FORM
     if units is None and twin.layer.units != site.layer.units:
-        return "it is not known which of its units were cut"
+        return UNKNOWN_UNITS
     if units is not None and units.size != site.layer.units:
-        return "it is not known which of its units were cut"
+        return UNKNOWN_UNITS
     bias = _movable(survey, site, shared)
     return Pair(site, units, reading, bias, can_be_given_a_bias(site, own))
 

@@ -246,8 +246,7 @@ def test_a_bias_in_the_node_and_one_after_it_are_of_one_layer(repaired):
     x = twice((4, 5, 5))
     data = open_data({"x": x}, input_specs(dense.proto))
     given = data if repaired is match_moments else Split(data, data)
-    found = repaired(pruned, dense, {}, given, batch_size=7, provider="cpu")
-    document = found if repaired is match_moments else found.document
+    document = repaired(pruned, dense, {}, given, batch_size=7, provider="cpu").document
     outputs = [run(m.proto, {"x": x})[0].mean(axis=(0, 2, 3)) for m in (document, dense)]
     np.testing.assert_allclose(*outputs, atol=1e-4)
 
