@@ -4,6 +4,8 @@ Layer by layer, in the order of the graph, each on what the repaired layers befo
 weights of unit j are scaled by the ratio of its standard deviations and its bias is moved, so that
 what it hands to its normalisation or activation has the moments of the dense model. With
 BatchNormalization nodes this is their re-estimation; without them it is the same thing folded in.
+Layers without a bias or room for one are left: to scale them alone, to the mean square that they
+had, made a decoder of transformer blocks worse (.0152 -> .0170).
 """
 
 from __future__ import annotations
