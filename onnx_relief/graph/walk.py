@@ -6,8 +6,9 @@ the constants of the function body remember where they live in the user's file.
 
 from __future__ import annotations
 
+import weakref
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,11 +46,32 @@ class TensorHome:
 
 @dataclass(frozen=True, eq=False)
 class Use:
-    """One place that reads a tensor: input `index` of `node`, or an output of the graph (None)."""
+    """One place that reads a tensor: input `index` of `node`, or an output of the graph (None).
 
-    scope: Scope
+    It lives as long as the model. Scopes hold uses; if these held scopes in turn, every model that
+    was looked at would stay in memory until Python searched for cycles (a gigabyte while MiniLM is
+    repaired layer by layer).
+    """
+
+    held: weakref.ref[Scope]
     node: onnx.NodeProto | None
     index: int
+
+    @property
+    def scope(self) -> Scope:
+        """The graph of the node, or whose output it is."""
+        scope = self.held()
+        if scope is None:
+            raise ReferenceError("the model of this use is gone")
+        return scope
+
+    def __reduce__(self) -> tuple[Callable[..., Use], tuple[object, ...]]:
+        """Travel to other processes with the scope, which goes there, too."""
+        return _use, (self.scope, self.node, self.index)
+
+
+def _use(scope: Scope, node: onnx.NodeProto | None, index: int) -> Use:
+    return Use(weakref.ref(scope), node, index)
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,11 +248,11 @@ def _note_uses(scope: Scope) -> None:
         for index, name in enumerate(node.input):
             definer = scope.definer(name) if name else None
             if definer is not None:
-                definer.uses.setdefault(name, []).append(Use(scope, node, index))
+                definer.uses.setdefault(name, []).append(_use(scope, node, index))
     for index, value in enumerate(scope.graph.output):
         definer = scope.definer(value.name)
         if definer is not None:
-            definer.uses.setdefault(value.name, []).append(Use(scope, None, index))
+            definer.uses.setdefault(value.name, []).append(_use(scope, None, index))
 
 
 def _note_moving(scope: Scope) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import pickle
+import weakref
+
 import numpy as np
 import onnx
 import pytest
@@ -9,6 +13,7 @@ from onnx import helper, numpy_helper, parser
 from text_models import build, function, random, run, survey
 
 from onnx_relief.graph.document import load
+from onnx_relief.graph.layers import find_layers
 from onnx_relief.graph.walk import (
     TensorHome,
     attributes,
@@ -79,13 +84,34 @@ def test_state_of_a_loop_is_no_constant():
 
 
 def test_uses_are_noted_where_the_tensor_is_defined():
-    main = understand(build(IF.format(*BRANCHES), w=random(2, 2))).scopes[0]
+    model = understand(build(IF.format(*BRANCHES), w=random(2, 2)))
+    main = model.scopes[0]
     assert [(use.scope.path, use.index) for use in main.uses["h"]] == [
         ("y.then_branch", 0),
         ("y.else_branch", 0),
     ]
     (output,) = main.uses["y"]
     assert (output.node, output.scope) == (None, main)
+
+
+def test_a_model_that_was_looked_at_goes_with_its_last_reader():
+    weights = {"w": random(2, 2), "v": random(2, 2)}
+    document = load(build(IF.format(*BRANCHES), **weights))
+    gc.disable()
+    try:
+        found = find_layers(document)
+        gone = [weakref.ref(one) for one in (found, found.model, *found.model.scopes)]
+        del found
+        assert [one() for one in gone] == [None] * 5
+    finally:
+        gc.enable()
+
+
+def test_uses_travel_to_other_processes_with_their_model():
+    model = pickle.loads(pickle.dumps(survey(IF.format(*BRANCHES), w=random(2, 2)).model))
+    (use,) = model.scopes[0].uses["w"]
+    assert use.scope is model.scopes[0]
+    assert [use.scope for use in model.scopes[0].uses["h"]] == list(model.scopes[1:])
 
 
 def test_names_are_looked_up_from_the_inside_outwards():
