@@ -97,7 +97,10 @@ class Relay:
                 self._kept[place] = reached
 
     def walk(
-        self, models: Sequence[Document], wanted: Sequence[Sequence[str]], samples: int
+        self,
+        models: Sequence[Document],
+        wanted: Sequence[Sequence[str]],
+        samples: int | None = None,
     ) -> Iterator[list[dict[str, Array]]]:
         """Yield what the models give at some tensors, batch by batch.
 
@@ -105,6 +108,7 @@ class Relay:
             models: The model to repair and the others; what was passed is as it was.
             wanted: Names of tensors of each.
             samples: About so many are enough; the batches are spread evenly over all of them.
+                None for all.
 
         Raises:
             ModelError, DataError: A model cannot be run on the data.
@@ -113,7 +117,9 @@ class Relay:
             self._stretch(place, model, names)
             for place, (model, names) in enumerate(zip(models, wanted, strict=True))
         ]
-        few = min(len(self.counts), ceil(samples / self.batch_size))
+        few = len(self.counts)
+        if samples is not None:
+            few = min(few, ceil(samples / self.batch_size))
         chosen = set(np.linspace(0, len(self.counts) - 1, few).round().astype(int).tolist())
         feeds = self._batches() if None in self._kept else [None] * len(self.counts)
         for number, batch in enumerate(feeds):
