@@ -39,8 +39,8 @@ class Channels:
     Attributes:
         rank: How many axes it has.
         axis: Which of them they are.
-        count: How many there are on the last axis of a tensor of any rank, and `rank` and `axis`
-            are those of its rows, 2 and 1; None where it is as it is.
+        count: How many there are, where they are the last axis of a tensor whose rank is not known;
+            its rows are looked at then, and `rank` and `axis` are 2 and 1. Else None.
     """
 
     rank: int

@@ -11,7 +11,6 @@ had, made a decoder of transformer blocks worse (.0152 -> .0170).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +27,7 @@ from onnx_relief.graph.walk import TensorHome
 from onnx_relief.measuring.moments import Channels, Moments, merged, moments, watched, watches
 from onnx_relief.plan import LayerKind
 from onnx_relief.progress import ticker
+from onnx_relief.repair.account import Account
 from onnx_relief.repair.pairs import (
     BY_ZERO,
     NO_TWIN,
@@ -37,7 +37,6 @@ from onnx_relief.repair.pairs import (
     beta_of,
     can_be_given_a_bias,
     is_plain,
-    left_alone,
     main_outputs,
     outputs_of,
 )
@@ -51,31 +50,6 @@ _MOST = 3.0
 _TINY = 1e-12
 
 
-@dataclass(frozen=True, eq=False)
-class Matched:
-    """What the repair made.
-
-    Attributes:
-        document: The model with other weights and biases.
-        layers: Layers whose units have the moments of the dense model's.
-        left: Layers that cannot be repaired so, and why, in words.
-    """
-
-    document: Document
-    layers: tuple[str, ...]
-    left: Mapping[str, str]
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What was done and what not, in sentences."""
-        count = len(self.layers)
-        return (
-            f"the units of {count:,} layer{'' if count == 1 else 's'} have their mean and variance "
-            "again",
-            *left_alone(self.left, "repaired"),
-        )
-
-
 def match_moments(
     pruned: Document,
     dense: Document,
@@ -86,7 +60,7 @@ def match_moments(
     provider: str,
     memory: int = DEFAULT_MEMORY,
     progress: Progress | None = None,
-) -> Matched:
+) -> Account:
     """Return `pruned` with weights and biases that restore the dense moments of every unit.
 
     Args:
@@ -130,7 +104,13 @@ def match_moments(
             wished = Moments(target.mean[places], target.variance[places])
             pruned = _repaired(pruned, survey, site, now, wished)
             tick(1)
-    return Matched(pruned, tuple(names), left)
+    return Account(
+        document=pruned,
+        layers=tuple(names),
+        left=left,
+        told="the units of {} have their mean and variance again",
+        undone="repaired",
+    )
 
 
 def _moments_of(sites: Sequence[Site], document: Document, relay: Relay) -> list[Moments]:

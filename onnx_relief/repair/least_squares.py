@@ -12,7 +12,7 @@ stages 67.6 %, 8 stages 58.9 %).
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import ceil
 
 import numpy as np
@@ -24,8 +24,9 @@ from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey, find_layers
 from onnx_relief.measuring.evidence import open_at
 from onnx_relief.progress import ticker
+from onnx_relief.repair.account import Account
 from onnx_relief.repair.joins import join_after
-from onnx_relief.repair.pairs import Pair, changed, left_alone, pairs_of
+from onnx_relief.repair.pairs import Pair, changed, pairs_of
 from onnx_relief.repair.refit import refit
 from onnx_relief.repair.relay import Relay
 from onnx_relief.repair.stages import Sums, at_once, depths, enough, stages, sums, tensors_of
@@ -34,30 +35,6 @@ from onnx_relief.settings import DEFAULT_MEMORY
 
 _NOTHING = 1e-9
 """A layer whose outputs lack less than this share of their mean square is left as it is."""
-
-
-@dataclass(frozen=True, eq=False)
-class Refitted:
-    """What least squares made.
-
-    Attributes:
-        document: The model with other weights where that helps.
-        layers: Layers that were refitted.
-        left: Layers that cannot be refitted, and why, in words.
-    """
-
-    document: Document
-    layers: tuple[str, ...]
-    left: Mapping[str, str]
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What was done and what not, in sentences."""
-        count = len(self.layers)
-        return (
-            f"least squares refitted {count:,} layer{'' if count == 1 else 's'}",
-            *left_alone(self.left, "refitted"),
-        )
 
 
 def least_squares(
@@ -70,7 +47,7 @@ def least_squares(
     provider: str,
     memory: int = DEFAULT_MEMORY,
     progress: Progress | None = None,
-) -> Refitted:
+) -> Account:
     """Return `pruned` with the surviving weights that give the dense layers' outputs best.
 
     Args:
@@ -117,7 +94,13 @@ def least_squares(
                 if document is not None:
                     pruned = document
                     refitted.append(pair.site.layer.name)
-    return Refitted(pruned, tuple(refitted), left)
+    return Account(
+        document=pruned,
+        layers=tuple(refitted),
+        left=left,
+        told="least squares refitted {}",
+        undone="refitted",
+    )
 
 
 def _relays(

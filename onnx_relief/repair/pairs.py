@@ -6,7 +6,6 @@ floats, where it sits in a body or is recurrent, and where its dense twin cannot
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any, Final
@@ -92,20 +91,6 @@ def pairs_of(
         else:
             left[name] = pair
     return found, left
-
-
-def left_alone(left: Mapping[str, str], done: str) -> tuple[str, ...]:
-    """Return in sentences why some layers are not repaired, each reason once.
-
-    Args:
-        left: The reason, by layer.
-        done: What is not done to them.
-    """
-    reasons = Counter(left.values()).most_common()
-    return tuple(
-        f"{count:,} layer{' is' if count == 1 else 's are'} not {done}: {reason}"
-        for reason, count in reasons
-    )
 
 
 def outputs_of(site: Site) -> set[str]:

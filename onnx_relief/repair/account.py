@@ -1,0 +1,44 @@
+"""What a repair that goes from layer to layer made, and how that is told."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from onnx_relief.graph.document import Document
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Account:
+    """What was made, of which layers, and what not.
+
+    Attributes:
+        document: The model with other weights and biases.
+        layers: Layers that were repaired.
+        left: Layers that cannot be, and why, in words.
+        told: What was done, in words, with `{}` where the layers are counted.
+        undone: What is not done to layers that are left.
+    """
+
+    document: Document
+    layers: tuple[str, ...]
+    left: Mapping[str, str]
+    told: str
+    undone: str
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was done and what not, in sentences; each reason once."""
+        reasons = Counter(self.left.values()).most_common()
+        return (
+            self.told.format(_counted(len(self.layers))),
+            *(
+                f"{_counted(count)} {'is' if count == 1 else 'are'} not {self.undone}: {reason}"
+                for reason, count in reasons
+            ),
+        )
+
+
+def _counted(count: int) -> str:
+    return f"{count:,} layer{'' if count == 1 else 's'}"
