@@ -118,6 +118,8 @@ def repair(
     document, notes = KINDS[kind](work)
     guard = Guard(dense, samples.judge, batch_size=batch_size, provider=provider)
     found = judged(kind, pruned, document, guard, samples)
+    if found.undone:
+        notes = tuple(f"undone with it: {note}" for note in notes)
     return replace(found, notes=(*found.notes, *notes))
 
 

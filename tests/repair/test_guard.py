@@ -57,7 +57,7 @@ def test_a_repair_that_does_harm_is_undone(monkeypatch):
     assert found.undone
     assert found.after > found.before > 0
     assert differences(found.document.proto, masked()) == []
-    assert "it was tried" in found.notes
+    assert "undone with it: it was tried" in found.notes
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
