@@ -10,7 +10,7 @@ from onnx_relief.data import Batch, Dataset
 from onnx_relief.errors import DataError, ModelError, ReliefError, SettingsError, working_on
 from onnx_relief.graph.document import Document, input_specs, output_specs
 from onnx_relief.measuring.measure import Tick
-from onnx_relief.metrics import METRICS, choices, decisions, metric_named
+from onnx_relief.metrics import METRICS, are_directions, choices, decisions, metric_named
 from onnx_relief.results import Evaluation, Score
 from onnx_relief.runtime import open_session
 from onnx_relief.tally import (
@@ -43,7 +43,8 @@ def compare_models(
         dense: What the other model is measured against.
         pruned: The other model, with the same inputs and outputs.
         data: Samples, with or without labels.
-        metric: Name in `METRICS`; by default accuracy with labels and agreement without.
+        metric: Name in `METRICS`; by default accuracy with labels, cosine where rows have length 1,
+            and agreement otherwise.
         output: The output that the metric looks at; by default the first that suits it.
         batch_size: Samples per run, where the models leave that open.
         provider: Execution provider of ONNX Runtime.
@@ -160,12 +161,15 @@ def choose(results: Outputs, batch: Batch, metric: str | None, output: str | Non
             "or use --metric agreement"
         )
     reasons = {}
+    nobody_asked = name == "agreement" and metric is None
     for key in results if output is None else [output]:
         reason = _unfit(results[key], name, batch)
+        if reason is None and nobody_asked and are_directions(results[key]):
+            reason = "has rows of length 1, whose largest number decides nothing"
         if reason is None:
             return Choice(name, key)
         reasons[key] = reason
-    if name == "agreement" and metric is None and any(map(is_array, results.values())):
+    if nobody_asked and any(map(is_array, results.values())):
         return choose(results, batch, "cosine", output)
     listed = "; ".join(f"{key!r} {reason}" for key, reason in list(reasons.items())[:3])
     others = [other for other in METRICS if other != name]

@@ -20,7 +20,8 @@ class Judge:
     Attributes:
         data: What they are judged on.
         dense: What they are compared with where the metric wants that; None without.
-        metric: Name in `METRICS`; None for accuracy with labels and agreement without.
+        metric: Name in `METRICS`; None for accuracy with labels, and without them cosine for
+            embeddings (rows of length 1) and agreement otherwise.
         output: The output that the metric looks at; None for the first that suits it.
         batch_size: Samples per run.
         provider: Execution provider of ONNX Runtime.

@@ -20,6 +20,10 @@ from onnx_relief.results import OutputDifference
 Array = NDArray[Any]
 Hits = NDArray[np.bool_]
 
+_FEWEST_OF_A_DIRECTION: Final = 16
+_LENGTH_TOLERANCE: Final = 1e-3
+"""Numbers of 16 bits are as near to length 1 as this."""
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -108,6 +112,18 @@ def decisions(output: Array) -> Array | None:
     if values.ndim in (2, 3) and values.shape[-1] >= 2:
         return np.asarray(values.argmax(axis=-1))
     return np.asarray(values > 0.5) if _are_shares(values) else None
+
+
+def are_directions(output: Array) -> bool:
+    """Return whether rows of at least 16 numbers of both signs all have length 1: embeddings.
+
+    Their largest number decides nothing; what counts is the angle between two of them.
+    """
+    if output.ndim < 2 or output.dtype.kind != "f" or output.shape[-1] < _FEWEST_OF_A_DIRECTION:
+        return False
+    rows = output.astype(np.float64)
+    lengths = np.linalg.norm(rows, axis=-1)
+    return bool(rows.size and rows.min() < 0 and np.abs(lengths - 1).max() < _LENGTH_TOLERANCE)
 
 
 class Gap:

@@ -75,6 +75,13 @@ def test_values_that_decide_nothing_are_compared_by_angle():
     assert (found.metric, found.pruned) == ("cosine", pytest.approx(-1.0))
 
 
+def test_embeddings_are_compared_by_angle_unless_something_else_is_asked_for():
+    text = "(float[N,16] x) => (float[N,16] y) { y = LpNormalization <axis = 1> (x) }"
+    arrays = {"x": np.random.default_rng(0).standard_normal((5, 16)).astype(np.float32)}
+    assert compare(build(text), None, arrays).metric == "cosine"
+    assert compare(build(text), None, arrays, metric="agreement").metric == "agreement"
+
+
 def test_an_output_that_stops_deciding_falls_back_to_the_angle():
     model = build("(float[N,1] x) => (float[N,1] y) { y = Identity (x) }")
     arrays = {"x": np.array([[0.5], [0.7], [3.0]], np.float32)}

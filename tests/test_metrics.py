@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from onnx_relief.errors import DataError, SettingsError
-from onnx_relief.metrics import Gap, choices, decisions, metric_named, top1_hits, top5_hits
+from onnx_relief.metrics import (
+    Gap,
+    are_directions,
+    choices,
+    decisions,
+    metric_named,
+    top1_hits,
+    top5_hits,
+)
 
 SCORES = np.array([[0.1, 0.7, 0.2], [0.5, 0.2, 0.3], [0.0, 0.1, 0.9]])
 values = st.floats(-100, 100, width=32)
@@ -64,6 +72,18 @@ def test_what_chooses_no_class_says_why(output):
 def test_decisions(output, decided):
     found = decisions(output)
     assert (None if found is None else found.tolist()) == decided
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(3, 16), (2, 5, 384)])
+def test_embeddings_are_rows_of_length_1(dtype, shape):
+    rows = np.random.default_rng(0).standard_normal(shape)
+    unit = (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(dtype)
+    assert are_directions(unit)
+    assert not are_directions(1.01 * unit), "logits"
+    assert not are_directions(np.abs(unit)), "shares of something, maybe"
+    assert not are_directions(unit[..., :3]), "too few to tell"
+    assert not are_directions(unit[:0])
 
 
 def test_top1_counts_first_choices():

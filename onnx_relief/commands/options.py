@@ -143,7 +143,8 @@ class JudgeOptions:
     metric: Annotated[
         str | None,
         typer.Option(
-            help="accuracy (with labels), agreement (without), top5, cosine or error.",
+            help="accuracy (with labels), agreement (without), cosine (embeddings of length 1), "
+            "top5 or error.",
             rich_help_panel=_RUNNING,
         ),
     ] = None
