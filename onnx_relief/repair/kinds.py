@@ -68,6 +68,12 @@ class Work:
     training: Reconstruction | None
     progress: Progress | None
 
+    def guard(self) -> Guard:
+        """Return what judges, on the samples that are held out."""
+        return Guard(
+            self.dense, self.samples.judge, batch_size=self.batch_size, provider=self.provider
+        )
+
 
 def repair(
     kind: str,
@@ -116,8 +122,7 @@ def repair(
         progress=progress,
     )
     document, notes = KINDS[kind](work)
-    guard = Guard(dense, samples.judge, batch_size=batch_size, provider=provider)
-    found = judged(kind, pruned, document, guard, samples)
+    found = judged(kind, pruned, document, work.guard(), samples)
     if found.undone:
         notes = tuple(f"undone with it: {note}" for note in notes)
     return replace(found, notes=(*found.notes, *notes))
@@ -211,14 +216,17 @@ def _least_squares(work: Work) -> tuple[Document, tuple[str, ...]]:
 
 
 def _reconstruct(work: Work) -> tuple[Document, tuple[str, ...]]:
-    """Train what least squares leaves: a good start is worth many steps."""
+    """Train what least squares leaves, unless it did harm: a good start is worth many steps."""
     # It needs torch, which comes with an extra; everything else here does without.
     from onnx_relief.reconstruction import reconstruct
 
-    start, notes = _least_squares(work)
+    refitted, notes = _least_squares(work)
+    start = judged("least-squares", work.pruned, refitted, work.guard(), work.samples)
+    if start.undone:
+        notes = ("least squares made the outputs worse, so training starts without it",)
     try:
         found = reconstruct(
-            start,
+            start.document,
             work.dense,
             work.kept,
             work.samples,
@@ -228,7 +236,8 @@ def _reconstruct(work: Work) -> tuple[Document, tuple[str, ...]]:
             progress=work.progress,
         )
     except UnsupportedError as error:
-        return start, (*notes, f"it is repaired by least squares alone: {error}")
+        left = "not repaired" if start.undone else "repaired by least squares alone"
+        return start.document, (*notes, f"it is {left}: {error}")
     return found.document, (*notes, *found.notes)
 
 

@@ -17,7 +17,7 @@ from onnx_relief.errors import SettingsError
 from onnx_relief.graph.document import input_specs, load
 from onnx_relief.graph.rewrite import write_constants
 from onnx_relief.graph.walk import TensorHome
-from onnx_relief.repair import KINDS, Guard, repair
+from onnx_relief.repair import KINDS, Guard, kinds, repair
 
 SHAPE = (2, 8, 8)
 
@@ -66,6 +66,15 @@ def test_a_repair_that_gives_no_numbers_is_undone(monkeypatch, value):
     found = repaired("bias")
     assert found.undone
     assert found.after == np.inf
+
+
+def test_training_starts_without_least_squares_that_did_harm(monkeypatch):
+    pytest.importorskip("onnx2fx")
+    monkeypatch.setattr(kinds, "_least_squares", with_bias_of(9.0))
+    found = repaired("reconstruct")
+    assert "least squares made the outputs worse, so training starts without it" in found.notes
+    assert not found.undone
+    assert found.after < found.before
 
 
 @pytest.mark.parametrize("kind", ["bias", "least-squares"])
