@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from rich.console import Group, JustifyMethod, RenderableType
@@ -28,9 +29,6 @@ NO_WHOLE_UNITS: Final = (
 _NAMED: Final = 3
 """How many layers or nodes a reason names before it only counts them."""
 
-_LAYER_COLUMNS: Final = (
-    "layer", "op", "connections", "kept", "% kept", "units", "alive", "removed"
-)  # fmt: skip
 _QUOTED: Final = re.compile(r"'[^']*'")
 
 
@@ -49,16 +47,40 @@ def report_table(report: Report, *, verbose: bool = False) -> RenderableType:
     return Group(*parts)
 
 
+@dataclass(frozen=True)
+class Counts:
+    """What a table counts, and how many of it a layer had and has."""
+
+    name: str
+    before: Callable[[LayerRow], int]
+    after: Callable[[LayerRow], int]
+
+
+_KERNELS: Final = Counts("connections", lambda row: row.connections, lambda row: row.kept)
+_WEIGHTS: Final = Counts("weights", lambda row: row.weights, lambda row: row.nonzero)
+
+
+def counts_of(rows: Iterable[LayerRow]) -> Counts:
+    """Return what says more: connections, which are kernels, or single weights.
+
+    Half of all weights may be zero while hardly a kernel of a convolution is.
+    """
+    whole = all(row.nonzero * row.connections == row.kept * row.weights for row in rows)
+    return _KERNELS if whole else _WEIGHTS
+
+
 def layer_table(rows: Sequence[LayerRow]) -> Table:
     """Return one line per layer."""
-    table = named_table(*_LAYER_COLUMNS)
+    counted = counts_of(rows)
+    table = named_table("layer", "op", counted.name, "kept", "% kept", "units", "alive", "removed")
     for row in rows:
+        before, after = counted.before(row), counted.after(row)
         table.add_row(
             Text(plain(row.name), style="" if row.left_alone is None else "dim"),
             Text(plain(row.op)),
-            f"{row.connections:,}",
-            f"{row.kept:,}" if row.left_alone is None else "left alone",
-            share_text(row.kept, row.connections),
+            f"{before:,}",
+            f"{after:,}" if row.left_alone is None else "left alone",
+            share_text(after, before),
             f"{row.units:,}",
             f"{row.alive:,}",
             f"{row.removed:,}" if row.removed else "-",
@@ -76,7 +98,10 @@ def totals_table(
     """Return size, work and time of two models side by side."""
     table = named_table("", *names, "left")
     if report is not None:
-        _add_counts(table, "connections", report.connections, report.kept)
+        counted = counts_of(report.layers)
+        before = sum(map(counted.before, report.layers))
+        after = sum(map(counted.after, report.layers))
+        _add_counts(table, counted.name, before, after)
     _add_counts(table, "parameters, all", dense.parameters, pruned.parameters)
     _add_counts(table, "parameters, not zero", dense.nonzero, pruned.nonzero)
     _add_counts(table, "MACs, zeros included", dense.macs, pruned.macs)

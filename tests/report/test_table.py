@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 from classifier import cnn, written
@@ -110,3 +111,13 @@ def test_an_inspection_shows_layers_and_totals(tmp_path):
     assert line.split() == ["conv", "Conv", "3x3", "4", "4", "8", "72", "0.0", "%", "4,608", "fc"]
     assert "MACs per sample: 4,620" in text
     assert "takes 'x': float32 (N, 2, 8, 8)" in text
+
+
+def test_where_kernels_keep_some_of_their_weights_these_are_counted():
+    whole = printed(report_table(report(layers=(row(),))))
+    assert re.search(r"connections +kept", whole)
+    assert re.search(r"conv +Conv +100 +60 +60.0 %", whole)
+    part = printed(report_table(report(layers=(row(), row(kept=100, alive=10, name="fine")))))
+    assert re.search(r"layer +op +weights +kept", part)
+    assert re.search(r"fine +Conv +900 +540 +60.0 %", part)
+    assert re.search(r"weights +1,800 +1,080 +60.0 %", part)
