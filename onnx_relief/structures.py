@@ -57,7 +57,7 @@ class Structure:
         if self.pattern is Pattern.BLOCK and (units % self.units or inputs % self.inputs):
             return f"its {units} units of {inputs} inputs do not divide into blocks of {self}"
         if self.pattern is Pattern.N_OF_M and inputs % self.inputs:
-            return f"its units have {inputs} inputs, which do not divide by {self.inputs}"
+            return f"the inputs of a unit, {inputs}, do not divide by {self.inputs}"
         return None
 
     def blocks(self, shape: tuple[int, int, int]) -> int:

@@ -62,7 +62,7 @@ def _about_quality(report: Report) -> Iterator[str]:
 def _remedy(report: Report) -> str:
     """Return what would help, in the words of the flags that were used."""
     budget = str(report.settings.get("budget", "alpha"))
-    more = "a higher --alpha keeps more" if budget == "alpha" else f"ask for less than {budget}"
+    more = "a higher --alpha keeps more" if budget == "alpha" else f"prune less than with {budget}"
     if budget != "alpha" and report.settings.get("repair") in ("none", "bias"):
         more += ", take --repair least-squares"
     elif budget != "alpha" and report.settings.get("repair") == "least-squares":
