@@ -48,7 +48,8 @@ class Reconstruction:
         epochs: Walks through the calibration data; None for about ten minutes of a core.
         flip: Whether pictures are mirrored left to right at random.
         crop_padding: Pixels of zeros around pictures before a random crop to their size.
-        crop_scale: Least share of a picture's area that is enlarged to the whole; 1 for none.
+        crop_scale: Least share of the area that the model sees, a random part of which is enlarged
+            to the whole; 1 for none.
         color_jitter: By how much of themselves brightness, contrast and saturation change at most.
         cutmix: Share of pictures that get a part of another one.
     """

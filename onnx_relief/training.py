@@ -55,7 +55,8 @@ class TrainSettings:
         freeze_bn: Whether BatchNormalization keeps its statistics; None decides by `SMALL_BATCH`.
         flip: Whether pictures are mirrored left to right at random.
         crop_padding: Pixels of zeros around pictures before a random crop to their size.
-        crop_scale: Least share of a picture's area that is enlarged to the whole; 1 for none.
+        crop_scale: Least share of the area that the model sees, a random part of which is enlarged
+            to the whole; 1 for none.
         device: Where to train.
         devices: Number of processes, one for each device.
     """

@@ -9,7 +9,7 @@ from classifier import cnn, mlp, samples
 from text_models import build, differences, random, run
 
 import onnx_relief as relief
-from onnx_relief.data import open_data
+from onnx_relief.data import Preprocess, open_data
 from onnx_relief.data.held_out import held_out
 from onnx_relief.errors import SettingsError, UnsupportedError
 from onnx_relief.graph.document import input_specs, load
@@ -296,3 +296,29 @@ def test_how_it_trains_arrives_from_the_functions_that_users_call(prune, budget)
                 **budget,
             )
     assert not stages, "it is refused before the long work"
+
+
+def around(seed, frame):
+    """Return pictures, (100, 3, 10, 10), that differ only outside the middle 6 x 6."""
+    generator = np.random.default_rng(0)
+    middle = generator.integers(0, 256, (100, 3, 6, 6), dtype=np.uint8)
+    pictures = np.random.default_rng(seed).integers(0, 256, (100, 3, 10, 10), dtype=np.uint8)
+    pictures[:, :, frame:-frame, frame:-frame] = middle
+    return pictures
+
+
+@pytest.mark.parametrize(("scale", "same"), [(0.5, False), (1.0, True)])
+def test_enlarged_parts_come_from_what_the_crop_leaves_out_too(scale, same):
+    dense, pruned = network(), network(dropped=[(0, 1), (0, 2), (2, 3)])
+    training = Reconstruction(epochs=12, crop_scale=scale)
+    made = []
+    for seed in (1, 2):
+        data = open_data(
+            around(seed, frame=2),
+            input_specs(dense),
+            preprocess=Preprocess(crop=6, scale=1 / 64, mean=(2.0,)),
+        )
+        found = reconstruct(load(pruned), load(dense), {}, held_out(data), training=training)
+        made.append(stored(found.document.proto)["k2"])
+    assert np.array_equal(*made) == same
+    assert not np.array_equal(made[0], stored(pruned)["k2"])

@@ -116,7 +116,8 @@ def prune(
         repair_epochs: Walks of ``reconstruct`` through the data; by default ten minutes of a core.
         flip: Whether it mirrors pictures left to right at random.
         crop_padding: By how many pixels at most it shifts pictures at random.
-        crop_scale: Least share of a picture's area that it enlarges to the whole; 1 for none.
+        crop_scale: Least share of the area that the model sees; it enlarges a random part of that
+            size, from within or around the centre crop, to the whole; 1 for none.
         color_jitter: By how much of themselves it changes brightness, contrast and saturation.
         cutmix: Share of pictures into which it puts a part of another one.
         progress: Called with (stage, done, total or None).

@@ -93,9 +93,10 @@ def train_to_match(
     source = Targets(teacher, points, training, lesson)
     judge = list(_answered(source, samples.judge, points, lesson))
     seen = _answered(source, training.take(samples.judge.size), points, lesson)
+    walk = Walk(source, lesson.augment.drawn_from(training) if lesson.augment else training, lesson)
     with torch.random.fork_rng(devices=()), without_denormals():
         torch.manual_seed(lesson.seed)
-        return _train(module, points, Walk(source, training, lesson), judge, seen, lesson, tick)
+        return _train(module, points, walk, judge, seen, lesson, tick)
 
 
 def _answered(source: Targets, data: Dataset, points: Points, lesson: Lesson) -> Iterator[Step]:

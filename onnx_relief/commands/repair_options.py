@@ -53,7 +53,7 @@ class RepairOptions:
         float,
         typer.Option(
             help="With --repair reconstruct: enlarge a random part of every picture, of at least "
-            "this share of its area.",
+            "this share of the area that the model sees; what --crop leaves out takes part.",
             rich_help_panel=BUDGETS,
         ),
     ] = 1.0

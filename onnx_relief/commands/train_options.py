@@ -172,7 +172,8 @@ class TrainOptions:
     crop_scale: Annotated[
         float,
         typer.Option(
-            help="Enlarge a random part of every picture, of at least this share of its area.",
+            help="Enlarge a random part of every picture, of at least this share of the area that "
+            "the model sees; what --crop leaves out takes part.",
             rich_help_panel=_PICTURES,
         ),
     ] = 1.0

@@ -93,12 +93,12 @@ def _candidates(block: Array, layout: Layout | None, spec: TensorSpec) -> list[A
     if block.ndim != 4:
         return []
     moved = np.moveaxis(block, -axis, axis)
-    return [moved, block] if channel_axis(block) not in (None, axis) else [block, moved]
+    return [moved, block] if channel_axis(block.shape) not in (None, axis) else [block, moved]
 
 
-def channel_axis(block: Array) -> int | None:
+def channel_axis(shape: tuple[int, ...]) -> int | None:
     """Return 1 or -1 where the channels of colour or gray pictures must be, None in doubt."""
-    first, last = block.shape[1] in (1, 3), block.shape[-1] in (1, 3)
+    first, last = shape[1] in (1, 3), shape[-1] in (1, 3)
     if first == last:
         return None
     return 1 if first else -1

@@ -46,7 +46,7 @@ class Rendering:
         """
         image = image.convert("L" if self.color == "gray" else "RGB")
         if self.resize is not None:
-            height, width = _resized(image.height, image.width, self.resize)
+            height, width = resized(image.height, image.width, self.resize)
             check_pixels(width, height)
             if (width, height) != image.size:
                 image = image.resize((width, height), Image.Resampling.BILINEAR)
@@ -58,7 +58,8 @@ class Rendering:
         return pixels[:, :, ::-1] if self.color == "bgr" else pixels
 
 
-def _resized(height: int, width: int, wanted: int | Size) -> Size:
+def resized(height: int, width: int, wanted: int | Size) -> Size:
+    """Return height and width of a picture once it is resized."""
     if isinstance(wanted, tuple):
         return wanted
     if height <= width:
@@ -122,7 +123,7 @@ def render_block(block: Array, plan: Rendering, origin: str) -> Array | None:
     if block.dtype != np.uint8 or block.ndim not in (3, 4):
         return None
     if block.ndim == 4:
-        axis = channel_axis(block)
+        axis = channel_axis(block.shape)
         if axis is None:
             return None
         block = np.moveaxis(block, axis, -1)

@@ -78,14 +78,14 @@ class Task:
 
     def write_data(self, folder: Path) -> tuple[Path, list[str]]:
         """Write the calibration data as one .npz; return it and the flags that go with it."""
-        path = folder / f"{self.name}.calibration.npz"
+        path = folder / f"{self.name}.samples.npz"
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)
             assert isinstance(self.case.calibration, dict)
             samples = {n: a for n, a in self.case.calibration.items() if n != "labels"}
             np.savez(path, allow_pickle=False, **samples)
         flags = ["--batch-size", str(self.case.batch_size)]
-        for name in ("scale", "mean", "std"):
+        for name in ("crop", "scale", "mean", "std"):
             value = getattr(self.case.preprocess, name)
             if value is not None:
                 numbers = value if isinstance(value, tuple) else (value,)

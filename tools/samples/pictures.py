@@ -67,10 +67,11 @@ def efficientnet(_model: Path, sizes: Sizes) -> Case:
     test = tuple(range(1, 1000, 2))[: 8 * sizes.dear_test]
     pictures, labels = imagenet_crops(test, 224)
     return Case(
-        calibration={"x": imagenet_crops(calibration, 224)[0]},
+        # Whole, since training with --crop-scale makes use of what the crop leaves out.
+        calibration={"x": imagenet_crops(calibration, 256)[0]},
         test={"x": pictures, "labels": labels},
         data=f"{len(calibration)} + {len(test)} ImageNet pictures",
-        preprocess=Preprocess(mean=(127.0,), std=(128.0,)),
+        preprocess=Preprocess(crop=224, mean=(127.0,), std=(128.0,)),
     )
 
 

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from onnx_relief.data import Dataset
 from onnx_relief.data.arrange import model_layout
 from onnx_relief.data.batch import Array, Rows
+from onnx_relief.data.flags import Size
+from onnx_relief.data.margin import with_margin
 from onnx_relief.data.samples import SampleSource
 from onnx_relief.errors import SettingsError
 
@@ -43,9 +45,11 @@ class Augmentation:
 
     Attributes:
         layouts: Layout of every picture input by name.
+        sizes: Height and width that the model is fed with, by name.
         flip: Whether to mirror half of them left to right.
         padding: Pixels of zeros on each side before the crop; 0 for no crop.
-        scale: Least share of a picture's area that is enlarged to the whole; 1 for none.
+        scale: Least share of the area that the model sees, a random part of which is enlarged to
+            the whole; 1 for none.
         jitter: By how much of themselves brightness, contrast and saturation change at most.
         mixed: Share of pictures that get a part of another one of the batch (CutMix, Yun et al.,
             arXiv 1905.04899); nothing is done to labels.
@@ -54,6 +58,7 @@ class Augmentation:
     """
 
     layouts: Mapping[str, PictureLayout]
+    sizes: Mapping[str, Size]
     flip: bool
     padding: int
     scale: float = 1.0
@@ -62,11 +67,18 @@ class Augmentation:
     levels: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     seed: int
 
+    def drawn_from(self, data: Dataset) -> Dataset:
+        """Return the data whose pictures are to be changed: with what a centre crop leaves out.
+
+        That is so where parts are enlarged, which then lie anywhere in it.
+        """
+        return with_margin(data) if self.scale < 1 else data
+
     def __call__(self, feed: Mapping[str, Array], rows: Rows, epoch: int) -> dict[str, Array]:
         """Return the feed with its pictures changed; the first `rows` samples of each are.
 
         Args:
-            feed: Arrays by input name.
+            feed: Arrays by input name, of data that `drawn_from` gave.
             rows: Row of every real sample.
             epoch: From 0.
         """
@@ -78,7 +90,7 @@ class Augmentation:
             if self.padding:
                 pictures = self._cropped(pictures, rows, epoch)
             if self.scale < 1:
-                pictures = self._enlarged(pictures, rows, epoch)
+                pictures = self._enlarged(pictures, self.sizes[name], rows, epoch)
             if self.flip:
                 chosen = uniform(self.seed, epoch, rows, _FLIP) < 0.5
                 pictures = np.where(chosen[:, None, None, None], pictures[..., ::-1], pictures)
@@ -102,23 +114,23 @@ class Augmentation:
         cropped: Array = windows[np.arange(len(pictures)), :, down, right]
         return cropped
 
-    def _enlarged(self, pictures: Array, rows: Rows, epoch: int) -> Array:
-        """Return (samples, channels, height, width) of a part of each, stretched to the whole."""
+    def _enlarged(self, pictures: Array, wanted: Size, rows: Rows, epoch: int) -> Array:
+        """Return (samples, channels, *wanted) of a part of each, stretched to the whole."""
         area, shape, top, left = (
             uniform(self.seed, epoch, rows, draw) for draw in (_AREA, _SHAPE, _TOP, _LEFT)
         )
-        size = np.array(pictures.shape[2:])
+        size, room = np.array(wanted), np.array(pictures.shape[2:])
         ratio = np.sqrt(_LONGEST ** (2 * shape - 1))
         sides = np.sqrt(self.scale + (1 - self.scale) * area)[:, None] * size
         sides *= np.stack([1 / ratio, ratio], axis=1)
         sides = np.clip(np.rint(sides), 1, size).astype(np.int64)
-        starts = (np.stack([top, left], axis=1) * (size - sides + 1)).astype(np.int64)
-        enlarged = np.empty_like(pictures)
+        starts = (np.stack([top, left], axis=1) * (room - sides + 1)).astype(np.int64)
+        enlarged = np.empty((*pictures.shape[:2], *wanted), dtype=pictures.dtype)
         for place, ((height, width), (down, right)) in enumerate(zip(sides, starts, strict=True)):
             part = pictures[place : place + 1, :, down : down + height, right : right + width]
             wide = torch.from_numpy(part.astype(np.float32))
             stretched = torch.nn.functional.interpolate(
-                wide, size=tuple(size.tolist()), mode="bilinear", align_corners=False
+                wide, size=wanted, mode="bilinear", align_corners=False
             )
             found = stretched.numpy()[0]
             enlarged[place] = np.rint(found) if pictures.dtype.kind in "iu" else found
@@ -191,7 +203,8 @@ def augmentation(
         sample: One feed of it.
         flip: Whether to mirror half of the pictures left to right.
         crop_padding: Pixels of zeros on each side before the crop; 0 for no crop.
-        crop_scale: Least share of a picture's area that is enlarged to the whole; 1 for none.
+        crop_scale: Least share of the area that the model sees, a random part of which is enlarged
+            to the whole; 1 for none.
         color_jitter: By how much of themselves brightness, contrast and saturation change at most.
         cutmix: Share of pictures that get a part of another one of their batch.
         seed: Of the training.
@@ -218,6 +231,7 @@ def augmentation(
         )
     return Augmentation(
         layouts=layouts,
+        sizes={n: _height_and_width(layouts[n], sample[n].shape) for n in layouts},
         flip=flip,
         padding=crop_padding,
         scale=crop_scale,
@@ -233,6 +247,10 @@ def picture_layouts(data: Dataset, sample: Mapping[str, Array]) -> dict[str, Pic
     if data.whole_feeds:
         return {}
     return {n: _layout(data, n, array.shape) for n, array in sample.items() if array.ndim == 4}
+
+
+def _height_and_width(layout: PictureLayout, shape: tuple[int, ...]) -> Size:
+    return (shape[2], shape[3]) if layout == "nchw" else (shape[1], shape[2])
 
 
 def _levels(data: Dataset, names: Iterable[str]) -> dict[str, tuple[float, float]]:

@@ -57,18 +57,19 @@ class Task:
         Raises:
             SettingsError: There are no pictures to augment.
         """
+        augment = augmentation(
+            self.data,
+            self.first.feed,
+            flip=self.settings.flip,
+            crop_padding=self.settings.crop_padding,
+            crop_scale=self.settings.crop_scale,
+            seed=self.settings.seed,
+        )
         return TrainingWalk(
-            data=self.data,
+            data=augment.drawn_from(self.data) if augment else self.data,
             plan=self.plan,
             seed=self.settings.seed,
-            augment=augmentation(
-                self.data,
-                self.first.feed,
-                flip=self.settings.flip,
-                crop_padding=self.settings.crop_padding,
-                crop_scale=self.settings.crop_scale,
-                seed=self.settings.seed,
-            ),
+            augment=augment,
             teacher=self.teacher,
             check=self._check,
             place=place,

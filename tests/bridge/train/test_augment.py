@@ -18,6 +18,8 @@ PICTURES = np.random.default_rng(0).random((40, 3, 6, 8)).astype(np.float32) + 1
 
 def augment(pictures, rows, epoch=0, **options):
     options = {"layouts": {"x": "nchw"}, "flip": True, "padding": 2, "seed": 0} | options
+    axes = (2, 3) if options["layouts"]["x"] == "nchw" else (1, 2)
+    options = {"sizes": {"x": tuple(pictures.shape[axis] for axis in axes)}} | options
     return Augmentation(**options)({"x": pictures}, rows, epoch)["x"]
 
 
@@ -76,6 +78,23 @@ def test_enlarged_parts_are_windows_of_the_picture(epoch, scale):
     np.testing.assert_array_equal(
         augment(pictures[1:], rows[1:], epoch, padding=0, flip=False, scale=scale), found[1:]
     )
+
+
+def test_enlarged_parts_lie_anywhere_in_a_larger_picture():
+    down, right = np.mgrid[0:20, 0:24].astype(np.float32)
+    pictures = np.tile(np.stack([down, right])[None], (40, 1, 1, 1))
+    options = {"padding": 0, "flip": False, "scale": 0.5, "sizes": {"x": (12, 16)}}
+    found = augment(pictures, ROWS, **options)
+    assert found.shape == (40, 2, 12, 16)
+    tall, wide = np.ptp(found[:, 0], axis=(1, 2)) + 1, np.ptp(found[:, 1], axis=(1, 2)) + 1
+    assert (tall < 12.01).all()
+    assert (wide < 16.01).all()
+    assert (tall * wide > 0.45 * 12 * 16).all()
+    for axis, last in enumerate((19, 23)):
+        assert found[:, axis].min() < 1
+        assert found[:, axis].max() > last - 1
+    moved = augment(np.moveaxis(pictures, 1, 3), ROWS, **options | {"layouts": {"x": "nhwc"}})
+    np.testing.assert_array_equal(np.moveaxis(moved, 3, 1), found)
 
 
 JITTER = {"padding": 0, "flip": False, "jitter": 0.4, "levels": {"x": (1.0, 2.0)}}

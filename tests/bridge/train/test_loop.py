@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from onnx_relief.bridge.train import train
-from onnx_relief.data import open_data
+from onnx_relief.data import Preprocess, open_data
 from onnx_relief.errors import DataError, OutputError, SettingsError, UnsupportedError
 from onnx_relief.training import EpochRow, TrainSettings
 
@@ -75,6 +75,26 @@ def test_patience_stops_at_the_best(tmp_path):
     assert "--patience" in done.reason
     again = train(nets.mlp(), nets.points(), settings, folder=tmp_path)
     assert (again.history, again.resumed_from) == (done.history, len(done.history))
+
+
+@pytest.mark.parametrize(("scale", "same"), [(0.5, False), (1.0, True)])
+def test_enlarged_parts_come_from_what_the_crop_leaves_out_too(tmp_path, scale, same):
+    middle = np.random.default_rng(0).integers(0, 256, (60, 6, 6, 3), dtype=np.uint8)
+    made = []
+    for frame in (0, 255):
+        pictures = np.full((60, 10, 10, 3), frame, np.uint8)
+        pictures[:, 2:8, 2:8] = middle
+        data = open_data(
+            {"x": pictures, "labels": np.arange(60) % 3},
+            nets.specs("N", 3, 6, 6),
+            preprocess=Preprocess(crop=6, scale=1 / 255),
+        )
+        torch.manual_seed(0)
+        module = nets.Net(nn.Flatten(), nn.Linear(108, 3))
+        settings = replace(QUICK, epochs=1, crop_scale=scale)
+        train(module, data, settings, folder=tmp_path / str(frame))
+        made.append(module.state_dict()["net.1.weight"])
+    assert torch.equal(*made) == same
 
 
 @pytest.mark.parametrize("step", [0, 1, 5, 6, 11, 15])
