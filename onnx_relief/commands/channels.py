@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -27,6 +27,7 @@ from onnx_relief.graph.origin import note_dense
 from onnx_relief.graph.save import save
 from onnx_relief.report.build import as_plain, to_json
 from onnx_relief.report.compared import Comparison
+from onnx_relief.report.few import about_few_samples
 from onnx_relief.report.table import evaluation_table, repair_sentences, sentences, totals_table
 from onnx_relief.report.text import plain, plural, time_text
 from onnx_relief.results import Progress
@@ -213,7 +214,13 @@ def cut_channels(job: ChannelJob, speaker: Speaker) -> None:
         save(smaller, job.target, force=job.force)
         comparison = _comparison(job, document, progress) if job.read else None
     if comparison is not None:
-        _tell(job, found, comparison, speaker)
+        few = about_few_samples(
+            comparison.first,
+            data.take(job.settings.samples).size,
+            criterion=job.settings.criterion,
+            repair=job.channels.repair,
+        )
+        _tell(job, found, comparison, tuple(few), speaker)
     if found.decision.missed is not None:
         raise TargetError(f"{found.decision.missed}; the model that comes closest is written")
 
@@ -233,12 +240,18 @@ def _comparison(job: ChannelJob, document: Document, progress: Progress | None) 
     )
 
 
-def _tell(job: ChannelJob, found: ChannelsPruned, comparison: Comparison, speaker: Speaker) -> None:
-    told = _json(job, found, comparison)
+def _tell(
+    job: ChannelJob,
+    found: ChannelsPruned,
+    comparison: Comparison,
+    advice: Sequence[str],
+    speaker: Speaker,
+) -> None:
+    told = _json(job, found, comparison, advice)
     if job.report is not None:
         text = f"{told}\n".encode()
         write_file(job.report, "--report", lambda file: file.write(text), force=job.force)
-    speaker.result(_table(job, found, comparison), told)
+    speaker.result(_table(job, found, comparison, advice), told)
 
 
 def _opened(document: Document, job: ChannelJob, source: str) -> Dataset:
@@ -247,12 +260,16 @@ def _opened(document: Document, job: ChannelJob, source: str) -> Dataset:
     )
 
 
-def _table(job: ChannelJob, found: ChannelsPruned, comparison: Comparison) -> Group:
+def _table(
+    job: ChannelJob, found: ChannelsPruned, comparison: Comparison, advice: Sequence[str]
+) -> Group:
     parts = [totals_table(comparison.first, comparison.second, comparison.latency)]
     if comparison.evaluation is not None:
         parts.append(evaluation_table(comparison.evaluation))  # type: ignore[arg-type]
     return Group(
-        *parts, *sentences(_told(job, found)), Text(f"pruned model: {plain(str(job.target))}")
+        *parts,
+        *sentences([*_told(job, found), *advice]),
+        Text(f"pruned model: {plain(str(job.target))}"),
     )
 
 
@@ -302,7 +319,9 @@ def _most(kept: Mapping[str, int]) -> list[tuple[str, int]]:
     return sorted(kept.items(), key=lambda pair: -pair[1])[:5]
 
 
-def _json(job: ChannelJob, found: ChannelsPruned, comparison: Comparison) -> str:
+def _json(
+    job: ChannelJob, found: ChannelsPruned, comparison: Comparison, advice: Sequence[str]
+) -> str:
     return to_json(
         {
             "format": "onnx-relief channels 1",
@@ -316,6 +335,7 @@ def _json(job: ChannelJob, found: ChannelsPruned, comparison: Comparison) -> str
             "tried": [as_plain(one) for one in found.decision.tried],
             "latency": found.decision.latency,
             "missed": found.decision.missed,
+            "advice": list(advice),
             "comparison": as_plain(comparison),
             "written": str(job.target),
         }

@@ -40,11 +40,21 @@ def held_out(data: Dataset, samples: int | None = None) -> Split:
     same data holds out the same ones. Fewer than `FEWEST` are not divided.
     """
     data = data.take(samples)
-    if data.size < FEWEST:
+    judged = data.size - fitted_to(data.size)
+    if not judged:
         return Split(data, data)
     chosen = np.zeros(data.size, dtype=bool)
-    chosen[spread(data.size, min(max(2, round(_SHARE * data.size)), _MOST))] = True
+    chosen[spread(data.size, judged)] = True
     return Split(
         replace(data, rows=data.rows[~chosen]),
         replace(data, rows=data.rows[chosen]),
     )
+
+
+def fitted_to(total: int) -> int:
+    """Return how many of so many samples are not held out.
+
+    >>> fitted_to(7), fitted_to(40), fitted_to(1000)
+    (7, 32, 900)
+    """
+    return total if total < FEWEST else total - min(max(2, round(_SHARE * total)), _MOST)

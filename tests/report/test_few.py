@@ -1,0 +1,52 @@
+"""Too few samples for second moments are named, and no others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from classifier import mlp, written
+from made_up import model, report
+
+import onnx_relief as relief
+from onnx_relief.report.advice import advise
+from onnx_relief.report.few import about_few_samples
+
+
+def said(samples, *, positions=10.0, criterion="obs", repair="none"):
+    layers = (replace(model().layers[0], positions=positions),)  # 10 units of 90 weights
+    dense = replace(model(), layers=layers)
+    return list(about_few_samples(dense, samples, criterion=criterion, repair=repair))
+
+
+def test_a_layer_that_saw_as_much_as_it_has_inputs_is_no_matter():
+    assert said(11) == []  # two are held out
+    (text,) = said(10)
+    assert "10 samples are few for --criterion obs: 1 layer of 1 has more inputs" in text
+    assert "conv: 90 inputs, 80 times" in text
+    assert said(10, positions=None) == []
+    assert "1 sample is few" in said(1)[0]
+
+
+@pytest.mark.parametrize("criterion", ["relief", "magnitude", "wanda", "taylor", "random"])
+def test_what_needs_no_second_moments_is_no_matter(criterion):
+    assert said(2, criterion=criterion) == []
+    assert said(2, criterion=criterion, repair="bias") == []
+    for repair in ("least-squares", "reconstruct"):
+        assert f"few for --repair {repair}:" in said(2, criterion=criterion, repair=repair)[0]
+
+
+def test_a_report_says_it():
+    found = report()
+    few = replace(found.data, samples=3)
+    settings = {**found.settings, "criterion": "obs"}
+    told = advise(replace(found, data=few, settings=settings))
+    assert any("3 samples are few for --criterion obs" in text for text in told)
+
+
+@pytest.mark.parametrize(("count", "told"), [(5, True), (40, False)])
+def test_pruning_with_fewer_samples_than_inputs_says_it(tmp_path, count, told):
+    data = {"x": np.random.default_rng(0).standard_normal((count, 6)).astype(np.float32)}
+    found = relief.prune(written(tmp_path, mlp()), data, sparsity=0.5)
+    assert any("more inputs than were seen" in text for text in found.report.advice) == told
