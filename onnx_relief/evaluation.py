@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from onnx_relief.data import Batch, Dataset
 from onnx_relief.errors import DataError, ModelError, ReliefError, SettingsError, working_on
 from onnx_relief.graph.document import Document, input_specs, output_specs
+from onnx_relief.graph.endings import sigmoid_outputs
 from onnx_relief.measuring.measure import Tick
 from onnx_relief.metrics import METRICS, are_directions, choices, decisions, metric_named
 from onnx_relief.results import Evaluation, Score
@@ -61,7 +63,9 @@ def compare_models(
     for batch in data.batches(batch_size):
         first, second = (_real_rows(s.run(batch.feed), batch, data) for s in sessions)
         if tally is None:
-            tally = Tally(choose(first, batch, metric, output))
+            choice = choose(first, batch, metric, output)
+            each = choice.output in sigmoid_outputs(dense.proto)
+            tally = Tally(replace(choice, each=each))
         with working_on(f"comparing outputs on {data.name}"):
             tally.add(first, second, batch)
         if tick is not None:

@@ -100,16 +100,21 @@ def choices(output: Array) -> Array:
     raise ValueError("it is neither (samples,) nor (samples, classes)")
 
 
-def decisions(output: Array) -> Array | None:
+def decisions(output: Array, *, each: bool = False) -> Array | None:
     """Return what an output decides, of any shape, or None if it decides nothing.
 
     Integers are decisions; of scores (samples, classes) and (samples, steps, classes) the highest
     of the last axis is; of values in [0, 1] the side of 0.5 is.
+
+    Args:
+        output: What a model gives.
+        each: Whether every number is a share for itself, as sigmoids are: then no number is to be
+            the highest.
     """
     values = _flat_tail(output)
     if values.dtype.kind in "biu":
         return values
-    if values.ndim in (2, 3) and values.shape[-1] >= 2:
+    if values.ndim in (2, 3) and values.shape[-1] >= 2 and not each:
         return np.asarray(values.argmax(axis=-1))
     return np.asarray(values > 0.5) if _are_shares(values) else None
 

@@ -19,10 +19,18 @@ Outputs = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Choice:
-    """Which metric looks at which output."""
+    """Which metric looks at which output.
+
+    Attributes:
+        metric: Name in `METRICS`.
+        output: The output's name.
+        each: Whether every number of it is a share for itself. The labels above 0.5 along the last
+            axis are one decision then, which is the same if all of them are.
+    """
 
     metric: str
     output: str
+    each: bool = False
 
 
 @dataclass(eq=False)
@@ -65,16 +73,20 @@ class Tally:
             self.highest = max(self.highest, highest_label(batch))
             self.classes = class_count(dense)
         elif self.choice.metric == "agreement":
-            one, other = decisions(dense), decisions(pruned)
+            each = self.choice.each
+            one, other = decisions(dense, each=each), decisions(pruned, each=each)
             if one is None or other is None or one.shape != other.shape:
                 self.choice = Choice("cosine", self.choice.output)
                 note = f"output {self.choice.output!r} is not always a decision; cosine is used"
                 self.notes[note] = None
                 return
-            self.hits[1] += int((one == other).sum())
-            self.apart += int((one != other).sum())
-            self.judged += one.size
-            self.alone &= one.size == batch.count
+            same = np.asarray(one == other)
+            if each and same.ndim in (2, 3):
+                same = np.asarray(same.all(axis=-1))
+            self.hits[1] += int(same.sum())
+            self.apart += int((~same).sum())
+            self.judged += same.size
+            self.alone &= same.size == batch.count
 
     def finish(self, data: Dataset) -> Evaluation:
         """Return the comparison over all batches."""

@@ -82,6 +82,21 @@ def test_embeddings_are_compared_by_angle_unless_something_else_is_asked_for():
     assert compare(build(text), None, arrays, metric="agreement").metric == "agreement"
 
 
+@pytest.mark.parametrize("tail", ["y = Identity (s)", "y = Unsqueeze (s, two)"])
+def test_labels_of_sigmoids_are_one_decision_together(tail):
+    """Where no label holds, which of them is the highest decides nothing."""
+    shape = "N,3" if "Identity" in tail else "N,3,1"
+    text = f"(float[N,3] x) => (float[{shape}] y) {{ a = Add (x, b)  s = Sigmoid (a)  {tail} }}"
+    constants = {"two": np.array([2])} if "two" in tail else {}
+    dense, pruned = (
+        build(text, b=np.float32(bias), **constants) for bias in ([0, 0, 0], [0.4, 0, 0])
+    )
+    x = np.array([[-5, -5, -4.9], [-5, 5, 5], [-0.2, 5, 5], [-5, 5, 4.9]], np.float32)
+    found = compare(dense, pruned, {"x": x})
+    assert (found.metric, found.pruned, found.samples) == ("agreement", 75.0, 4)
+    assert found.margin is not None
+
+
 def test_an_output_that_stops_deciding_falls_back_to_the_angle():
     model = build("(float[N,1] x) => (float[N,1] y) { y = Identity (x) }")
     arrays = {"x": np.array([[0.5], [0.7], [3.0]], np.float32)}
