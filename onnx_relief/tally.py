@@ -24,8 +24,9 @@ class Choice:
     Attributes:
         metric: Name in `METRICS`.
         output: The output's name.
-        each: Whether every number of it is a share for itself. The labels above 0.5 along the last
-            axis are one decision then, which is the same if all of them are.
+        each: Whether every number of it is a share for itself. The labels that either model finds
+            (above 0.5) are what is decided then (Jaccard's index): most places of a detector are
+            empty, and a model that finds nothing would agree on these.
     """
 
     metric: str
@@ -81,12 +82,12 @@ class Tally:
                 self.notes[note] = None
                 return
             same = np.asarray(one == other)
+            self.alone &= same.size == batch.count
             if each and same.ndim in (2, 3):
-                same = np.asarray(same.all(axis=-1))
+                same = same[one | other]
             self.hits[1] += int(same.sum())
             self.apart += int((~same).sum())
             self.judged += same.size
-            self.alone &= same.size == batch.count
 
     def finish(self, data: Dataset) -> Evaluation:
         """Return the comparison over all batches."""
@@ -97,6 +98,10 @@ class Tally:
                 self.notes[note] = None
         self.notes |= dict.fromkeys(doubtful_classes(data, self.classes, self.highest))
         metric, chosen = self.choice.metric, gaps.get(self.choice.output)
+        if metric == "agreement" and not self.judged:
+            metric = "cosine"
+            note = f"no label of output {self.choice.output!r} reaches 0.5 on this data"
+            self.notes[f"{note}; cosine is used"] = None
         scores: list[float | None] = [None, None]
         counted = self.judged > 0 and metric in ("accuracy", "top5", "agreement")
         if counted:

@@ -83,8 +83,8 @@ def test_embeddings_are_compared_by_angle_unless_something_else_is_asked_for():
 
 
 @pytest.mark.parametrize("tail", ["y = Identity (s)", "y = Unsqueeze (s, two)"])
-def test_labels_of_sigmoids_are_one_decision_together(tail):
-    """Where no label holds, which of them is the highest decides nothing."""
+def test_of_sigmoids_the_labels_that_either_model_finds_count(tail):
+    """Where neither finds one, nothing is decided."""
     shape = "N,3" if "Identity" in tail else "N,3,1"
     text = f"(float[N,3] x) => (float[{shape}] y) {{ a = Add (x, b)  s = Sigmoid (a)  {tail} }}"
     constants = {"two": np.array([2])} if "two" in tail else {}
@@ -93,8 +93,21 @@ def test_labels_of_sigmoids_are_one_decision_together(tail):
     )
     x = np.array([[-5, -5, -4.9], [-5, 5, 5], [-0.2, 5, 5], [-5, 5, 4.9]], np.float32)
     found = compare(dense, pruned, {"x": x})
-    assert (found.metric, found.pruned, found.samples) == ("agreement", 75.0, 4)
-    assert found.margin is not None
+    assert (found.metric, found.samples) == ("agreement", 4)
+    assert found.pruned == pytest.approx(600 / 7)  # of seven labels six are found by both
+    assert found.margin is None, "labels of one sample go together"
+    silent = compare(dense, pruned, {"x": x[:1]})
+    assert silent.metric == "cosine"
+    assert any("reaches 0.5" in note for note in silent.notes)
+
+
+def test_a_detector_that_finds_nothing_any_more_agrees_with_nothing():
+    text = "(float[N,50,3] x) => (float[N,50,3] y) { a = Sub (x, b)  y = Sigmoid (a) }"
+    dense, silent = (build(text, b=np.float32([bias] * 3)) for bias in (0, 9))
+    x = np.full((4, 50, 3), -5, np.float32)
+    x[:, 7, 1] = 5
+    assert compare(dense, silent, {"x": x}).pruned == 0
+    assert compare(dense, dense, {"x": x}).pruned == 100
 
 
 def test_an_output_that_stops_deciding_falls_back_to_the_angle():
