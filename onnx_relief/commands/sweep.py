@@ -27,6 +27,7 @@ from onnx_relief.job import Job, run_each
 from onnx_relief.pipeline import Pruned
 from onnx_relief.repair import check_repair
 from onnx_relief.report.build import to_json
+from onnx_relief.report.few import about_few_samples
 from onnx_relief.report.swept import Sweep, SweepPoint, sweep_page, sweep_svg, sweep_table
 from onnx_relief.report.text import plain
 from onnx_relief.results import ModelCost, Progress
@@ -53,10 +54,12 @@ def sweep(options: PruneOptions, speaker: Speaker) -> None:
             found = list(trace(options, job, shares, places, progress))
     finally:
         remove_asides(places)
+    dense, points = found[0][0], tuple(point for _, point in found)
     curve = Sweep(
-        dense=found[0][0],
-        points=tuple(point for _, point in found),
+        dense=dense,
+        points=points,
         settings={**plain_settings(job), "budget": f"--sweep {options.sweep}"},
+        notes=tuple(_about_samples(options, job, dense)),
     )
     told = to_json(curve.to_dict())
     _write(options, curve, told)
@@ -66,6 +69,16 @@ def sweep(options: PruneOptions, speaker: Speaker) -> None:
     missed = [point.missed for point in curve.points if point.missed]
     if missed:
         raise TargetError(f"{missed[0]}; the models that come closest are written")
+
+
+def _about_samples(options: PruneOptions, job: Job, dense: ModelCost) -> Iterator[str]:
+    if job.calibration is not None:
+        yield from about_few_samples(
+            dense,
+            job.calibration.take(job.settings.samples).size,
+            criterion=job.settings.criterion,
+            repair=(options.channel_settings() if options.cuts_channels else job.settings).repair,
+        )
 
 
 def _masks(

@@ -49,11 +49,13 @@ class Sweep:
         dense: What the dense model costs.
         points: The models, the share that goes rising; at least one.
         settings: What the user chose.
+        notes: What has to be said of all of them, in sentences.
     """
 
     dense: ModelCost
     points: tuple[SweepPoint, ...]
     settings: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -93,7 +95,7 @@ def sweep_table(sweep: Sweep) -> RenderableType:
     ]
     note = "parameters and MACs that are not zero, of the dense model's"
     models = [Text(f"pruned model: {plain(point.written)}") for point in sweep.points]
-    return Group(table, *sentences([note, *told]), *models)
+    return Group(table, *sentences([note, *told, *sweep.notes]), *models)
 
 
 def sweep_svg(sweep: Sweep) -> str:

@@ -132,3 +132,11 @@ def test_models_that_exist_are_not_replaced(command, here):
 
 def test_a_plot_without_a_sweep_is_refused(command):
     assert command("prune model.onnx --data data.npz --plot c.svg")[0] == 2
+
+
+@pytest.mark.parametrize("how", ["", "--granularity channel --round-to 1"])
+def test_too_few_samples_are_told_once(command, how):
+    line = f"prune model.onnx --data data.npz {how} --sweep 0.3,0.5 -o models/m.onnx --force"
+    assert "seen together" not in command(line)[1]
+    few = command(f"{line} --samples 2")[1]
+    assert " ".join(few.split()).count("more inputs than were seen together") == 1
