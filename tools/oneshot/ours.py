@@ -97,7 +97,7 @@ def _sources() -> str:
 CRITERIA: Final = ("obs", "relief", "magnitude", "wanda", "taylor", "random")
 REPAIRS: Final = (("none",), ("bias",), ("least-squares",), ("reconstruct",))
 _BRIEF: Final = (*REPAIRS[:-1], ("reconstruct", "--repair-epochs", "4"))
-_BRIEFLY: Final = ("efficientnet-lite0", "minilm-l6", "ppocr-rec", "zoo-c2f")
+_BRIEFLY: Final = ("resnet20", "efficientnet-lite0", "minilm-l6", "ppocr-rec", "zoo-c2f")
 """Tasks whose many criteria are not trained for the ten minutes each that is the default."""
 _SPARSITIES: Final = {
     "digits-mlp": ("0.8", "0.9", "0.95"),
@@ -122,10 +122,16 @@ _CHANNELS: Final = {
 }
 _HALF: Final = ("--sparsity", "0.5")
 _QUICK: Final = ("--repair", "least-squares", "--samples", "128")
-_TRAINED: Final = ("--granularity", "weight", "--criterion", "obs", "--repair", "reconstruct")
+_LONG: Final = ("--repair", "reconstruct")
+_TRAINED: Final = ("--granularity", "weight", "--criterion", "obs", *_LONG)
 _ENLARGED: Final = ("--flip", "--crop-scale", "0.3")
 _CHANGED: Final = (*_ENLARGED, "--color-jitter", "0.3", "--cutmix", "0.5")
 EXTRA: Final = {
+    "resnet20": tuple(
+        ("--granularity", "weight", "--criterion", criterion, *_LONG, "--sparsity", share)
+        for share in ("0.7", "0.8")
+        for criterion in CRITERIA
+    ),
     "efficientnet-lite0": (
         ("--granularity", "weight", "--criterion", "obs", "--sparsity", "0.3", *_QUICK),
         ("--granularity", "channel", "--round-to", "1", "--target-macs", "0.66", *_QUICK),
