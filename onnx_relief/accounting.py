@@ -24,6 +24,7 @@ from onnx_relief.report.advice import advise
 from onnx_relief.report.build import DataRow, Report, layer_rows, refusal_rows
 from onnx_relief.results import Evaluation, Latency, ModelCost, Progress
 from onnx_relief.runtime import open_session
+from onnx_relief.shortage import about_few_samples
 
 
 def account(
@@ -62,7 +63,13 @@ def account(
         repair=pruned.repair,
         missed=pruned.missed,
     )
-    return replace(report, advice=advise(report))
+    few = about_few_samples(
+        dense,
+        measured.samples if measured else 0,
+        criterion=job.settings.criterion,
+        repair=job.settings.repair,
+    )
+    return replace(report, advice=(*advise(report), *few))
 
 
 def try_written(job: Job, written: Path) -> None:

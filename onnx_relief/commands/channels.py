@@ -27,11 +27,11 @@ from onnx_relief.graph.origin import note_dense
 from onnx_relief.graph.save import save
 from onnx_relief.report.build import as_plain, to_json
 from onnx_relief.report.compared import Comparison
-from onnx_relief.report.few import about_few_samples
 from onnx_relief.report.table import evaluation_table, repair_sentences, sentences, totals_table
 from onnx_relief.report.text import plain, plural, time_text
 from onnx_relief.results import Progress
 from onnx_relief.settings import Settings
+from onnx_relief.shortage import about_few_samples
 
 _CHANNELS = "Whole channels (--granularity channel)"
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from onnx_relief.report.build import Report
-from onnx_relief.report.few import about_few_samples
 from onnx_relief.report.text import bytes_text, plural, score_text, time_text
 
 COMMANDS: Final = (
@@ -34,7 +33,6 @@ def advise(report: Report) -> tuple[str, ...]:
         )
     rules: tuple[Callable[[Report], Iterator[str]], ...] = (
         _about_quality,
-        _about_few_samples,
         _about_emptied_layers,
         _about_speed,
         _about_zeros,
@@ -133,16 +131,6 @@ def _about_size(report: Report) -> Iterator[str]:
         )
     else:
         yield f"the file: {bytes_text(before.plain)} -> {bytes_text(after.plain)}; {zipped}"
-
-
-def _about_few_samples(report: Report) -> Iterator[str]:
-    if report.data.samples is not None:
-        yield from about_few_samples(
-            report.dense,
-            report.data.samples,
-            criterion=str(report.settings.get("criterion", "relief")),
-            repair=str(report.settings.get("repair", "none")),
-        )
 
 
 def _about_data(report: Report) -> Iterator[str]:

@@ -23,7 +23,7 @@ def about_few_samples(
 
     Args:
         dense: The dense model, with how often every weight is applied per sample.
-        samples: How many there were, those that are held out included.
+        samples: How many there were, those that are held out included; 0 if nothing was measured.
         criterion: What scored connections.
         repair: How the model was repaired.
     """
@@ -32,6 +32,8 @@ def about_few_samples(
         users.append(f"--criterion {criterion}")
     if repair in _OF_REPAIR:
         users.append(f"--repair {repair}")
+    if not samples:  # a plan was replayed
+        return
     count = fitted_to(samples)
     short = [layer for layer in dense.layers if _seen(layer, count) < _inputs(layer)]
     if not users or not short:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from classifier import mlp, written
-from made_up import model, report
 
 import onnx_relief as relief
-from onnx_relief.report.advice import advise
-from onnx_relief.report.few import about_few_samples
+from onnx_relief.results import FileSize, LayerCost, ModelCost
+from onnx_relief.shortage import about_few_samples
 
 
 def said(samples, *, positions=10.0, criterion="obs", repair="none"):
-    layers = (replace(model().layers[0], positions=positions),)  # 10 units of 90 weights
-    dense = replace(model(), layers=layers)
+    layer = LayerCost(
+        layer="conv", connections=100, kept=60, weights=900, nonzero=900, units=10, alive=10,
+        positions=positions,
+    )  # fmt: skip
+    file = FileSize(name="m.onnx", plain=1, zipped=1, sha256="0" * 64)
+    dense = ModelCost(name="m", files=(file,), parameters=900, nonzero=900, layers=(layer,))
     return list(about_few_samples(dense, samples, criterion=criterion, repair=repair))
 
 
@@ -35,14 +36,6 @@ def test_what_needs_no_second_moments_is_no_matter(criterion):
     assert said(2, criterion=criterion, repair="bias") == []
     for repair in ("least-squares", "reconstruct"):
         assert f"few for --repair {repair}:" in said(2, criterion=criterion, repair=repair)[0]
-
-
-def test_a_report_says_it():
-    found = report()
-    few = replace(found.data, samples=3)
-    settings = {**found.settings, "criterion": "obs"}
-    told = advise(replace(found, data=few, settings=settings))
-    assert any("3 samples are few for --criterion obs" in text for text in told)
 
 
 @pytest.mark.parametrize(("count", "told"), [(5, True), (40, False)])
