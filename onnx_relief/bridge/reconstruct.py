@@ -38,7 +38,7 @@ from onnx_relief.data.shuffle import numbered_batches, plan_steps
 from onnx_relief.data.unpack import seekable
 
 _WARMUP = 0.05
-_RATES = (0.001, 0.004, 0.015, 0.06)
+_RATES = (0.00025, 0.001, 0.004, 0.015, 0.06)
 """Learning rates that are tried: Adam's, as shares of the size of each tensor's numbers."""
 _TRIAL, _TRIAL_STEPS = 0.05, (10, 60)
 """A trial takes this share of all steps, and so many at least and at most."""
@@ -127,7 +127,7 @@ def _train(
     kept, best_epoch = _state(module), 0
     _estimate_statistics(module, walk)
     course = _Course(module, points, scales, _room(module, judge[0], lesson.memory))
-    rate = lesson.lr if lesson.lr is not None else _tried_rate(course, walk, judge, lesson)
+    rate = lesson.lr if lesson.lr is not None else _tried_rate(course, walk, judge, lesson, before)
     course.begin(rate, walk.steps * lesson.epochs)
     for epoch in range(lesson.epochs):
         for step in walk.steps_of(epoch):
@@ -142,16 +142,19 @@ def _train(
     return Outcome(before=before, after=best, trained=trained, best_epoch=best_epoch, lr=rate)
 
 
-def _tried_rate(course: _Course, walk: Walk, judge: list[Step], lesson: Lesson) -> float:
+def _tried_rate(
+    course: _Course, walk: Walk, judge: list[Step], lesson: Lesson, before: float
+) -> float:
     """Return the rate with which a short course ends best; the module is as it was after.
 
     It is ten times less for a transformer than for a small convolutional network, and less again
     for a deep one without normalisation. Long courses bear higher rates than short ones, so that
-    the highest that is nearly as good is taken.
+    the highest that is nearly as good is taken, unless only lower ones do any good (`before` is the
+    error without a course). Rates beyond the first that is not nearly as good are not tried.
     """
     module, start = course.module, _state(course.module)
     count = int(np.clip(walk.steps * lesson.epochs * _TRIAL, *_TRIAL_STEPS))
-    errors = {}
+    errors: dict[float, float] = {}
     for rate in _RATES:
         course.begin(rate, count)
         endless = chain.from_iterable(walk.steps_of(epoch) for epoch in range(count))
@@ -159,7 +162,10 @@ def _tried_rate(course: _Course, walk: Walk, judge: list[Step], lesson: Lesson) 
             course.do(step)
         errors[rate] = _error(module, course.points, course.scales, judge)
         module.load_state_dict(start)
-    enough = _NEARLY * min(errors.values())
+        if errors[rate] > _NEARLY * min(errors.values()):
+            break
+    least = min(errors.values())
+    enough = min(before, _NEARLY * least) if least < before else _NEARLY * least
     return max(rate for rate, error in errors.items() if error <= enough)
 
 
