@@ -83,7 +83,7 @@ class Tally:
                 return
             same = np.asarray(one == other)
             self.alone &= same.size == batch.count
-            if each and same.ndim in (2, 3):
+            if each and same.ndim in (2, 3) and same.shape[-1] > 1:  # else it is yes or no
                 same = same[one | other]
             self.hits[1] += int(same.sum())
             self.apart += int((~same).sum())

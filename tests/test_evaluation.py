@@ -101,6 +101,15 @@ def test_of_sigmoids_the_labels_that_either_model_finds_count(tail):
     assert any("reaches 0.5" in note for note in silent.notes)
 
 
+def test_of_a_single_sigmoid_yes_and_no_are_decisions():
+    text = "(float[N,1] x) => (float[N,1] y) { a = Add (x, b)  y = Sigmoid (a) }"
+    dense, pruned = (build(text, b=np.float32([bias])) for bias in (0, 1))
+    x = np.array([[-5], [-4], [-0.5], [5]], np.float32)
+    found = compare(dense, pruned, {"x": x})
+    assert (found.metric, found.pruned) == ("agreement", 75.0)
+    assert found.margin is not None
+
+
 def test_a_detector_that_finds_nothing_any_more_agrees_with_nothing():
     text = "(float[N,50,3] x) => (float[N,50,3] y) { a = Sub (x, b)  y = Sigmoid (a) }"
     dense, silent = (build(text, b=np.float32([bias] * 3)) for bias in (0, 9))
