@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from onnx_relief.data import Batch, Dataset
+from onnx_relief.data.shuffle import labels_of
 from onnx_relief.errors import DataError, ModelError, ReliefError, SettingsError, working_on
 from onnx_relief.graph.document import Document, input_specs, output_specs
 from onnx_relief.graph.endings import sigmoid_outputs
@@ -136,7 +137,12 @@ def try_out(
     """
     session = open_session(model, provider=provider)
     batch = first_sample(data)
-    choose(_real_rows(session.run(batch.feed), batch, data), batch, metric, output)
+    results = _real_rows(session.run(batch.feed), batch, data)
+    choice = choose(results, batch, metric, output)
+    labels = labels_of(data)
+    if METRICS[choice.metric].hits is not None and labels is not None:
+        highest = np.full(batch.count, labels.max())  # any other one has a class if this one has
+        hits_of(choice, results[choice.output], replace(batch, labels=highest))
 
 
 def first_sample(data: Dataset) -> Batch:

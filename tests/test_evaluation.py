@@ -293,6 +293,15 @@ def test_half_precision_outputs_are_compared():
     assert found.differences[0].largest == 0
 
 
+def test_a_label_beyond_the_classes_shows_before_any_long_work():
+    arrays = samples()
+    arrays["labels"][-1] = 7
+    data = open_data(arrays, input_specs(mlp()))
+    with pytest.raises(DataError, match="label 7, but the output has 3 classes"):
+        try_out(load(mlp()), data, metric=None, output=None, provider="cpu")
+    try_out(load(mlp()), data, metric="agreement", output=None, provider="cpu")
+
+
 def test_labels_that_stop_before_the_classes_do_are_doubted():
     arrays = samples()
     few = {"x": arrays["x"], "labels": arrays["labels"] % 2}
