@@ -29,10 +29,12 @@ TOLERANCE: Mapping[str, float] = {
     "float32": 1e-3,
     "float16": 3e-2,
     "bfloat16": 1e-1,
+    **dict.fromkeys(("int8", "uint8", "int4", "uint4"), 3e-2),
 }
 """Largest difference that two ways of computing a model may show, by the narrowest element type of
 its output and its weights: of an element to the largest magnitude in its output. It is the room
-that rounding needs after some fifty layers; a wrong operator misses it by far."""
+that rounding needs after some fifty layers; a wrong operator misses it by far. Where weights are
+integers, ONNX Runtime may round what they are multiplied with to integers, too (MatMulNBits)."""
 
 _SMALLEST = 1e-3
 """Outputs that are smaller everywhere are compared as if their largest magnitude were this: what is

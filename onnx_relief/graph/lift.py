@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import onnx
@@ -22,12 +23,15 @@ from onnx_relief.graph.document import Document, copy_of
 from onnx_relief.graph.external import bodies
 from onnx_relief.graph.light import node_reads
 from onnx_relief.graph.views import FLOATS, Constants
-from onnx_relief.graph.walk import Model, Scope, TensorHome, home_of, understand
+from onnx_relief.graph.walk import STANDARD, Model, Scope, TensorHome, home_of, understand
 
 _NARROW = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 # Attributes that hold an element type.
 _TYPE_ATTRIBUTES = frozenset(("to", "dtype", "output_dtype", "stash_type"))
 _HOLDS_CONSTANTS = ("Constant", "ConstantOfShape")
+
+Held = tuple[Scope, str, TensorHome, NDArray[np.generic]]
+"""Where a constant is seen, by which name, where it lives, and its values."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +52,9 @@ class Lifted:
         return self.model.proto
 
 
-def lift_constants(document: Document, reserved: Collection[str] = ()) -> Lifted:
+def lift_constants(
+    document: Document, reserved: Collection[str] = (), *, dequantize: bool = False
+) -> Lifted:
     """Return a copy of `document` whose float constants are initializers of the main graph.
 
     Outputs that are no floats are left out, where there are others. A constant of a function that
@@ -57,6 +63,8 @@ def lift_constants(document: Document, reserved: Collection[str] = ()) -> Lifted
     Args:
         document: The model; it is not changed.
         reserved: Names that an initializer must not get.
+        dequantize: Whether what DequantizeLinear makes of stored integers becomes an initializer,
+            too, in their shape and under their home.
 
     Raises:
         ModelError: A constant's data does not fit its type and shape.
@@ -66,18 +74,14 @@ def lift_constants(document: Document, reserved: Collection[str] = ()) -> Lifted
     taken = {*reserved, *(name for scope in model.scopes for name in _names(scope))}
     names: dict[TensorHome, str] = {}
     arrays: dict[str, NDArray[np.generic]] = {}
-    for scope in model.scopes:
-        for name in list(_held_names(scope)):
-            value = _float_value(constants, scope, name)
-            if value is None:
-                _load_in_place(constants, scope, name)
-                continue
-            home = home_of(scope, name)
-            if home not in names:
-                names[home] = _identifier(home, taken)
-                arrays[names[home]] = value
-            _redirect(scope, name, names[home])
-            _drop(scope, name)
+    # Before scales and zero points are renamed.
+    dequantized = list(_dequantized(constants, model)) if dequantize else []
+    for scope, name, home, value in chain(dequantized, _floats(constants, model)):
+        if home not in names:
+            names[home] = _identifier(home, taken)
+            arrays[names[home]] = value
+        _redirect(scope, name, names[home])
+        _drop(scope, name)
     _keep_float_outputs(model.proto.graph)
     _widen(model.proto)
     for name, value in arrays.items():
@@ -85,6 +89,32 @@ def lift_constants(document: Document, reserved: Collection[str] = ()) -> Lifted
         model.proto.graph.initializer.append(numpy_helper.from_array(np.array(wide), name))
     homes = {name: home for home, name in names.items()}
     return Lifted(understand(model.proto), homes)
+
+
+def _floats(constants: Constants, model: Model) -> Iterator[Held]:
+    """Yield the float constants; integers that lie elsewhere are loaded into the copy."""
+    for scope in model.scopes:
+        for name in list(_held_names(scope)):
+            value = _float_value(constants, scope, name)
+            if value is None:
+                _load_in_place(constants, scope, name)
+            else:
+                yield scope, name, home_of(scope, name), value
+
+
+def _dequantized(constants: Constants, model: Model) -> Iterator[Held]:
+    """Yield what DequantizeLinear makes of stored integers, if all that read these see the same."""
+    found: dict[TensorHome, list[Held]] = {}
+    for scope in model.scopes:
+        for name, node in scope.producers.items():
+            if node.op_type == "DequantizeLinear" and node.domain in STANDARD:
+                view = constants.resolve(scope, name)
+                if not isinstance(view, str) and len(view.steps) == 1:
+                    held = (scope, name, view.home, constants.values(view))
+                    found.setdefault(view.home, []).append(held)
+    for group in found.values():
+        if all(np.array_equal(one[-1], group[0][-1]) for one in group):
+            yield from group
 
 
 def _keep_float_outputs(graph: onnx.GraphProto) -> None:

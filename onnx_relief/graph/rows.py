@@ -14,6 +14,8 @@ from onnx_relief.graph.rewrite import write_constants
 from onnx_relief.graph.sites import Part, Site
 from onnx_relief.graph.walk import TensorHome
 
+_INTEGERS = "iu"
+
 
 def write_rows(
     document: Document,
@@ -33,18 +35,48 @@ def write_rows(
     for site in survey.sites:
         name = site.layer.name
         if name in weights:
-            values[site.parts[0].view.home] = as_stored(site.parts[0], weights[name])
+            part = site.parts[0]
+            values[part.view.home] = as_stored(survey, part, weights[name])
         if name in bias_shifts and site.bias and site.layer.bias:
             old = survey.rows(site.bias).astype(np.float64)
             shift = bias_shifts[name].reshape(old.shape) / site.layer.bias.scale
-            values[site.bias.view.home] = as_stored(site.bias, old + shift)
+            values[site.bias.view.home] = as_stored(survey, site.bias, old + shift)
     return write_constants(document, values)
 
 
-def as_stored(part: Part, rows: NDArray[Any]) -> NDArray[Any]:
-    """Return a weight or bias in the shape that the file stores, from its rows."""
-    seen = part.layout.from_rows(rows, part.view.shape)
-    return part.view.as_stored(seen).reshape(part.view.stored_shape)
+def as_stored(survey: Survey, part: Part, rows: NDArray[Any]) -> NDArray[Any]:
+    """Return a weight or bias in the shape and the numbers that the file stores, from its rows.
+
+    Integers behind a DequantizeLinear are rounded, with the scale that they have. Weights stay in
+    the range of those that are there: quantisers leave some of it out on purpose, since processors
+    without VNNI overflow otherwise.
+    """
+    view = part.view
+    seen = part.layout.from_rows(rows, view.shape)
+    kind = survey.constants.shape_and_type(view.home)[1]
+    if kind.kind in _INTEGERS:
+        limits = np.iinfo(kind)
+        low, high = int(limits.min), int(limits.max)
+        if seen.ndim > 1:
+            held = survey.constants.stored(view.home)
+            low, high = int(held.min()), int(held.max())
+        seen = np.clip(np.rint(seen / view.scale) + view.zero, low, high)
+    return view.as_stored(seen).reshape(view.stored_shape)
+
+
+def can_be_set(survey: Survey, part: Part) -> bool:
+    """Return whether other numbers can be stored so that the node sees about what it should.
+
+    They can be where the stored numbers are those that are used, casts of them, or integers that a
+    DequantizeLinear scales.
+    """
+    stored = survey.constants.shape_and_type(part.view.home)[1]
+    return stored.kind in _INTEGERS or stored.name in FLOATS
+
+
+def is_quantised(survey: Survey, part: Part) -> bool:
+    """Return whether the file stores integers."""
+    return survey.constants.shape_and_type(part.view.home)[1].kind in _INTEGERS
 
 
 def why_not_updated(survey: Survey, site: Site, shared: Set[TensorHome]) -> str | None:
@@ -56,11 +88,10 @@ def why_not_updated(survey: Survey, site: Site, shared: Set[TensorHome]) -> str 
         shared: Constants that several layers read.
     """
     part = site.parts[0]
-    stored = survey.constants.shape_and_type(part.view.home)[1]
     if len(site.parts) > 1:
         return "it is recurrent"
     if part.view.home in shared:
         return "other layers read its weight, too"
-    if stored.name not in FLOATS:
-        return "its weight is quantised"
+    if not can_be_set(survey, part):
+        return "its weight is stored in another form than it is used"
     return None

@@ -7,7 +7,7 @@ element numbers of the stored tensor, to learn which stored element a pruned wei
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -30,11 +30,13 @@ class Look:
         shape: Its shape.
         dtype: Its element type.
         zero: The stored value that reads as zero: one, or one per element (zero points).
+        scale: What one more in the stored value adds: one, or one per element.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     zero: Array
+    scale: Array = field(default_factory=lambda: np.ones(()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,10 +51,10 @@ StepMaker = Callable[[Look, onnx.NodeProto, Operands], tuple[Step, Look]]
 
 
 def _moving(before: Look, move: Callable[[Array], Array]) -> tuple[Step, Look]:
-    """A step that only moves elements: values, places and zero points move alike."""
+    """A step that only moves elements: values, places, zero points and scales move alike."""
     empty = np.broadcast_to(np.zeros((), before.dtype), before.shape)
-    zero = before.zero if before.zero.ndim == 0 else move(before.zero)
-    return Step(move, move), Look(move(empty).shape, before.dtype, zero)
+    zero, scale = (a if a.ndim == 0 else move(a) for a in (before.zero, before.scale))
+    return Step(move, move), Look(move(empty).shape, before.dtype, zero, scale)
 
 
 def _identity(before: Look, _node: onnx.NodeProto, _operands: Operands) -> tuple[Step, Look]:
@@ -108,7 +110,7 @@ def _dequantize(before: Look, node: onnx.NodeProto, operands: Operands) -> tuple
         wide = array.astype(np.float64) - zeros.astype(np.float64)
         return np.asarray((wide * scales).astype(dtype))
 
-    return Step(values, lambda places: places), Look(before.shape, dtype, zeros)
+    return Step(values, lambda places: places), Look(before.shape, dtype, zeros, scales)
 
 
 def _per_element(array: Array, shape: tuple[int, ...], axis: int, block: int) -> Array:

@@ -43,7 +43,7 @@ class TensorView:
     Attributes:
         home: Where it is kept.
         stored_shape: Its shape there.
-        look: Shape, element type and zero as the node sees it.
+        look: Shape, element type, zero and scale as the node sees it.
         steps: The operators between.
         passing: The tensors between, the stored one first.
     """
@@ -68,6 +68,11 @@ class TensorView:
     def zero(self) -> Array:
         """The stored value that reads as zero: one, or one per element as seen (zero points)."""
         return self.look.zero
+
+    @property
+    def scale(self) -> Array:
+        """What one more in the stored value adds: one, or one per element as seen."""
+        return self.look.scale
 
     @property
     def size(self) -> int:

@@ -48,8 +48,9 @@ def weight_gradients(
         progress: Told of every pass.
 
     Returns:
-        Arrays (units, inputs, taps), one for each of the layer's weights; layers whose weights are
-        no float constants are left out.
+        Arrays (units, inputs, taps), one for each of the layer's weights. Of weights that are
+        stored as integers it is the gradient by the numbers that these stand for; layers whose
+        weights are computed from other constants are left out.
 
     Raises:
         SettingsError: The `[retrain]` extra is missing.
@@ -61,7 +62,7 @@ def weight_gradients(
     from onnx_relief.bridge.convert import convert
     from onnx_relief.bridge.gradients import squared_gradients
 
-    module = convert(document)
+    module = convert(document, dequantize=True)
     check(module, document, first_sample(data).feed, provider=provider)
     tick = ticker(progress, "measuring gradients", data.size)
     squares = squared_gradients(

@@ -21,7 +21,7 @@ from onnx_relief.graph.bias import with_bias
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey, find_layers
 from onnx_relief.graph.rewrite import write_constants
-from onnx_relief.graph.rows import as_stored
+from onnx_relief.graph.rows import as_stored, can_be_set
 from onnx_relief.graph.sites import Site
 from onnx_relief.graph.walk import TensorHome
 from onnx_relief.measuring.moments import Channels, Moments, merged, moments, watched, watches
@@ -36,7 +36,6 @@ from onnx_relief.repair.pairs import (
     UNKNOWN_UNITS,
     beta_of,
     can_be_given_a_bias,
-    is_plain,
     main_outputs,
     outputs_of,
 )
@@ -133,7 +132,8 @@ def _repaired(
         return document
     values: dict[TensorHome, NDArray[np.generic]] = {}
     rows = survey.rows(site.parts[0]).astype(np.float64)
-    values[site.parts[0].view.home] = as_stored(site.parts[0], rows * factor[:, None, None])
+    scaled = rows * factor[:, None, None]
+    values[site.parts[0].view.home] = as_stored(survey, site.parts[0], scaled)
     old = np.zeros(factor.size)
     scale = site.layer.bias.scale if site.layer.bias else beta_of(site)
     if site.bias:
@@ -142,7 +142,7 @@ def _repaired(
     bias = np.where(rows.any(axis=(1, 2)), wished.mean - factor * (now.mean - old), old) / scale
     if site.bias:
         spread = bias.reshape(site.bias.layout.rows)
-        values[site.bias.view.home] = as_stored(site.bias, spread)
+        values[site.bias.view.home] = as_stored(survey, site.bias, spread)
         return write_constants(document, values)
     return with_bias(write_constants(document, values), site, bias)
 
@@ -179,9 +179,9 @@ def _why_not(survey: Survey, site: Site, shared: Set[TensorHome], own: set[str])
         return "its units are not on the last axis"
     if any(part.view.home in shared for part in site.tensors):
         return SHARED
-    if not all(is_plain(survey, part) for part in site.tensors):
+    if not all(can_be_set(survey, part) for part in site.tensors):
         return OTHER_FORM
-    if site.bias is None and not can_be_given_a_bias(site, own):
+    if site.bias is None and not can_be_given_a_bias(survey, site, own):
         return "it has no bias of its own, and no room for one"
     if 0 in (layer.weights[0].scale, layer.bias.scale if layer.bias else 1):
         return BY_ZERO

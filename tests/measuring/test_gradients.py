@@ -133,6 +133,51 @@ def test_a_layer_counts_the_same_however_it_is_written(kind):
     np.testing.assert_allclose(results[1], results[0], rtol=1e-4)
 
 
+QUANTIZED = """(float[N,3,5,5] x) => (float[N,2] y) {
+    k = DequantizeLinear <axis = 0> (kq, ks, kz)
+    [conv] c = Conv (x, k)
+    t = Tanh (c)
+    f = Flatten (t)
+    w = DequantizeLinear (wq, ws)
+    wt = Transpose <perm = [1, 0]> (w)
+    [dense] y = MatMul (f, wt)
+}"""
+PLAIN = "[conv] c = Conv (x, k) t = Tanh (c) f = Flatten (t) [dense] y = MatMul (f, w)"
+
+
+def test_weights_stored_as_integers_have_the_gradient_of_what_they_stand_for():
+    draw = np.random.default_rng(0)
+    kernels = draw.integers(-127, 127, (4, 3, 3, 3)).astype(np.int8)
+    shifts, scales = np.arange(4, dtype=np.int8), random(4, seed=1) / 300
+    dense, scale = draw.integers(-127, 127, (2, 36)).astype(np.int8), np.float32(0.003)
+    quantized = build(QUANTIZED, kq=kernels, ks=scales, kz=shifts, wq=dense, ws=np.array(scale))
+    wide = (kernels - shifts[:, None, None, None].astype(np.float32)) * scales[:, None, None, None]
+    graph = f"(float[N,3,5,5] x) => (float[N,2] y) {{ {PLAIN} }}"
+    plain = build(graph, k=wide, w=dense.T * scale)
+    arrays = {"x": random(SAMPLES, 3, 5, 5, seed=4)}
+    one, other = found(quantized, arrays), found(plain, arrays)
+    for layer in ("conv", "dense"):
+        np.testing.assert_allclose(one[layer][0], other[layer][0], rtol=1e-4)
+
+
+def test_integers_that_two_layers_read_with_different_scales_have_no_gradient():
+    graph = """(float[N,4] x) => (float[N,4] y) {
+        v = DequantizeLinear (q, s1)
+        w = DequantizeLinear (q, s2)
+        [first] h = MatMul (x, v)
+        t = Tanh (h)
+        [second] h2 = MatMul (t, w)
+        [third] y = MatMul (h2, k)
+    }"""
+    stored = np.random.default_rng(0).integers(-127, 127, (4, 4)).astype(np.int8)
+    floats = {"s1": np.array(0.01, np.float32), "k": random(4, 4, seed=5)}
+    arrays = {"x": random(SAMPLES, 4, seed=4)}
+    differing = build(graph, q=stored, s2=np.array(0.02, np.float32), **floats)
+    assert set(found(differing, arrays)) == {"third"}
+    alike = build(graph, q=stored, s2=np.array(0.01, np.float32), **floats)
+    assert set(found(alike, arrays)) == {"first", "second", "third"}
+
+
 def test_labels_are_asked_for_and_have_to_fit():
     with pytest.raises(DataError, match="needs labels"):
         found(network(outputs=3), samples(), by_labels=True)

@@ -272,8 +272,13 @@ def test_dead_units_stay_dead():
 
 
 SHARED = "(float[N,4] x) => (float[N,4] y) { [a] h = Gemm (x, w)  [b] y = Gemm (h, w) }"
-QUANTISED = """(float[N,4] x) => (float[N,4] y) {
-    w = DequantizeLinear (q, scale)  [a] y = MatMul (x, w)
+QUANTISED = """(float[N,4,6,5] x) => (float y) {
+    w = DequantizeLinear <axis = 0> (q, scale, zero)
+    c = DequantizeLinear (b, tiny)
+    [a] y = Conv (x, w, c)
+}"""
+BARE = """(float[N,4] x) => (float[N,4] y) {
+    w = DequantizeLinear (q, scale)  [a] y = Gemm (x, w)
 }"""
 INSIDE = """(float[N,4] x) => (float[N,4] y) {
     [if] y = If (c) <
@@ -287,11 +292,6 @@ INSIDE = """(float[N,4] x) => (float[N,4] y) {
     ("graph", "weights", "reason"),
     [
         (SHARED, {"w": random(4, 4)}, "other layers share its weight"),
-        (
-            QUANTISED,
-            {"q": np.arange(-8, 8, dtype=np.int8).reshape(4, 4), "scale": np.float32(0.1)},
-            "its weight is stored in another form than it is used",
-        ),
         (INSIDE, {"w": random(4, 4), "c": np.array(True)}, "its inputs are inside a body"),
     ],
 )
@@ -303,6 +303,53 @@ def test_layers_that_cannot_be_refitted_are_left_with_a_reason(graph, weights, r
     assert found.left
     assert all(text.startswith(reason) for text in found.left.values())
     assert differences(found.document.proto, pruned) == []
+
+
+def quantised(**changed):
+    """Return a convolution whose kernels and biases are stored as integers."""
+    draw = np.random.default_rng(0)
+    stored = {
+        "q": draw.integers(-40, 40, (6, 4, 3, 3)).astype(np.int8),
+        "scale": (0.01 + draw.random(6) / 50).astype(np.float32),
+        "zero": np.array([3, 0, -5, 7, 0, 1], np.int8),
+        "b": draw.integers(-90000, 90000, 6).astype(np.int32),
+        "tiny": np.float32(1e-5),
+    }
+    return build(QUANTISED, **{**stored, **changed})
+
+
+def test_weights_and_biases_stored_as_integers_are_refitted_and_rounded():
+    dense = quantised()
+    before = constants(dense)
+    zero = before["zero"][:, None, None]
+    masked = before["q"].copy()
+    masked[:, 1::2] = zero[:, None]
+    pruned = quantised(q=masked)
+    x = twice((4, 6, 5)) + 1
+    found = refitted(pruned, dense, x)
+    assert found.layers == ("a",)
+    after = constants(found.document.proto)
+    assert after["q"].dtype == np.int8
+    assert after["b"].dtype == np.int32
+    assert np.array_equal(after["q"][:, 1::2], masked[:, 1::2])
+    assert masked.min() <= after["q"].min() < after["q"].max() <= masked.max()
+    assert not np.array_equal(after["b"], before["b"])
+    assert error(pruned, dense, x) > 0.1
+    assert error(found.document.proto, dense, x) < 0.3 * error(pruned, dense, x)
+
+
+def test_a_quantised_layer_is_given_no_bias_of_floats():
+    stored = {"q": np.arange(-8, 8, dtype=np.int8).reshape(4, 4), "scale": np.float32(0.1)}
+    dense = build(BARE, **stored)
+    masked = stored["q"].copy()
+    masked[1] = 0
+    pruned = build(BARE, **{**stored, "q": masked})
+    (node,) = [
+        node
+        for node in refitted(pruned, dense, random(20, 4) + 1).document.proto.graph.node
+        if node.op_type == "Gemm"
+    ]
+    assert list(node.input) == ["x", "w"]
 
 
 def test_inputs_that_are_always_zero_and_few_samples_do_no_harm():
