@@ -8,14 +8,17 @@ import torch
 from onnx_relief.bridge.module import OnnxModule
 from onnx_relief.errors import SettingsError
 from onnx_relief.graph.document import Document
+from onnx_relief.graph.quantised import as_integers, dequantised
 from onnx_relief.graph.rewrite import write_constants
 from onnx_relief.graph.views import Constants
+from onnx_relief.graph.walk import understand
 
 
 def write_back(module: OnnxModule, document: Document) -> Document:
     """Return a copy of `document` with the module's parameters and running statistics in it.
 
-    Values are rounded to the type that the file stores; what is held at zero is written as zero.
+    Values are rounded to the type that the file stores, or to the integers behind a
+    DequantizeLinear; what is held at zero is written as zero.
 
     Args:
         module: A module that `convert` made of this document, or of one with the same tensors.
@@ -43,6 +46,13 @@ def write_back(module: OnnxModule, document: Document) -> Document:
                 f"{document.name} stores {str(home)!r} as {stored.shape}, the module as "
                 f"{values[home].shape}; give the model that the module was made of"
             )
+    for home, group in dequantised(constants, understand(document.proto)).items():
+        if home in values:
+            view, seen = group[0][-1], values[home]
+            same = seen == constants.values(view)
+            new = as_integers(constants, view, seen)
+            # An int32 has more digits than the float that it reads as.
+            values[home] = np.where(same, constants.stored(home), new)
     return write_constants(document, values)
 
 

@@ -26,23 +26,22 @@ from onnx_relief.graph.walk import TensorHome
 _RESERVED = frozenset(dir(torch.fx.GraphModule)) | frozenset(vars(nn.Module()))
 
 
-def convert(
-    document: Document, *, freeze: Iterable[str] = (), dequantize: bool = False
-) -> OnnxModule:
+def convert(document: Document, *, freeze: Iterable[str] = ()) -> OnnxModule:
     """Return `document` as a module whose weights can be trained.
+
+    Weights that are stored as integers are trained as the numbers that these stand for, and seen
+    by the module's nodes as the file can store them.
 
     Args:
         document: The model; it is not changed.
         freeze: Patterns (shell wildcards) of constants, as the file calls them, that stay as they
             are.
-        dequantize: Whether weights that are stored as integers are parameters, too, as the numbers
-            that they stand for; nothing writes these back.
 
     Raises:
         UnsupportedError: An operator or type has no converter, or there is no weight to train.
         SettingsError: A pattern of `freeze` matches nothing.
     """
-    lifted = lift_constants(document, _RESERVED, dequantize=dequantize)
+    lifted = lift_constants(document, _RESERVED, rounding=True)
     builder, net = build(lifted, document.name)
     trainable = _without_frozen(lifted, trainable_names(lifted), tuple(freeze))
     for name in trainable:

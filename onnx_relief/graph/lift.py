@@ -22,14 +22,18 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 from onnx_relief.graph.document import Document, copy_of
 from onnx_relief.graph.external import bodies
 from onnx_relief.graph.light import node_reads
+from onnx_relief.graph.quantised import dequantised, limits
 from onnx_relief.graph.views import FLOATS, Constants
-from onnx_relief.graph.walk import STANDARD, Model, Scope, TensorHome, home_of, understand
+from onnx_relief.graph.walk import Model, Scope, TensorHome, home_of, understand
 
 _NARROW = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 # Attributes that hold an element type.
 _TYPE_ATTRIBUTES = frozenset(("to", "dtype", "output_dtype", "stash_type"))
 _HOLDS_CONSTANTS = ("Constant", "ConstantOfShape")
 
+ROUNDED = ("onnx_relief", "Rounded")
+"""Domain and name of a node that gives what integers from `low` to `high` stand for, the nearest to
+its first input; its other inputs and attributes are those of DequantizeLinear."""
 Held = tuple[Scope, str, TensorHome, NDArray[np.generic]]
 """Where a constant is seen, by which name, where it lives, and its values."""
 
@@ -53,18 +57,19 @@ class Lifted:
 
 
 def lift_constants(
-    document: Document, reserved: Collection[str] = (), *, dequantize: bool = False
+    document: Document, reserved: Collection[str] = (), *, rounding: bool = False
 ) -> Lifted:
     """Return a copy of `document` whose float constants are initializers of the main graph.
 
     Outputs that are no floats are left out, where there are others. A constant of a function that
     is called twice becomes one initializer; ConstantOfShape counts where its shape is constant.
+    What DequantizeLinear makes of stored integers counts, too, in their shape and under their home.
 
     Args:
         document: The model; it is not changed.
         reserved: Names that an initializer must not get.
-        dequantize: Whether what DequantizeLinear makes of stored integers becomes an initializer,
-            too, in their shape and under their home.
+        rounding: Whether to leave nodes `ROUNDED` where such integers were, so that whatever the
+            initializers become, nodes see what the file could store. They are no operator of ONNX.
 
     Raises:
         ModelError: A constant's data does not fit its type and shape.
@@ -74,16 +79,26 @@ def lift_constants(
     taken = {*reserved, *(name for scope in model.scopes for name in _names(scope))}
     names: dict[TensorHome, str] = {}
     arrays: dict[str, NDArray[np.generic]] = {}
-    # Before scales and zero points are renamed.
-    dequantized = list(_dequantized(constants, model)) if dequantize else []
-    for scope, name, home, value in chain(dequantized, _floats(constants, model)):
+    integers = dequantised(constants, model)
+    views = {(id(scope), name): view for group in integers.values() for scope, name, view in group}
+    held = [
+        (scope, name, home, constants.values(view))
+        for home, group in integers.items()
+        for scope, name, view in group
+    ]
+    for scope, name, home, value in chain(held, _floats(constants, model)):
         if home not in names:
             names[home] = _identifier(home, taken)
             arrays[names[home]] = value
-        _redirect(scope, name, names[home])
-        _drop(scope, name)
+        view = views.get((id(scope), name))
+        if rounding and view is not None and not _are_statistics(scope, name):
+            _round(scope.producers[name], names[home], *limits(constants, view))
+        else:
+            _redirect(scope, name, names[home])
+            _drop(scope, name)
     _keep_float_outputs(model.proto.graph)
     _widen(model.proto)
+    model.proto.opset_import.add(domain=ROUNDED[0], version=1)
     for name, value in arrays.items():
         wide = value.astype(np.float32) if value.dtype.itemsize < 4 else value
         model.proto.graph.initializer.append(numpy_helper.from_array(np.array(wide), name))
@@ -100,21 +115,6 @@ def _floats(constants: Constants, model: Model) -> Iterator[Held]:
                 _load_in_place(constants, scope, name)
             else:
                 yield scope, name, home_of(scope, name), value
-
-
-def _dequantized(constants: Constants, model: Model) -> Iterator[Held]:
-    """Yield what DequantizeLinear makes of stored integers, if all that read these see the same."""
-    found: dict[TensorHome, list[Held]] = {}
-    for scope in model.scopes:
-        for name, node in scope.producers.items():
-            if node.op_type == "DequantizeLinear" and node.domain in STANDARD:
-                view = constants.resolve(scope, name)
-                if not isinstance(view, str) and len(view.steps) == 1:
-                    held = (scope, name, view.home, constants.values(view))
-                    found.setdefault(view.home, []).append(held)
-    for group in found.values():
-        if all(np.array_equal(one[-1], group[0][-1]) for one in group):
-            yield from group
 
 
 def _keep_float_outputs(graph: onnx.GraphProto) -> None:
@@ -196,6 +196,22 @@ def _redirect(scope: Scope, name: str, new: str) -> None:
             use.node.input[use.index] = new
         else:  # an output of the graph has to keep its name
             use.scope.graph.node.append(helper.make_node("Identity", [new], [name]))
+
+
+def _are_statistics(scope: Scope, name: str) -> bool:
+    """Whether only BatchNormalization reads the constant, as its running mean or variance."""
+    uses = scope.uses.get(name, ())
+    return all(
+        use.node is not None and use.node.op_type == "BatchNormalization" and use.index > 2
+        for use in uses
+    )
+
+
+def _round(node: onnx.NodeProto, new: str, low: int, high: int) -> None:
+    """Turn a DequantizeLinear of integers into a `ROUNDED` of the floats that these stand for."""
+    node.domain, node.op_type = ROUNDED
+    node.input[0] = new
+    node.attribute.extend([helper.make_attribute("low", low), helper.make_attribute("high", high)])
 
 
 def _drop(scope: Scope, name: str) -> None:

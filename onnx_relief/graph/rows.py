@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import FLOATS, Survey
+from onnx_relief.graph.quantised import as_integers, is_quantised
 from onnx_relief.graph.rewrite import write_constants
 from onnx_relief.graph.sites import Part, Site
 from onnx_relief.graph.walk import TensorHome
-
-_INTEGERS = "iu"
 
 
 def write_rows(
@@ -47,20 +46,12 @@ def write_rows(
 def as_stored(survey: Survey, part: Part, rows: NDArray[Any]) -> NDArray[Any]:
     """Return a weight or bias in the shape and the numbers that the file stores, from its rows.
 
-    Integers behind a DequantizeLinear are rounded, with the scale that they have. Weights stay in
-    the range of those that are there: quantisers leave some of it out on purpose, since processors
-    without VNNI overflow otherwise.
+    Integers are rounded, with the scale that they have.
     """
     view = part.view
     seen = part.layout.from_rows(rows, view.shape)
-    kind = survey.constants.shape_and_type(view.home)[1]
-    if kind.kind in _INTEGERS:
-        limits = np.iinfo(kind)
-        low, high = int(limits.min), int(limits.max)
-        if seen.ndim > 1:
-            held = survey.constants.stored(view.home)
-            low, high = int(held.min()), int(held.max())
-        seen = np.clip(np.rint(seen / view.scale) + view.zero, low, high)
+    if is_quantised(survey.constants, view.home):
+        seen = as_integers(survey.constants, view, seen)
     return view.as_stored(seen).reshape(view.stored_shape)
 
 
@@ -71,12 +62,7 @@ def can_be_set(survey: Survey, part: Part) -> bool:
     DequantizeLinear scales.
     """
     stored = survey.constants.shape_and_type(part.view.home)[1]
-    return stored.kind in _INTEGERS or stored.name in FLOATS
-
-
-def is_quantised(survey: Survey, part: Part) -> bool:
-    """Return whether the file stores integers."""
-    return survey.constants.shape_and_type(part.view.home)[1].kind in _INTEGERS
+    return is_quantised(survey.constants, part.view.home) or stored.name in FLOATS
 
 
 def why_not_updated(survey: Survey, site: Site, shared: Set[TensorHome]) -> str | None:

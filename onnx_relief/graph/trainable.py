@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from onnx_relief.graph.lift import Lifted
+from onnx_relief.graph.lift import ROUNDED, Lifted
 from onnx_relief.graph.walk import STANDARD, Scope, Use, subgraphs
 
 # What a node learns, by operator: the inputs that hold it.
@@ -75,6 +75,8 @@ class _Graph:
         )
 
     def _use_learns(self, use: Use, node: onnx.NodeProto, shape: tuple[int, ...]) -> bool:
+        if (node.domain, node.op_type) == ROUNDED:
+            return use.index == 0 and self._read(use, node, shape)
         if node.domain not in (*STANDARD, "com.microsoft"):
             return False
         if use.index in _LEARNED.get(node.op_type, ()):
@@ -84,6 +86,9 @@ class _Graph:
             return after and node.op_type in _ELEMENTWISE and self._is_per_channel(shape)
         if node.op_type not in _PASSING:
             return False
+        return self._read(use, node, shape)
+
+    def _read(self, use: Use, node: onnx.NodeProto, shape: tuple[int, ...]) -> bool:
         return any(self.learns(use.scope, output, shape) for output in node.output if output)
 
     def _is_per_channel(self, shape: tuple[int, ...]) -> bool:

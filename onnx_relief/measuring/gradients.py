@@ -62,7 +62,7 @@ def weight_gradients(
     from onnx_relief.bridge.convert import convert
     from onnx_relief.bridge.gradients import squared_gradients
 
-    module = convert(document, dequantize=True)
+    module = convert(document)
     check(module, document, first_sample(data).feed, provider=provider)
     tick = ticker(progress, "measuring gradients", data.size)
     squares = squared_gradients(

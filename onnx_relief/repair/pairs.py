@@ -17,8 +17,9 @@ from onnx_relief.agreement import shared_homes
 from onnx_relief.graph.bias import with_bias
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey
+from onnx_relief.graph.quantised import is_quantised
 from onnx_relief.graph.rewrite import write_constants
-from onnx_relief.graph.rows import as_stored, can_be_set, is_quantised
+from onnx_relief.graph.rows import as_stored, can_be_set
 from onnx_relief.graph.sites import Part, RowLayout, Site
 from onnx_relief.graph.walk import STANDARD, TensorHome, attributes
 from onnx_relief.measuring.evidence import Reading, reading_of
@@ -142,7 +143,7 @@ def can_be_given_a_bias(survey: Survey, site: Site, own: set[str]) -> bool:
 
     A bias of floats would take a quantised layer out of what runtimes compute in integers.
     """
-    if is_quantised(survey, site.parts[0]):
+    if is_quantised(survey.constants, site.parts[0].view.home):
         return False
     free = len(site.node.input) < 3 or not site.node.input[2]
     known = site.layer.op in ("Conv", "ConvTranspose", "Gemm")

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from onnx_relief.errors import SettingsError
 from onnx_relief.graph.document import Document
+from onnx_relief.graph.quantised import dequantised
 from onnx_relief.graph.rewrite import write_constants
 from onnx_relief.graph.views import FLOATS, Constants
-from onnx_relief.graph.walk import constants_by_home
+from onnx_relief.graph.walk import constants_by_home, understand
 
 
 def rewound(document: Document, initial: Document) -> Document:
     """Return a copy of `document` with the float constants of `initial`; all else stays its own.
 
+    Integers behind a DequantizeLinear are such constants.
+
     Raises:
         SettingsError: `initial` is another architecture.
     """
     ours, theirs = Constants(document), Constants(initial)
+    integers = dequantised(ours, understand(document.proto))
     values = {}
     for home in constants_by_home(document.proto):
         shape, kind = ours.shape_and_type(home)
-        if kind.name not in FLOATS:
+        if kind.name not in FLOATS and home not in integers:
             continue
         if home not in theirs:
             raise _another(document, initial, f"has no tensor {str(home)!r}")

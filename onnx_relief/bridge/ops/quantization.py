@@ -14,7 +14,8 @@ import onnx
 import torch
 from torch import Tensor, fx
 
-from onnx_relief.bridge.ops.registry import Builder, Row, attributes, inputs
+from onnx_relief.bridge.ops.registry import Builder, Row, attributes, call, inputs
+from onnx_relief.graph.lift import ROUNDED
 
 # Of TensorProto.DataType.
 _INTEGERS: Final = {
@@ -92,6 +93,37 @@ def dequantize(
     return (values.to(scale.dtype) * factor).to(_FLOATS.get(output_dtype, scale.dtype))
 
 
+def rounded(
+    x: Tensor,
+    scale: Tensor,
+    zero_point: Tensor | None = None,
+    *,
+    low: int,
+    high: int,
+    axis: int = 1,
+    block_size: int = 0,
+    output_dtype: int = 0,
+) -> Tensor:
+    """Return what the integers from `low` to `high` stand for that are nearest to `x`.
+
+    Args:
+        x: Floats that are to be stored as integers.
+        scale: As for `dequantize`, and so on.
+        zero_point: Likewise.
+        low: Least integer.
+        high: Greatest integer.
+        axis: As for `dequantize`.
+        block_size: Likewise.
+        output_dtype: Likewise.
+    """
+    step = _spread(scale, x, axis, block_size)
+    shift = 0 if zero_point is None else _spread(zero_point, x, axis, block_size).to(x.dtype)
+    # A scale of zero makes zeros of all that is stored.
+    steps = _rounded(x / torch.where(step == 0, 1, step))
+    values = (steps + shift).clamp(low, high) - shift
+    return (values * step).to(_FLOATS.get(output_dtype, scale.dtype))
+
+
 def _rounded(x: Tensor) -> Tensor:
     return x + (torch.round(x) - x).detach()
 
@@ -132,4 +164,5 @@ def _dequantize(builder: Builder, node: onnx.NodeProto) -> fx.Node:
 HANDLERS: tuple[Row, ...] = (
     Row("QuantizeLinear", 1, _quantize),
     Row("DequantizeLinear", 1, _dequantize),
+    Row(ROUNDED[1], 1, call(rounded), ROUNDED[0]),
 )

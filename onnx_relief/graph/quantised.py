@@ -1,0 +1,79 @@
+"""Weights that are stored as integers: which they are, and how other numbers are stored as these.
+
+The files call it DequantizeLinear: (stored - zero point) * scale is what nodes see (ONNX operators,
+DequantizeLinear).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_relief.graph.views import Constants, TensorView
+from onnx_relief.graph.walk import STANDARD, Model, Scope, TensorHome
+
+_INTEGERS = "iu"
+
+Dequantised = tuple[Scope, str, TensorView]
+"""Where what a DequantizeLinear makes of a constant is seen, by which name, and how."""
+
+
+def is_quantised(constants: Constants, home: TensorHome) -> bool:
+    """Return whether integers are stored at `home`."""
+    return constants.shape_and_type(home)[1].kind in _INTEGERS
+
+
+def dequantised(constants: Constants, model: Model) -> dict[TensorHome, list[Dequantised]]:
+    """Return by home the stored integers that DequantizeLinear makes floats of.
+
+    Those are left out that pass through something else before, and those that nodes see as
+    different numbers.
+    """
+    found: dict[TensorHome, list[Dequantised]] = {}
+    for scope in model.scopes:
+        for name, node in scope.producers.items():
+            if node.op_type == "DequantizeLinear" and node.domain in STANDARD:
+                view = constants.resolve(scope, name)
+                if isinstance(view, str) or len(view.steps) > 1:
+                    continue
+                if is_quantised(constants, view.home):
+                    found.setdefault(view.home, []).append((scope, name, view))
+    return {home: group for home, group in found.items() if _alike([v for _, _, v in group])}
+
+
+def as_integers(constants: Constants, view: TensorView, seen: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the integers within `limits` that read about as `seen`, in the shape that nodes see.
+
+    Args:
+        constants: Of the model.
+        view: The constant.
+        seen: Values in its shape; what is zero there reads as zero again.
+    """
+    steps = np.zeros(seen.shape)
+    # A scale of zero makes zeros of all that is stored.
+    np.divide(seen, view.scale, out=steps, where=view.scale != 0)
+    found: NDArray[np.float64] = np.clip(np.rint(steps) + view.zero, *limits(constants, view))
+    return found
+
+
+def limits(constants: Constants, view: TensorView) -> tuple[int, int]:
+    """Return the least and the greatest integer that may be stored.
+
+    Weights stay in the range of those that are there: quantisers leave some of the type's out on
+    purpose, since processors without VNNI overflow otherwise.
+    """
+    if len(view.shape) > 1:
+        held = constants.stored(view.home)
+        return int(held.min()), int(held.max())
+    of_type = np.iinfo(constants.shape_and_type(view.home)[1])
+    return int(of_type.min), int(of_type.max)
+
+
+def _alike(views: list[TensorView]) -> bool:
+    first, *others = views
+    return all(
+        np.array_equal(first.scale, view.scale) and np.array_equal(first.zero, view.zero)
+        for view in others
+    )
