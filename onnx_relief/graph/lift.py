@@ -22,7 +22,7 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 from onnx_relief.graph.document import Document, copy_of
 from onnx_relief.graph.external import bodies
 from onnx_relief.graph.light import node_reads
-from onnx_relief.graph.quantised import dequantised, limits
+from onnx_relief.graph.quantised import Seen, dequantised, is_quantised, limits
 from onnx_relief.graph.views import FLOATS, Constants
 from onnx_relief.graph.walk import Model, Scope, TensorHome, home_of, understand
 
@@ -34,8 +34,6 @@ _HOLDS_CONSTANTS = ("Constant", "ConstantOfShape")
 ROUNDED = ("onnx_relief", "Rounded")
 """Domain and name of a node that gives what integers from `low` to `high` stand for, the nearest to
 its first input; its other inputs and attributes are those of DequantizeLinear."""
-Held = tuple[Scope, str, TensorHome, NDArray[np.generic]]
-"""Where a constant is seen, by which name, where it lives, and its values."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,22 +77,16 @@ def lift_constants(
     taken = {*reserved, *(name for scope in model.scopes for name in _names(scope))}
     names: dict[TensorHome, str] = {}
     arrays: dict[str, NDArray[np.generic]] = {}
-    integers = dequantised(constants, model)
-    views = {(id(scope), name): view for group in integers.values() for scope, name, view in group}
-    held = [
-        (scope, name, home, constants.values(view))
-        for home, group in integers.items()
-        for scope, name, view in group
-    ]
-    for scope, name, home, value in chain(held, _floats(constants, model)):
-        if home not in names:
-            names[home] = _identifier(home, taken)
-            arrays[names[home]] = value
-        view = views.get((id(scope), name))
-        if rounding and view is not None and not _are_statistics(scope, name):
-            _round(scope.producers[name], names[home], *limits(constants, view))
+    integers = chain.from_iterable(dequantised(constants, model).values())
+    for scope, name, view in chain(integers, _floats(constants, model)):
+        if view.home not in names:
+            names[view.home] = _identifier(view.home, taken)
+            arrays[names[view.home]] = constants.values(view)
+        new = names[view.home]
+        if rounding and is_quantised(constants, view.home) and not _are_statistics(scope, name):
+            _round(scope.producers[name], new, *limits(constants, view))
         else:
-            _redirect(scope, name, names[home])
+            _redirect(scope, name, new)
             _drop(scope, name)
     _keep_float_outputs(model.proto.graph)
     _widen(model.proto)
@@ -106,15 +98,15 @@ def lift_constants(
     return Lifted(understand(model.proto), homes)
 
 
-def _floats(constants: Constants, model: Model) -> Iterator[Held]:
+def _floats(constants: Constants, model: Model) -> Iterator[Seen]:
     """Yield the float constants; integers that lie elsewhere are loaded into the copy."""
     for scope in model.scopes:
         for name in list(_held_names(scope)):
-            value = _float_value(constants, scope, name)
-            if value is None:
+            view = constants.resolve(scope, name)
+            if isinstance(view, str) or view.dtype.name not in FLOATS:
                 _load_in_place(constants, scope, name)
             else:
-                yield scope, name, home_of(scope, name), value
+                yield scope, name, view
 
 
 def _keep_float_outputs(graph: onnx.GraphProto) -> None:
@@ -154,14 +146,6 @@ def _held_names(scope: Scope) -> Iterator[str]:
     for name, node in scope.producers.items():
         if node.op_type in _HOLDS_CONSTANTS and node.domain in ("", "ai.onnx"):
             yield name
-
-
-def _float_value(constants: Constants, scope: Scope, name: str) -> NDArray[np.generic] | None:
-    """Return the values of a float constant; None for everything else."""
-    view = constants.resolve(scope, name)
-    if isinstance(view, str) or view.dtype.name not in FLOATS:
-        return None
-    return constants.values(view)
 
 
 def _load_in_place(constants: Constants, scope: Scope, name: str) -> None:

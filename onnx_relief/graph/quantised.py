@@ -16,8 +16,8 @@ from onnx_relief.graph.walk import STANDARD, Model, Scope, TensorHome
 
 _INTEGERS = "iu"
 
-Dequantised = tuple[Scope, str, TensorView]
-"""Where what a DequantizeLinear makes of a constant is seen, by which name, and how."""
+Seen = tuple[Scope, str, TensorView]
+"""Where a constant is seen, by which name, and how."""
 
 
 def is_quantised(constants: Constants, home: TensorHome) -> bool:
@@ -25,13 +25,13 @@ def is_quantised(constants: Constants, home: TensorHome) -> bool:
     return constants.shape_and_type(home)[1].kind in _INTEGERS
 
 
-def dequantised(constants: Constants, model: Model) -> dict[TensorHome, list[Dequantised]]:
+def dequantised(constants: Constants, model: Model) -> dict[TensorHome, list[Seen]]:
     """Return by home the stored integers that DequantizeLinear makes floats of.
 
     Those are left out that pass through something else before, and those that nodes see as
     different numbers.
     """
-    found: dict[TensorHome, list[Dequantised]] = {}
+    found: dict[TensorHome, list[Seen]] = {}
     for scope in model.scopes:
         for name, node in scope.producers.items():
             if node.op_type == "DequantizeLinear" and node.domain in STANDARD:
@@ -61,12 +61,14 @@ def as_integers(constants: Constants, view: TensorView, seen: NDArray[Any]) -> N
 def limits(constants: Constants, view: TensorView) -> tuple[int, int]:
     """Return the least and the greatest integer that may be stored.
 
-    Weights stay in the range of those that are there: quantisers leave some of the type's out on
-    purpose, since processors without VNNI overflow otherwise.
+    Weights stay in the range of those that are there, and of zero: quantisers leave some of the
+    type's out on purpose, since processors without VNNI overflow otherwise.
     """
     if len(view.shape) > 1:
         held = constants.stored(view.home)
-        return int(held.min()), int(held.max())
+        return min(held.min().item(), view.zero.min().item()), max(
+            held.max().item(), view.zero.max().item()
+        )
     of_type = np.iinfo(constants.shape_and_type(view.home)[1])
     return int(of_type.min), int(of_type.max)
 
