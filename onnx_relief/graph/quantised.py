@@ -65,10 +65,8 @@ def limits(constants: Constants, view: TensorView) -> tuple[int, int]:
     type's out on purpose, since processors without VNNI overflow otherwise.
     """
     if len(view.shape) > 1:
-        held = constants.stored(view.home)
-        return min(held.min().item(), view.zero.min().item()), max(
-            held.max().item(), view.zero.max().item()
-        )
+        known = constants.stored(view.home), view.zero
+        return min(int(one.min()) for one in known), max(int(one.max()) for one in known)
     of_type = np.iinfo(constants.shape_and_type(view.home)[1])
     return int(of_type.min), int(of_type.max)
 
