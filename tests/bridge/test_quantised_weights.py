@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 from onnx import numpy_helper
-from text_models import build, differences, random
+from text_models import build, differences, random, run
 
+import onnx_relief as relief
 from onnx_relief.bridge.back import write_back
 from onnx_relief.bridge.check import check, tensors
 from onnx_relief.bridge.convert import convert, masks_for
@@ -114,6 +115,27 @@ def test_what_is_zero_is_held_at_its_zero_point():
 def test_integers_are_rewound_with_their_scales():
     one, other = load(network()), load(network(seed=1))
     assert differences(rewound(one, other).proto, other.proto) == []
+
+
+def test_reconstruction_trains_what_the_file_can_store():
+    draw = np.random.default_rng(2)
+    x = draw.standard_normal((120, 3, 6, 6)).astype(np.float32)
+    model, options = network(), {"sparsity": 0.6, "criterion": "magnitude", "provider": "cpu"}
+    plain = relief.prune(model, {"x": x}, repair="none", **options)
+    made = relief.prune(model, {"x": x}, repair="reconstruct", repair_epochs=10, **options)
+    assert made.report.repair.kind == "reconstruct"
+    assert not made.report.repair.undone
+    before, after, zeros = arrays(model), arrays(made.model), arrays(plain.model)
+    for name in ("kq", "wq"):
+        assert after[name].dtype == np.int8
+        dropped = zeros[name] != before[name]
+        assert np.array_equal(after[name][dropped], zeros[name][dropped])
+
+    def error(pruned):
+        wanted, found = (run(m, {"x": x})[0] for m in (model, pruned))
+        return np.square(wanted - found).sum() / np.square(wanted).sum()
+
+    assert error(made.model) < 0.7 * error(plain.model)
 
 
 @pytest.mark.parametrize("zero", [None, 0, 7])
