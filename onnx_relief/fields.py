@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from onnx_relief.activity.gram import Gram
 from onnx_relief.graph.layers import Survey
+from onnx_relief.graph.rows import as_read
 from onnx_relief.graph.sites import Site
 from onnx_relief.measuring.digest import LayerActivity
 from onnx_relief.measuring.evidence import Reading
@@ -268,6 +269,10 @@ class Field:
         """Return what the units' outputs lose on average by new weights, (units,)."""
         assert self.gram is not None
         assert self.reading is not None
+        part = self.site.parts[self.part]
+        if part.view.quantised:
+            stored = as_read(self.survey.constants, part, self.joined(fitted))
+            fitted = np.asarray(self.reading.split(stored.reshape(len(stored), -1)))
         lost = ((split - fitted) * self.gram.mean[:, None, :]).sum(axis=2)
         per_unit = lost.reshape(self.reading.groups, self.reading.blocks, -1).sum(axis=1)
         return np.asarray(per_unit.reshape(-1) * self.site.layer.weights[self.part].scale)

@@ -90,7 +90,7 @@ def gather_fields(
                 gram=moments.work.get(at) if at else None,
                 judge=moments.judge.get(at) if at else None,
                 gradient=gradients[site.layer.name][part] if site.layer.name in gradients else None,
-                updates=criterion.updates and why_not_updated(survey, site, shared) is None,
+                updates=criterion.updates and why_not_updated(site, shared) is None,
                 seed=settings.seed,
             )
             fields.append(field)

@@ -22,7 +22,7 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 from onnx_relief.graph.document import Document, copy_of
 from onnx_relief.graph.external import bodies
 from onnx_relief.graph.light import node_reads
-from onnx_relief.graph.quantised import Seen, dequantised, is_quantised, limits
+from onnx_relief.graph.quantised import Seen, dequantised, limits
 from onnx_relief.graph.views import FLOATS, Constants
 from onnx_relief.graph.walk import Model, Scope, TensorHome, home_of, understand
 
@@ -83,7 +83,7 @@ def lift_constants(
             names[view.home] = _identifier(view.home, taken)
             arrays[names[view.home]] = constants.values(view)
         new = names[view.home]
-        if rounding and is_quantised(constants, view.home) and not _are_statistics(scope, name):
+        if rounding and view.quantised and not _are_statistics(scope, name):
             _round(scope.producers[name], new, *limits(constants, view))
         else:
             _redirect(scope, name, new)

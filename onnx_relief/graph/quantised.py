@@ -14,15 +14,8 @@ from numpy.typing import NDArray
 from onnx_relief.graph.views import Constants, TensorView
 from onnx_relief.graph.walk import STANDARD, Model, Scope, TensorHome
 
-_INTEGERS = "iu"
-
 Seen = tuple[Scope, str, TensorView]
 """Where a constant is seen, by which name, and how."""
-
-
-def is_quantised(constants: Constants, home: TensorHome) -> bool:
-    """Return whether integers are stored at `home`."""
-    return constants.shape_and_type(home)[1].kind in _INTEGERS
 
 
 def dequantised(constants: Constants, model: Model) -> dict[TensorHome, list[Seen]]:
@@ -36,9 +29,7 @@ def dequantised(constants: Constants, model: Model) -> dict[TensorHome, list[See
         for name, node in scope.producers.items():
             if node.op_type == "DequantizeLinear" and node.domain in STANDARD:
                 view = constants.resolve(scope, name)
-                if isinstance(view, str) or len(view.steps) > 1:
-                    continue
-                if is_quantised(constants, view.home):
+                if not isinstance(view, str) and view.quantised and len(view.steps) == 1:
                     found.setdefault(view.home, []).append((scope, name, view))
     return {home: group for home, group in found.items() if _alike([v for _, _, v in group])}
 
@@ -67,7 +58,7 @@ def limits(constants: Constants, view: TensorView) -> tuple[int, int]:
     if len(view.shape) > 1:
         known = constants.stored(view.home), view.zero
         return min(int(one.min()) for one in known), max(int(one.max()) for one in known)
-    of_type = np.iinfo(constants.shape_and_type(view.home)[1])
+    of_type = np.iinfo(view.zero.dtype)
     return int(of_type.min), int(of_type.max)
 
 

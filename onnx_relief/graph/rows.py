@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import FLOATS, Survey
-from onnx_relief.graph.quantised import as_integers, is_quantised
+from onnx_relief.graph.quantised import as_integers
 from onnx_relief.graph.rewrite import write_constants
 from onnx_relief.graph.sites import Part, Site
+from onnx_relief.graph.views import Constants
 from onnx_relief.graph.walk import TensorHome
 
 
@@ -35,41 +36,48 @@ def write_rows(
         name = site.layer.name
         if name in weights:
             part = site.parts[0]
-            values[part.view.home] = as_stored(survey, part, weights[name])
+            values[part.view.home] = as_stored(survey.constants, part, weights[name])
         if name in bias_shifts and site.bias and site.layer.bias:
             old = survey.rows(site.bias).astype(np.float64)
             shift = bias_shifts[name].reshape(old.shape) / site.layer.bias.scale
-            values[site.bias.view.home] = as_stored(survey, site.bias, old + shift)
+            values[site.bias.view.home] = as_stored(survey.constants, site.bias, old + shift)
     return write_constants(document, values)
 
 
-def as_stored(survey: Survey, part: Part, rows: NDArray[Any]) -> NDArray[Any]:
+def as_stored(constants: Constants, part: Part, rows: NDArray[Any]) -> NDArray[Any]:
     """Return a weight or bias in the shape and the numbers that the file stores, from its rows.
 
     Integers are rounded, with the scale that they have.
     """
     view = part.view
     seen = part.layout.from_rows(rows, view.shape)
-    if is_quantised(survey.constants, view.home):
-        seen = as_integers(survey.constants, view, seen)
+    if view.quantised:
+        seen = as_integers(constants, view, seen)
     return view.as_stored(seen).reshape(view.stored_shape)
 
 
-def can_be_set(survey: Survey, part: Part) -> bool:
+def as_read(constants: Constants, part: Part, rows: NDArray[Any]) -> NDArray[Any]:
+    """Return rows as they will be read once they were stored: rounded, where integers are."""
+    view = part.view
+    if not view.quantised:
+        return rows
+    seen = part.layout.from_rows(rows, view.shape)
+    return part.layout.to_rows((as_integers(constants, view, seen) - view.zero) * view.scale)
+
+
+def can_be_set(part: Part) -> bool:
     """Return whether other numbers can be stored so that the node sees about what it should.
 
     They can be where the stored numbers are those that are used, casts of them, or integers that a
     DequantizeLinear scales.
     """
-    stored = survey.constants.shape_and_type(part.view.home)[1]
-    return is_quantised(survey.constants, part.view.home) or stored.name in FLOATS
+    return part.view.quantised or part.view.zero.dtype.name in FLOATS
 
 
-def why_not_updated(survey: Survey, site: Site, shared: Set[TensorHome]) -> str | None:
+def why_not_updated(site: Site, shared: Set[TensorHome]) -> str | None:
     """Return why single values of a layer's weight cannot be set to any number, or None.
 
     Args:
-        survey: The model.
         site: The layer.
         shared: Constants that several layers read.
     """
@@ -78,6 +86,6 @@ def why_not_updated(survey: Survey, site: Site, shared: Set[TensorHome]) -> str 
         return "it is recurrent"
     if part.view.home in shared:
         return "other layers read its weight, too"
-    if not can_be_set(survey, part):
+    if not can_be_set(part):
         return "its weight is stored in another form than it is used"
     return None

@@ -75,6 +75,11 @@ class TensorView:
         return self.look.scale
 
     @property
+    def quantised(self) -> bool:
+        """Whether integers are stored, behind a DequantizeLinear or a Cast."""
+        return self.zero.dtype.kind in "iu"
+
+    @property
     def size(self) -> int:
         """Number of elements."""
         return int(np.prod(self.shape, dtype=np.int64))

@@ -133,7 +133,7 @@ def _repaired(
     values: dict[TensorHome, NDArray[np.generic]] = {}
     rows = survey.rows(site.parts[0]).astype(np.float64)
     scaled = rows * factor[:, None, None]
-    values[site.parts[0].view.home] = as_stored(survey, site.parts[0], scaled)
+    values[site.parts[0].view.home] = as_stored(survey.constants, site.parts[0], scaled)
     old = np.zeros(factor.size)
     scale = site.layer.bias.scale if site.layer.bias else beta_of(site)
     if site.bias:
@@ -142,7 +142,7 @@ def _repaired(
     bias = np.where(rows.any(axis=(1, 2)), wished.mean - factor * (now.mean - old), old) / scale
     if site.bias:
         spread = bias.reshape(site.bias.layout.rows)
-        values[site.bias.view.home] = as_stored(survey, site.bias, spread)
+        values[site.bias.view.home] = as_stored(survey.constants, site.bias, spread)
         return write_constants(document, values)
     return with_bias(write_constants(document, values), site, bias)
 
@@ -160,7 +160,7 @@ def _repairable(survey: Survey) -> tuple[dict[str, Site], dict[str, str]]:
     own = main_outputs(survey)
     found, left = {}, {}
     for site in survey.sites:
-        reason = _why_not(survey, site, shared, own)
+        reason = _why_not(site, shared, own)
         if reason is None:
             found[site.layer.name] = site
         else:
@@ -168,7 +168,7 @@ def _repairable(survey: Survey) -> tuple[dict[str, Site], dict[str, str]]:
     return found, left
 
 
-def _why_not(survey: Survey, site: Site, shared: Set[TensorHome], own: set[str]) -> str | None:
+def _why_not(site: Site, shared: Set[TensorHome], own: set[str]) -> str | None:
     """Return why a layer cannot be repaired, in words; None where it can."""
     layer = site.layer
     if layer.kind is LayerKind.RECURRENT:
@@ -179,9 +179,9 @@ def _why_not(survey: Survey, site: Site, shared: Set[TensorHome], own: set[str])
         return "its units are not on the last axis"
     if any(part.view.home in shared for part in site.tensors):
         return SHARED
-    if not all(can_be_set(survey, part) for part in site.tensors):
+    if not all(can_be_set(part) for part in site.tensors):
         return OTHER_FORM
-    if site.bias is None and not can_be_given_a_bias(survey, site, own):
+    if site.bias is None and not can_be_given_a_bias(site, own):
         return "it has no bias of its own, and no room for one"
     if 0 in (layer.weights[0].scale, layer.bias.scale if layer.bias else 1):
         return BY_ZERO

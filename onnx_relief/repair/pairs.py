@@ -17,9 +17,8 @@ from onnx_relief.agreement import shared_homes
 from onnx_relief.graph.bias import with_bias
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey
-from onnx_relief.graph.quantised import is_quantised
 from onnx_relief.graph.rewrite import write_constants
-from onnx_relief.graph.rows import as_stored, can_be_set
+from onnx_relief.graph.rows import as_read, as_stored, can_be_set
 from onnx_relief.graph.sites import Part, RowLayout, Site
 from onnx_relief.graph.walk import STANDARD, TensorHome, attributes
 from onnx_relief.measuring.evidence import Reading, reading_of
@@ -128,22 +127,22 @@ def _pair(
         return BY_ZERO
     if weight.view.home in shared:
         return SHARED
-    if not can_be_set(survey, weight):
+    if not can_be_set(weight):
         return OTHER_FORM
     if units is None and twin.layer.units != site.layer.units:
         return UNKNOWN_UNITS
     if units is not None and units.size != site.layer.units:
         return UNKNOWN_UNITS
     bias = _movable(survey, site, shared)
-    return Pair(site, units, reading, bias, can_be_given_a_bias(survey, site, own))
+    return Pair(site, units, reading, bias, can_be_given_a_bias(site, own))
 
 
-def can_be_given_a_bias(survey: Survey, site: Site, own: set[str]) -> bool:
+def can_be_given_a_bias(site: Site, own: set[str]) -> bool:
     """Whether a layer has room for a bias, in a node of the file's main graph that makes `own`.
 
     A bias of floats would take a quantised layer out of what runtimes compute in integers.
     """
-    if is_quantised(survey.constants, site.parts[0].view.home):
+    if site.parts[0].view.quantised:
         return False
     free = len(site.node.input) < 3 or not site.node.input[2]
     known = site.layer.op in ("Conv", "ConvTranspose", "Gemm")
@@ -153,7 +152,7 @@ def can_be_given_a_bias(survey: Survey, site: Site, own: set[str]) -> bool:
 def _movable(survey: Survey, site: Site, shared: Set[TensorHome]) -> tuple[Part, float] | None:
     """Return the bias of a layer, or the mean that a BatchNormalization takes off its output."""
     if site.bias is not None and site.layer.bias is not None:
-        fine = site.bias.view.home not in shared and can_be_set(survey, site.bias)
+        fine = site.bias.view.home not in shared and can_be_set(site.bias)
         return (site.bias, 1 / site.layer.bias.scale) if fine and site.layer.bias.scale else None
     uses = site.scope.uses.get(site.output, [])
     node = uses[0].node if len(uses) == 1 and uses[0].scope is site.scope else None
@@ -169,7 +168,22 @@ def _movable(survey: Survey, site: Site, shared: Set[TensorHome]) -> tuple[Part,
     units = site.layer.units
     part = Part(view, RowLayout((units, 1), (0, 1), (units, 1)))
     fixed = survey.constants.why_not_writable(view)
-    return (part, -1.0) if fixed is None and can_be_set(survey, part) else None
+    return (part, -1.0) if fixed is None and can_be_set(part) else None
+
+
+def rounding(survey: Survey, pair: Pair, weights: Floats) -> Floats:
+    """Return what storing adds to new weights, (units, entries), in what the node multiplies with.
+
+    Args:
+        survey: Of the pruned model.
+        pair: The layer.
+        weights: What is added to its weights, likewise.
+    """
+    part, scale = pair.site.parts[0], pair.site.layer.weights[0].scale
+    rows = survey.rows(part).astype(np.float64)
+    wanted = rows + weights.reshape(rows.shape) / scale
+    gap = (as_read(survey.constants, part, wanted) - wanted) * scale
+    return np.asarray(gap.reshape(weights.shape))
 
 
 def changed(
@@ -187,11 +201,15 @@ def changed(
     site = pair.site
     part, scale = site.parts[0], site.layer.weights[0].scale
     rows = survey.rows(part).astype(np.float64)
-    values = {part.view.home: as_stored(survey, part, rows + weights.reshape(rows.shape) / scale)}
+    values = {
+        part.view.home: as_stored(
+            survey.constants, part, rows + weights.reshape(rows.shape) / scale
+        )
+    }
     if pair.bias is not None:
         bias, factor = pair.bias
         old = survey.rows(bias).astype(np.float64)
-        values[bias.view.home] = as_stored(survey, bias, old + factor * offset[:, None])
+        values[bias.view.home] = as_stored(survey.constants, bias, old + factor * offset[:, None])
     document = write_constants(document, values)
     if pair.bias is None and pair.can_add and offset.any():
         return with_bias(document, site, offset / beta_of(site))

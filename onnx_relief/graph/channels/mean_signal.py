@@ -25,6 +25,7 @@ from onnx_relief.graph.document import Document
 from onnx_relief.graph.initializers import add_initializer
 from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.rewrite import write_constants
+from onnx_relief.graph.rows import as_stored
 from onnx_relief.graph.sites import Site
 from onnx_relief.graph.views import Constants
 from onnx_relief.graph.walk import TensorHome
@@ -103,6 +104,8 @@ def why_not_exact(trace: Trace, survey: Survey) -> dict[int, str]:
         uneven = why_not_even(node, partial(survey.constants.array, scope))
         if uneven is not None:
             found[read.node] = uneven
+        elif site.bias is not None and site.bias.view.quantised:
+            found[read.node] = f"{node.op_type} has a bias of integers"
         elif not _can_add(site) and not (has_room(site) and _is_its_own(trace, site)):
             found[read.node] = f"{node.op_type} has no bias of its own for them"
     return found
@@ -130,10 +133,9 @@ def give_back(document: Document, trace: Trace, changes: Sequence[Correction]) -
             if not _can_add(change.site):
                 _add_bias(document.proto.graph, trace, change)
         elif bias.view.home not in values:  # a shared bias is corrected once
-            old = np.asarray(constants.stored(bias.view.home), np.float64)
-            added = (change.added / layer_bias.scale).reshape(bias.layout.rows)
-            spread = bias.layout.from_rows(added, bias.view.shape)
-            values[bias.view.home] = old + spread.reshape(old.shape)
+            old = bias.layout.to_rows(constants.values(bias.view)).astype(np.float64)
+            added = (change.added / layer_bias.scale).reshape(old.shape)
+            values[bias.view.home] = as_stored(constants, bias, old + added)
     return write_constants(document, values)
 
 
@@ -174,23 +176,30 @@ def add_after(
 
 
 def _can_add(site: Site) -> bool:
-    """Whether the layer is a product without a bias in the main graph."""
+    """Whether the layer is a product without a bias in the main graph, and not of integers."""
+    if site.parts[0].view.quantised:
+        return False
     return site.layer.op == "MatMul" and site.bias is None and site.scope.parent is None
 
 
 def _can_write(site: Site) -> bool:
     """Whether the layer's bias can be changed where it is kept."""
-    bias = site.bias
-    return bias is not None and not bias.view.steps and bias.view.dtype.kind == "f"
+    if site.bias is None:
+        return False
+    view = site.bias.view
+    return view.quantised or (not view.steps and view.dtype.kind == "f")
 
 
 def has_room(site: Site) -> bool:
     """Whether the layer has a bias of its own that can be changed, or can be given one.
 
-    A bias that is added after the layer, and comes through a Reshape, leaves room in the layer.
+    A bias that is added after the layer, and comes through a Reshape, leaves room in the layer. A
+    layer of integers is given none of floats, which would take it out of integer arithmetic.
     """
     if _can_write(site):
         return True
+    if site.parts[0].view.quantised:
+        return False
     can_have = site.layer.op in ("Conv", "ConvTranspose", "Gemm")
     return can_have and (len(site.node.input) < 3 or not site.node.input[2])
 
