@@ -120,6 +120,8 @@ _CHANNELS: Final = {
     "efficientnet-lite0": (("--target-macs", "0.83"), ("--target-macs", "0.66")),
     "minilm-l6": tuple(("--ratio", ratio, *_FEED_FORWARD) for ratio in ("0.2", "0.3", "0.5")),
 }
+_EXACT: Final = ("--granularity", "channel", "--round-to", "1")
+"""Exact widths, as the peer's: what is faster is measured elsewhere."""
 _HALF: Final = ("--sparsity", "0.5")
 _QUICK: Final = ("--repair", "least-squares", "--samples", "128")
 _LONG: Final = ("--repair", "reconstruct")
@@ -132,13 +134,28 @@ EXTRA: Final = {
         for share in ("0.7", "0.8")
         for criterion in CRITERIA
     ),
+    "resnet20-int8": (
+        *(
+            ("--granularity", "weight", "--criterion", criterion, "--repair", *repair, *budget)
+            for budget in (_HALF, ("--sparsity", "0.7"))
+            for criterion in ("obs", "relief", "magnitude", "taylor")
+            for repair in (_BRIEF if criterion == "obs" else (("none",), ("least-squares",)))
+        ),
+        *(("--granularity", "2:4", "--repair", repair) for repair in ("none", "least-squares")),
+        *(
+            (*_EXACT, "--repair", *repair, "--target-params", share)
+            for share in ("0.8", "0.7")
+            for repair in _BRIEF
+        ),
+    ),
     "efficientnet-lite0": (
         ("--granularity", "weight", "--criterion", "obs", "--sparsity", "0.3", *_QUICK),
-        ("--granularity", "channel", "--round-to", "1", "--target-macs", "0.66", *_QUICK),
-        ("--granularity", "channel", "--round-to", "1", "--target-macs", "0.83", *_QUICK),
+        (*_EXACT, "--target-macs", "0.66", *_QUICK),
+        (*_EXACT, "--target-macs", "0.83", *_QUICK),
         (*_TRAINED, "--repair-epochs", "45", *_ENLARGED, *_HALF),
         (*_TRAINED, "--repair-epochs", "90", *_CHANGED, *_HALF),
         (*_TRAINED, "--repair-epochs", "200", *_CHANGED, *_HALF),
+        (*_TRAINED, "--repair-epochs", "300", *_CHANGED, *_HALF),
     ),
     "ppocr-rec": ((*_TRAINED, *_HALF),),
 }
@@ -150,9 +167,7 @@ def grid(group: str) -> Iterator[tuple[str, ...]]:
     zeros = [("--sparsity", share) for share in _SPARSITIES.get(group, ())]
     repairs = _BRIEF if group in _BRIEFLY else REPAIRS
     yield from _crossed(("--granularity", "weight"), zeros, repairs)
-    # Exact widths, as the peer's: what is faster is measured elsewhere.
-    exact = ("--granularity", "channel", "--round-to", "1")
-    yield from _crossed(exact, _CHANNELS.get(group, ()), repairs)
+    yield from _crossed(_EXACT, _CHANNELS.get(group, ()), repairs)
     for budget in zeros:
         yield ("--granularity", "weight", "--criterion", "obs", "--scope", "layer", *budget)
     if group == "resnet20":

@@ -199,6 +199,7 @@ _PLANS: Final[dict[str, tuple[_Plan, ...]]] = {
         ),
         _Plan(make=_structured, sparsities=(0.2, 0.3, 0.5), before=_SIMPLIFIED),
     ),
+    "resnet20-int8": (_Plan(make=_unstructured, sparsities=(0.5, 0.7)),),
     "efficientnet-lite0": (
         _Plan(make=_unstructured, sparsities=(0.3, 0.5)),
         _Plan(make=_structured, sparsities=(0.2,)),

@@ -138,6 +138,11 @@ def _resnet(name: str) -> Task:
     return _labelled(name, name, model, pictures.cifar, _sizes(calibration=200, test=600))
 
 
+def _resnet_int8(name: str) -> Task:
+    model = from_repository("corpus", "cifar10-resnet20-int8.onnx", "tools/make_int8.py")
+    return _labelled(name, name, model, pictures.cifar, _sizes(calibration=200, test=600))
+
+
 def _efficientnet(name: str) -> Task:
     model = from_shared("models", "imagenet-efficientnet-lite0.onnx")
     return _labelled(
@@ -235,6 +240,7 @@ _BUILDERS: Final[dict[str, Callable[[str], Task]]] = {
     **{f"digits-mlp-{seed}": _digits for seed in range(3)},
     **{f"digits-cnn-{seed}": _digits for seed in range(3)},
     "resnet20": _resnet,
+    "resnet20-int8": _resnet_int8,
     "efficientnet-lite0": _efficientnet,
     "minilm-l6": _sentences,
     "ppocr-rec": _words,
