@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,6 +77,9 @@ def gather_fields(
         )
     fields = []
     for site in sites:
+        if site.bias and site.bias.view.home in shared:
+            # What moves it would move other layers.
+            site = replace(site, bias=None, layer=replace(site.layer, bias=None))
         for part in range(len(site.parts)):
             reading = readings[site.layer.name] if part == 0 else ""
             at = None if isinstance(reading, str) else reading

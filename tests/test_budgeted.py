@@ -399,6 +399,31 @@ def test_the_error_is_spread_over_integers_too():
     assert error(after) < 0.7 * error(before * (after != 0))
 
 
+@pytest.mark.parametrize("form", ["floats", "integers"])
+def test_a_bias_that_two_layers_share_is_moved_for_none_of_them(form):
+    draw = np.random.default_rng(0)
+    text = """(float[N,12] x) => (float[N,12] y, float[N,12] z) {{
+        {before} [l] y = Gemm (x, w, {one}) [k] z = Gemm (x, v, {other})
+    }}"""
+    if form == "floats":
+        graph = text.format(before="", one="b", other="b")
+        stored = {"w": random(12, 12, seed=1), "v": random(12, 12, seed=2)}
+        stored["b"] = np.zeros(12, np.float32)
+    else:
+        before = "w = DequantizeLinear (p, s) v = DequantizeLinear (q, s) "
+        before += "c = DequantizeLinear (b, m) d = DequantizeLinear (b, n)"
+        graph = text.format(before=before, one="c", other="d")
+        stored = {n: draw.integers(-127, 127, (12, 12)).astype(np.int8) for n in "pq"}
+        stored |= {"b": np.zeros(12, np.int32), "s": np.float32(0.01)}
+        stored |= {"m": np.float32(1e-5), "n": np.float32(1e-3)}
+    document = load(build(graph, **stored))
+    x = random(60, 12, seed=3) + 1
+    settings = Settings(criterion="obs", repair="none", budget=Budget(sparsity=0.6))
+    data = open_data({"x": x}, input_specs(document.proto))
+    found = weights(prune(document, data, settings, judged=AS_IT_IS).document.proto)
+    assert not found["b"].any()
+
+
 def test_what_is_left_of_a_layer_counts():
     found = noise_to_signal(np.array([0.0, 1e-4, 0.5, 0.9, 1.0, 7.0]))
     np.testing.assert_allclose(found[:4], [0, 1e-4, 1, 9], rtol=1e-3)

@@ -25,7 +25,8 @@ def write_back(module: OnnxModule, document: Document) -> Document:
         document: The model; it is not changed.
 
     Raises:
-        SettingsError: The module was made of another model.
+        SettingsError: The module was made of another model, or integers would have to store what
+            is no number.
     """
     constants = Constants(document)
     module.hold_masks()
@@ -48,11 +49,12 @@ def write_back(module: OnnxModule, document: Document) -> Document:
             )
     for home, group in dequantised(constants, understand(document.proto)).items():
         if home in values:
-            view, seen = group[0][-1], values[home]
-            same = seen == constants.values(view)
-            new = as_integers(constants, view, seen)
-            # An int32 has more digits than the float that it reads as.
-            values[home] = np.where(same, constants.stored(home), new)
+            if not np.isfinite(values[home]).all():
+                raise SettingsError(
+                    f"a weight of {str(home)!r} is infinite or no number, which integers cannot "
+                    "be; train with a lower learning rate"
+                )
+            values[home] = as_integers(constants, group[0][-1], values[home])
     return write_constants(document, values)
 
 

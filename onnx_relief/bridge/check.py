@@ -18,8 +18,9 @@ from onnx_relief.bridge.module import OnnxModule
 from onnx_relief.errors import ReliefError, UnsupportedError
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.lift import Lifted, lift_constants
+from onnx_relief.graph.quantised import stored_types
 from onnx_relief.graph.views import Constants
-from onnx_relief.graph.walk import node_key
+from onnx_relief.graph.walk import node_key, understand
 from onnx_relief.runtime import open_session
 
 Array = NDArray[Any]
@@ -29,7 +30,7 @@ TOLERANCE: Mapping[str, float] = {
     "float32": 1e-3,
     "float16": 3e-2,
     "bfloat16": 1e-1,
-    **dict.fromkeys(("int8", "uint8", "int4", "uint4"), 3e-2),
+    **dict.fromkeys(("int8", "uint8"), 3e-2),
 }
 """Largest difference that two ways of computing a model may show, by the narrowest element type of
 its output and its weights: of an element to the largest magnitude in its output. It is the room
@@ -105,10 +106,11 @@ def _allowed(expected: object, stored: Collection[str] = ()) -> float:
 
 
 def _types(module: OnnxModule, document: Document) -> set[str]:
-    """Return the types that the file stores the module's tensors in."""
+    """Return the types that the file stores the module's tensors, and quantised weights, in."""
     constants = Constants(document)
     homes = [home for home in module.homes.values() if home in constants]
-    return {constants.shape_and_type(home)[1].name for home in homes}
+    found = {constants.shape_and_type(home)[1].name for home in homes}
+    return found | stored_types(constants, understand(document.proto))
 
 
 def _is_float(array: Array) -> bool:

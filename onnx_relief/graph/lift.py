@@ -90,7 +90,8 @@ def lift_constants(
             _drop(scope, name)
     _keep_float_outputs(model.proto.graph)
     _widen(model.proto)
-    model.proto.opset_import.add(domain=ROUNDED[0], version=1)
+    if rounding:
+        model.proto.opset_import.add(domain=ROUNDED[0], version=1)
     for name, value in arrays.items():
         wide = value.astype(np.float32) if value.dtype.itemsize < 4 else value
         model.proto.graph.initializer.append(numpy_helper.from_array(np.array(wide), name))

@@ -71,7 +71,11 @@ def can_be_set(part: Part) -> bool:
     They can be where the stored numbers are those that are used, casts of them, or integers that a
     DequantizeLinear scales.
     """
-    return part.view.quantised or part.view.zero.dtype.name in FLOATS
+    view = part.view
+    plain = (
+        view.stored_type.name in FLOATS and not view.zero.any() and bool((view.scale == 1).all())
+    )
+    return view.quantised or plain
 
 
 def why_not_updated(site: Site, shared: Set[TensorHome]) -> str | None:

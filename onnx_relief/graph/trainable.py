@@ -69,14 +69,14 @@ class _Graph:
 
     def learns(self, scope: Scope, name: str, shape: tuple[int, ...]) -> bool:
         """Whether something that reads the constant, perhaps through other operators, learns it."""
-        return any(
-            use.node is not None and self._use_learns(use, use.node, shape)
-            for use in scope.uses.get(name, ())
-        )
+        uses = [(use, use.node) for use in scope.uses.get(name, ()) if use.node is not None]
+        if any(_is_scale(use, node) for use, node in uses):
+            return False
+        return any(self._use_learns(use, node, shape) for use, node in uses)
 
     def _use_learns(self, use: Use, node: onnx.NodeProto, shape: tuple[int, ...]) -> bool:
         if (node.domain, node.op_type) == ROUNDED:
-            return use.index == 0 and self._read(use, node, shape)
+            return self._read(use, node, shape)
         if node.domain not in (*STANDARD, "com.microsoft"):
             return False
         if use.index in _LEARNED.get(node.op_type, ()):
@@ -96,6 +96,11 @@ class _Graph:
         return len(long) == 1 and long[0] in self.widths
 
 
+def _is_scale(use: Use, node: onnx.NodeProto) -> bool:
+    """Whether what integers stand for depends on it: they are written back with the old one."""
+    return (node.domain, node.op_type) == ROUNDED and use.index > 0
+
+
 def _names_after_layers(lifted: Lifted) -> set[str]:
     """Return the names of tensors that a layer has a part in; bodies count by their node."""
     found: set[str] = set()
@@ -110,6 +115,10 @@ def _names_after_layers(lifted: Lifted) -> set[str]:
 def _channel_counts(lifted: Lifted) -> set[int]:
     """Return how wide the tensors between layers are, as their weights tell."""
     sizes = {tensor.name: tuple(tensor.dims) for tensor in lifted.proto.graph.initializer}
+    for scope in lifted.model.scopes:
+        for node in scope.graph.node:
+            if (node.domain, node.op_type) == ROUNDED:
+                sizes[node.output[0]] = sizes[node.input[0]]
     found: set[int] = set()
     for scope in lifted.model.scopes:
         for node in scope.graph.node:

@@ -6,7 +6,7 @@ initializers, and pass through Identity, Transpose, Cast, Reshape and the like.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,7 @@ class TensorView:
     Attributes:
         home: Where it is kept.
         stored_shape: Its shape there.
+        stored_type: Its element type there.
         look: Shape, element type, zero and scale as the node sees it.
         steps: The operators between.
         passing: The tensors between, the stored one first.
@@ -50,6 +51,7 @@ class TensorView:
 
     home: TensorHome
     stored_shape: tuple[int, ...]
+    stored_type: np.dtype[Any]
     look: Look
     steps: tuple[Step, ...]
     passing: tuple[Place, ...]
@@ -77,7 +79,7 @@ class TensorView:
     @property
     def quantised(self) -> bool:
         """Whether integers are stored, behind a DequantizeLinear or a Cast."""
-        return self.zero.dtype.kind in "iu"
+        return self.stored_type.kind in "iu"
 
     @property
     def size(self) -> int:
@@ -220,7 +222,7 @@ class Constants:
             return f"{name!r} does not hold numbers of its own"
         shape = shape if filled is None else filled
         look = Look(shape, dtype, np.zeros((), dtype))
-        return TensorView(home, shape, look, (), ((definer.path, name),))
+        return TensorView(home, shape, dtype, look, (), ((definer.path, name),))
 
     def _through(
         self, before: TensorView, make: StepMaker, scope: Scope, node: onnx.NodeProto
@@ -233,7 +235,8 @@ class Constants:
             return f"{missing[0]!r}, which {node.op_type} {node_key(node)!r} needs, is not constant"
         step, look = make(before.look, node, operands)
         passing = (*before.passing, (scope.path, node.output[0]))
-        return TensorView(before.home, before.stored_shape, look, (*before.steps, step), passing)
+        steps = (*before.steps, step)
+        return replace(before, look=look, steps=steps, passing=passing)
 
 
 def tensor_in(node: onnx.NodeProto) -> onnx.TensorProto | onnx.SparseTensorProto | None:

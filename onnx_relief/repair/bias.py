@@ -5,7 +5,8 @@ weights of unit j are scaled by the ratio of its standard deviations and its bia
 what it hands to its normalisation or activation has the moments of the dense model. With
 BatchNormalization nodes this is their re-estimation; without them it is the same thing folded in.
 Layers without a bias or room for one are left: to scale them alone, to the mean square that they
-had, made a decoder of transformer blocks worse (.0152 -> .0170).
+had, made a decoder of transformer blocks worse (.0152 -> .0170). Weights of integers stay as they
+are, since the largest have no room, and units keep the variance that they have.
 """
 
 from __future__ import annotations
@@ -103,11 +104,15 @@ def match_moments(
             wished = Moments(target.mean[places], target.variance[places])
             pruned = _repaired(pruned, survey, site, now, wished)
             tick(1)
+    integers = any(sites[name].parts[0].view.quantised for name in names)
+    restored = (
+        "mean (and where weights are no integers, variance)" if integers else "mean and variance"
+    )
     return Account(
         document=pruned,
         layers=tuple(names),
         left=left,
-        told="the units of {} have their mean and variance again",
+        told=f"the units of {{}} have their {restored} again",
         undone="repaired",
     )
 
@@ -128,6 +133,8 @@ def _repaired(
     factor = np.sqrt((wished.variance + _TINY) / (now.variance + _TINY))
     factor = np.clip(factor, 1 / _MOST, _MOST)
     factor[now.variance < _TINY] = 1.0
+    if site.parts[0].view.quantised:
+        factor[:] = 1.0
     if np.allclose(factor, 1, atol=1e-4) and np.allclose(now.mean, wished.mean, atol=1e-5):
         return document
     values: dict[TensorHome, NDArray[np.generic]] = {}

@@ -26,7 +26,7 @@ from onnx_relief.measuring.evidence import open_at
 from onnx_relief.progress import ticker
 from onnx_relief.repair.account import Account
 from onnx_relief.repair.joins import join_after
-from onnx_relief.repair.pairs import Pair, changed, pairs_of, rounding
+from onnx_relief.repair.pairs import Pair, changed, pairs_of
 from onnx_relief.repair.refit import refit
 from onnx_relief.repair.relay import Relay
 from onnx_relief.repair.stages import Sums, at_once, depths, enough, stages, sums, tensors_of
@@ -165,12 +165,7 @@ def _refitted(
     change = refit(fit.gram, tune.gram if tune else None, keep, centred=pair.centred)
     if change is None:
         return None
-    weights = pair.reading.join(change.weights)
-    offset = change.offset
-    if pair.site.parts[0].view.quantised and pair.centred:
-        rounded = pair.reading.split(rounding(survey, pair, weights))
-        offset = offset - np.einsum("gud,gd->gu", rounded, fit.gram.mean)
-    return changed(survey, document, pair, weights, offset.reshape(-1))
+    return changed(survey, document, pair, change, fit.gram.mean)
 
 
 def _runnable(survey: Survey) -> Document:

@@ -17,12 +17,14 @@ from onnx_relief.agreement import shared_homes
 from onnx_relief.graph.bias import with_bias
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey
+from onnx_relief.graph.quantised import in_integers
 from onnx_relief.graph.rewrite import write_constants
 from onnx_relief.graph.rows import as_read, as_stored, can_be_set
 from onnx_relief.graph.sites import Part, RowLayout, Site
 from onnx_relief.graph.walk import STANDARD, TensorHome, attributes
 from onnx_relief.measuring.evidence import Reading, reading_of
 from onnx_relief.repair.joins import Join
+from onnx_relief.repair.refit import Change
 
 Floats = NDArray[np.float64]
 
@@ -140,9 +142,9 @@ def _pair(
 def can_be_given_a_bias(site: Site, own: set[str]) -> bool:
     """Whether a layer has room for a bias, in a node of the file's main graph that makes `own`.
 
-    A bias of floats would take a quantised layer out of what runtimes compute in integers.
+    A bias of floats would take a layer out of what runtimes compute in integers.
     """
-    if site.parts[0].view.quantised:
+    if in_integers(site):
         return False
     free = len(site.node.input) < 3 or not site.node.input[2]
     known = site.layer.op in ("Conv", "ConvTranspose", "Gemm")
@@ -171,23 +173,8 @@ def _movable(survey: Survey, site: Site, shared: Set[TensorHome]) -> tuple[Part,
     return (part, -1.0) if fixed is None and can_be_set(part) else None
 
 
-def rounding(survey: Survey, pair: Pair, weights: Floats) -> Floats:
-    """Return what storing adds to new weights, (units, entries), in what the node multiplies with.
-
-    Args:
-        survey: Of the pruned model.
-        pair: The layer.
-        weights: What is added to its weights, likewise.
-    """
-    part, scale = pair.site.parts[0], pair.site.layer.weights[0].scale
-    rows = survey.rows(part).astype(np.float64)
-    wanted = rows + weights.reshape(rows.shape) / scale
-    gap = (as_read(survey.constants, part, wanted) - wanted) * scale
-    return np.asarray(gap.reshape(weights.shape))
-
-
 def changed(
-    survey: Survey, document: Document, pair: Pair, weights: Floats, offset: Floats
+    survey: Survey, document: Document, pair: Pair, change: Change, mean: Floats
 ) -> Document:
     """Return the document with something added to a layer's weights, and to its outputs.
 
@@ -195,21 +182,22 @@ def changed(
         survey: Of the pruned model, as the pair was found in it.
         document: That model, in which other layers may have changed since.
         pair: The layer.
-        weights: (units, inputs, taps), in what the node multiplies with.
-        offset: (units,).
+        change: What is added, in what the node multiplies with.
+        mean: Mean of its inputs, (groups, entries): what integers leave of the weights moves the
+            outputs by a constant, which the bias takes back.
     """
-    site = pair.site
+    site, constants = pair.site, survey.constants
     part, scale = site.parts[0], site.layer.weights[0].scale
     rows = survey.rows(part).astype(np.float64)
-    values = {
-        part.view.home: as_stored(
-            survey.constants, part, rows + weights.reshape(rows.shape) / scale
-        )
-    }
+    wanted = rows + pair.reading.join(change.weights).reshape(rows.shape) / scale
+    rounding = (as_read(constants, part, wanted) - wanted) * scale
+    moved = pair.reading.split(rounding.reshape(len(rows), -1)) * mean[:, None]
+    offset = (change.offset - moved.sum(axis=2)).reshape(-1)
+    values = {part.view.home: as_stored(constants, part, wanted)}
     if pair.bias is not None:
         bias, factor = pair.bias
         old = survey.rows(bias).astype(np.float64)
-        values[bias.view.home] = as_stored(survey.constants, bias, old + factor * offset[:, None])
+        values[bias.view.home] = as_stored(constants, bias, old + factor * offset[:, None])
     document = write_constants(document, values)
     if pair.bias is None and pair.can_add and offset.any():
         return with_bias(document, site, offset / beta_of(site))

@@ -13,6 +13,7 @@ from onnx_relief.bridge.back import write_back
 from onnx_relief.bridge.check import check, tensors
 from onnx_relief.bridge.convert import convert, masks_for
 from onnx_relief.bridge.ops.quantization import rounded
+from onnx_relief.errors import SettingsError
 from onnx_relief.graph.document import load
 from onnx_relief.graph.layers import find_layers
 from onnx_relief.graph.mask import nonzero_elements
@@ -115,6 +116,76 @@ def test_what_is_zero_is_held_at_its_zero_point():
 def test_integers_are_rewound_with_their_scales():
     one, other = load(network()), load(network(seed=1))
     assert differences(rewound(one, other).proto, other.proto) == []
+    shifted = load(network(seed=1, kz=np.zeros(4, np.int8)))
+    with pytest.raises(SettingsError, match="'kq' other zero points"):
+        rewound(one, shifted)
+
+
+READ_TWICE = {
+    "a lookup": "e = Gather (q, i) d = DequantizeLinear (e, s) h = Mul (x, d)",
+    "itself": "e = Identity (q) d = DequantizeLinear (e, s) g = Gather (d, i) h = Mul (x, g)",
+    "its transpose": "e = Transpose (q) d = DequantizeLinear (e, s) h = MatMul (x, d)",
+    "a product of integers": "e = MatMulInteger (u, q) d = Cast <to = 1> (e) h = Add (x, d)",
+}
+
+
+@pytest.mark.parametrize("reader", READ_TWICE)
+def test_integers_that_something_else_reads_stay(reader):
+    stored = np.random.default_rng(0).integers(-90, 90, (5, 5)).astype(np.int8)
+    model = build(
+        f"""(float[N,5] x) => (float[N,4] y) {{
+            {READ_TWICE[reader]}
+            w = DequantizeLinear (q, s)  f = MatMul (h, w)  t = Tanh (f)  y = MatMul (t, k)
+        }}""",
+        q=stored,
+        s=np.float32(0.01),
+        i=np.array([0, 2, 1, 4], np.int64)[:1],
+        u=np.ones((1, 5), np.uint8),
+        k=random(5, 4),
+    )
+    document, feed = load(model), {"x": random(6, 5, seed=1)}
+    module = trained(convert(document), tensors(feed))
+    back = write_back(module, document)
+    assert np.array_equal(arrays(back.proto)["q"], stored)
+    check(module, back, feed, provider="cpu")
+
+
+def test_scales_that_something_else_reads_stay_too():
+    model = build(
+        """(float[N,4] x) => (float[N,5] y) {
+            w = DequantizeLinear <axis = 1> (q, s)  h = MatMul (x, w)  y = Mul (h, s)
+        }""",
+        q=np.random.default_rng(0).integers(-90, 90, (4, 5)).astype(np.int8),
+        s=np.linspace(0.01, 0.05, 5, dtype=np.float32),
+    )
+    names = {str(home) for home in trainable_homes(model)}
+    assert names == {"q"}
+
+
+def trainable_homes(model):
+    module = convert(load(model))
+    return [module.homes[name] for name, _ in module.named_parameters()]
+
+
+def test_a_bias_after_a_product_of_integers_is_trained():
+    model = build(
+        """(float[N,4] x) => (float[N,5] y) {
+            w = DequantizeLinear <axis = 1> (q, s)  h = MatMul (x, w)  y = Add (h, b)
+        }""",
+        q=np.random.default_rng(0).integers(-90, 90, (4, 5)).astype(np.int8),
+        s=np.full(5, 0.01, np.float32),
+        b=random(5),
+    )
+    assert {str(home) for home in trainable_homes(model)} == {"q", "b"}
+
+
+def test_integers_cannot_become_no_number():
+    document = load(network())
+    module = convert(document)
+    with torch.no_grad():
+        next(module.parameters()).fill_(float("nan"))
+    with pytest.raises(SettingsError, match="infinite or no number"):
+        write_back(module, document)
 
 
 def test_reconstruction_trains_what_the_file_can_store():

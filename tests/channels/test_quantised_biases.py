@@ -17,6 +17,9 @@ GRAPH = """(float[N,3,4,4] x) => (float[N,5,4,4] y) {
     [second] y = Conv (r, k, b)
 }"""
 BARE = GRAPH.replace("(r, k, b)", "(r, k)")
+INTEGERS = BARE.replace(
+    "r = Relu (h)", "p = Relu (h) q = QuantizeLinear (p, rs, rz) r = DequantizeLinear (q, rs, rz)"
+)
 
 
 def network(graph):
@@ -29,6 +32,8 @@ def network(graph):
         ks=scales,
         bq=np.array([900, -1200, 0, 5, 70000], np.int32),
         bs=scales / 100,
+        rs=np.float32(0.05),
+        rz=np.uint8(0),
     )
 
 
@@ -47,10 +52,11 @@ def test_the_mean_of_every_unit_stays_to_a_step_of_its_bias(repair):
     assert np.abs(wanted - found).max() < 0.05 * spread.min()
 
 
-def test_a_layer_without_a_bias_gets_none():
+@pytest.mark.parametrize("graph", [BARE, INTEGERS])
+def test_only_a_layer_that_reads_floats_is_given_a_bias_of_floats(graph):
     x = random(64, 3, 4, 4, seed=3)
     made = relief.prune_channels(
-        network(BARE), {"x": x}, ratio=0.4, round_to=1, repair="none", provider="cpu"
+        network(graph), {"x": x}, ratio=0.4, round_to=1, repair="none", provider="cpu"
     )
     (second,) = [node for node in made.model.graph.node if "y" in node.output]
-    assert [name for name in second.input if name] == ["r", "k"]
+    assert len([name for name in second.input if name]) == (3 if graph is BARE else 2)

@@ -89,6 +89,50 @@ def test_what_is_written_is_read_again_to_half_a_step(form, data, change):
     assert (gap[rows] <= 0.5 + 1e-6).all()
 
 
+@pytest.mark.parametrize("shape", [(4,), (1, 4)])
+def test_a_bias_may_become_anything_its_type_holds(shape):
+    graph = """(float[N,6] x) => (float[N,4] y) {
+        b = DequantizeLinear (q, s)
+        [layer] y = Gemm (x, w, b)
+    }"""
+    stored = {"q": np.zeros(shape, np.int32), "s": np.float32(1e-4), "w": random(6, 4)}
+    survey, _ = only_layer(graph, **stored)
+    shift = np.array([1.0, -20.0, 300.0, 1e9])
+    after = find_layers(write_rows(survey.document, survey, {}, {"layer": shift}))
+    found = after.rows(after.sites[0].bias).reshape(-1)
+    np.testing.assert_allclose(found[:3], shift[:3], atol=1e-4)
+    np.testing.assert_allclose(found[3], (2**31 - 1) * 1e-4, rtol=1e-6)
+
+
+def test_a_bias_of_few_bits_does_not_wrap_around():
+    graph = """(float[N,6] x) => (float[N,4] y) {
+        c = Cast <to = 6> (q)  b = DequantizeLinear (c, s)
+        [layer] y = Gemm (x, w, b)
+    }"""
+    stored = {"q": np.array([1, 5, -30, 120], np.int8), "s": np.float32(0.01), "w": random(6, 4)}
+    survey, _ = only_layer(graph, **stored)
+    after = find_layers(write_rows(survey.document, survey, {}, {"layer": np.ones(4)}))
+    found = after.rows(after.sites[0].bias).reshape(-1)
+    np.testing.assert_allclose(found, [1.01, 1.05, 0.7, 1.27], atol=0.006)
+
+
+def test_what_reads_as_it_did_keeps_its_digits():
+    graph = """(float[N,6] x) => (float[N,4] y) {
+        w = DequantizeLinear <axis = 1> (k, t)  b = DequantizeLinear (q, s)
+        [layer] y = Gemm (x, w, b)
+    }"""
+    stored = {
+        "q": np.array([2**30 + 1, 2**30 + 2, 3, 2**31 - 1], np.int32),
+        "s": np.float32(1e-9),
+        "k": np.random.default_rng(0).integers(-9, 9, (6, 4)).astype(np.int8),
+        "t": np.array([0.0, 1.0, 0.5, 0.1], np.float32),
+    }
+    survey, site = only_layer(graph, **stored)
+    rows = survey.rows(site.parts[0]).astype(np.float64)
+    same = write_rows(survey.document, survey, {"layer": rows}, {"layer": np.zeros(4)})
+    assert same.proto.SerializeToString() == survey.document.proto.SerializeToString()
+
+
 def test_what_reads_as_it_did_keeps_its_bits():
     survey, site = layer("per unit")
     (part,) = site.parts

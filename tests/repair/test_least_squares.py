@@ -278,6 +278,7 @@ QUANTISED = """(float[N,4,6,5] x) => (float y) {
     [a] y = Conv (x, w, c)
 }"""
 BARE = """(float[N,4] x) => (float[N,4] y) {
+    u = QuantizeLinear (x, scale)  r = DequantizeLinear (u, scale)
     w = DequantizeLinear (q, scale)  [a] y = Gemm (x, w)
 }"""
 INSIDE = """(float[N,4] x) => (float[N,4] y) {
@@ -338,18 +339,17 @@ def test_weights_and_biases_stored_as_integers_are_refitted_and_rounded():
     assert error(found.document.proto, dense, x) < 0.3 * error(pruned, dense, x)
 
 
-def test_a_quantised_layer_is_given_no_bias_of_floats():
+@pytest.mark.parametrize("integers", [False, True])
+def test_a_layer_of_integers_is_given_no_bias_of_floats(integers):
+    graph = BARE.replace("Gemm (x", "Gemm (r") if integers else BARE
     stored = {"q": np.arange(-8, 8, dtype=np.int8).reshape(4, 4), "scale": np.float32(0.1)}
-    dense = build(BARE, **stored)
+    dense = build(graph, **stored)
     masked = stored["q"].copy()
     masked[1] = 0
-    pruned = build(BARE, **{**stored, "q": masked})
-    (node,) = [
-        node
-        for node in refitted(pruned, dense, random(20, 4) + 1).document.proto.graph.node
-        if node.op_type == "Gemm"
-    ]
-    assert list(node.input) == ["x", "w"]
+    pruned = build(graph, **{**stored, "q": masked})
+    found = refitted(pruned, dense, random(20, 4) + 1).document.proto
+    (node,) = [node for node in found.graph.node if node.op_type == "Gemm"]
+    assert len(node.input) == (2 if integers else 3)
 
 
 def test_inputs_that_are_always_zero_and_few_samples_do_no_harm():

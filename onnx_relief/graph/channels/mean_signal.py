@@ -24,9 +24,10 @@ from onnx_relief.graph.channels.whole import every_node
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.initializers import add_initializer
 from onnx_relief.graph.layers import Survey
+from onnx_relief.graph.quantised import in_integers
 from onnx_relief.graph.rewrite import write_constants
 from onnx_relief.graph.rows import as_stored
-from onnx_relief.graph.sites import Site
+from onnx_relief.graph.sites import Part, Site
 from onnx_relief.graph.views import Constants
 from onnx_relief.graph.walk import TensorHome
 
@@ -76,7 +77,8 @@ def corrections(
         if site is None or mean is None or mean.size != lost.size or not lost.any():
             continue
         weight = site.layer.weights[0]
-        room = has_room(site) or (may_add and _can_add(site))
+        room = has_room(site) and (_is_its_own(trace, site) or _is_shared_whole(trace, site))
+        room = room or (may_add and _can_add(site))
         if len(site.layer.weights) != 1 or not room:
             continue
         rows = survey.rows(site.parts[0]).astype(np.float64).sum(axis=2) * weight.scale
@@ -115,8 +117,16 @@ def _is_its_own(trace: Trace, site: Site) -> bool:
     """Whether nothing but the layer reads its bias."""
     if site.bias is None or site.layer.bias is None or not _can_write(site):
         return True
-    reads = trace.whole.uses.get(site.bias.view.home.name, ())
-    return len(reads) == 1 and site.layer.bias.scale != 0
+    return _read_once(trace, site.bias) and site.layer.bias.scale != 0
+
+
+def _is_shared_whole(trace: Trace, site: Site) -> bool:
+    """Whether other layers read the weight, too: the same layer, applied several times."""
+    return not _read_once(trace, site.parts[0])
+
+
+def _read_once(trace: Trace, part: Part) -> bool:
+    return all(len(trace.whole.uses.get(name, ())) == 1 for _, name in part.view.passing)
 
 
 def give_back(document: Document, trace: Trace, changes: Sequence[Correction]) -> Document:
@@ -177,7 +187,7 @@ def add_after(
 
 def _can_add(site: Site) -> bool:
     """Whether the layer is a product without a bias in the main graph, and not of integers."""
-    if site.parts[0].view.quantised:
+    if in_integers(site):
         return False
     return site.layer.op == "MatMul" and site.bias is None and site.scope.parent is None
 
@@ -198,7 +208,7 @@ def has_room(site: Site) -> bool:
     """
     if _can_write(site):
         return True
-    if site.parts[0].view.quantised:
+    if in_integers(site):
         return False
     can_have = site.layer.op in ("Conv", "ConvTranspose", "Gemm")
     return can_have and (len(site.node.input) < 3 or not site.node.input[2])
