@@ -281,12 +281,20 @@ def _told(job: ChannelJob, found: ChannelsPruned) -> list[str]:
         f"{found.removed:,} of {plural(found.groups, 'group')} of channels are cut",
         *([given] if found.corrected else ()),
         *(repair_sentences(found.repair) if found.repair else ()),
-        "`onnx-relief retrain` brings back what accuracy this cost",
+        _remedy(job),
     ]
     return lines + [
         f"{plural(count, 'channel')} {'stays' if count == 1 else 'stay'}: {why}"
         for why, count in _most(found.kept)
     ]
+
+
+def _remedy(job: ChannelJob) -> str:
+    """Say what brings accuracy back: a few hundred samples are too few for training anew."""
+    retrain = "with thousands of samples `onnx-relief retrain`"
+    if job.channels.repair != "reconstruct":
+        retrain = f"`--repair reconstruct` or {retrain}"
+    return f"{retrain} brings back much of the accuracy that this cost"
 
 
 def _decided(channels: ChannelSettings, decision: Decision) -> Iterator[str]:

@@ -13,7 +13,7 @@ COMMANDS: Final = (
     *("bench", "verify", "analyze"),
 )
 """The commands that exist; advice names no other."""
-_RETRAIN: Final = "`onnx-relief retrain` brings much of it back"
+_RETRAIN: Final = "with thousands of samples `onnx-relief retrain` brings much of it back"
 
 _NOTICEABLE = 0.95
 _LARGER = 1.01
