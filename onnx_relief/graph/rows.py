@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from onnx_relief.graph.rewrite import write_constants
 from onnx_relief.graph.sites import Part, Site
 from onnx_relief.graph.views import Constants
 from onnx_relief.graph.walk import TensorHome
+
+OTHER_FORM: Final = "its weight is stored in another form than it is used"
+"""Why a layer stays as it is for which `can_be_set` is false."""
 
 
 def write_rows(
@@ -91,5 +94,5 @@ def why_not_updated(site: Site, shared: Set[TensorHome]) -> str | None:
     if part.view.home in shared:
         return "other layers read its weight, too"
     if not can_be_set(part):
-        return "its weight is stored in another form than it is used"
+        return OTHER_FORM
     return None

@@ -75,8 +75,8 @@ class _Graph:
         return any(self._use_learns(use, node, shape) for use, node in uses)
 
     def _use_learns(self, use: Use, node: onnx.NodeProto, shape: tuple[int, ...]) -> bool:
-        if (node.domain, node.op_type) == ROUNDED:
-            return self._read(use, node, shape)
+        if _is_rounded(node):
+            return self._leads_to_learning(use, node, shape)
         if node.domain not in (*STANDARD, "com.microsoft"):
             return False
         if use.index in _LEARNED.get(node.op_type, ()):
@@ -86,9 +86,9 @@ class _Graph:
             return after and node.op_type in _ELEMENTWISE and self._is_per_channel(shape)
         if node.op_type not in _PASSING:
             return False
-        return self._read(use, node, shape)
+        return self._leads_to_learning(use, node, shape)
 
-    def _read(self, use: Use, node: onnx.NodeProto, shape: tuple[int, ...]) -> bool:
+    def _leads_to_learning(self, use: Use, node: onnx.NodeProto, shape: tuple[int, ...]) -> bool:
         return any(self.learns(use.scope, output, shape) for output in node.output if output)
 
     def _is_per_channel(self, shape: tuple[int, ...]) -> bool:
@@ -98,7 +98,11 @@ class _Graph:
 
 def _is_scale(use: Use, node: onnx.NodeProto) -> bool:
     """Whether what integers stand for depends on it: they are written back with the old one."""
-    return (node.domain, node.op_type) == ROUNDED and use.index > 0
+    return _is_rounded(node) and use.index > 0
+
+
+def _is_rounded(node: onnx.NodeProto) -> bool:
+    return (node.domain, node.op_type) == ROUNDED
 
 
 def _names_after_layers(lifted: Lifted) -> set[str]:
@@ -117,7 +121,7 @@ def _channel_counts(lifted: Lifted) -> set[int]:
     sizes = {tensor.name: tuple(tensor.dims) for tensor in lifted.proto.graph.initializer}
     for scope in lifted.model.scopes:
         for node in scope.graph.node:
-            if (node.domain, node.op_type) == ROUNDED:
+            if _is_rounded(node):
                 sizes[node.output[0]] = sizes[node.input[0]]
     found: set[int] = set()
     for scope in lifted.model.scopes:

@@ -22,7 +22,7 @@ from onnx_relief.graph.bias import with_bias
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey, find_layers
 from onnx_relief.graph.rewrite import write_constants
-from onnx_relief.graph.rows import as_stored, can_be_set
+from onnx_relief.graph.rows import OTHER_FORM, as_stored, can_be_set
 from onnx_relief.graph.sites import Site
 from onnx_relief.graph.walk import TensorHome
 from onnx_relief.measuring.moments import Channels, Moments, merged, moments, watched, watches
@@ -32,7 +32,6 @@ from onnx_relief.repair.account import Account
 from onnx_relief.repair.pairs import (
     BY_ZERO,
     NO_TWIN,
-    OTHER_FORM,
     SHARED,
     UNKNOWN_UNITS,
     beta_of,

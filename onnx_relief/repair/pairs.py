@@ -1,7 +1,7 @@
 """Layers of a pruned model beside those of the dense one: which can be refitted, and how.
 
-A layer is left alone, with the reason in words, where its weights are not its own or are no plain
-floats, where it sits in a body or is recurrent, and where its dense twin cannot be found.
+A layer is left alone, with the reason in words, where its weights are not its own or cannot be set
+to other numbers, where it sits in a body or is recurrent, and where its dense twin cannot be found.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.quantised import in_integers
 from onnx_relief.graph.rewrite import write_constants
-from onnx_relief.graph.rows import as_read, as_stored, can_be_set
+from onnx_relief.graph.rows import OTHER_FORM, as_read, as_stored, can_be_set
 from onnx_relief.graph.sites import Part, RowLayout, Site
 from onnx_relief.graph.walk import STANDARD, TensorHome, attributes
 from onnx_relief.measuring.evidence import Reading, reading_of
@@ -30,7 +30,6 @@ Floats = NDArray[np.float64]
 
 BY_ZERO: Final = "its node multiplies by zero"
 NO_TWIN: Final = "the dense model has no layer of its name"
-OTHER_FORM: Final = "its weight is stored in another form than it is used"
 SHARED: Final = "other layers share its weight"
 UNKNOWN_UNITS: Final = "it is not known which of its units were cut"
 
