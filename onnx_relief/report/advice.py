@@ -62,10 +62,14 @@ def _about_quality(report: Report) -> Iterator[str]:
 def _remedy(report: Report) -> str:
     """Return what would help, in the words of the flags that were used."""
     budget = str(report.settings.get("budget", "alpha"))
-    more = "a higher --alpha keeps more" if budget == "alpha" else f"prune less than with {budget}"
-    if budget != "alpha" and report.settings.get("repair") in ("none", "bias"):
+    pattern = ":" in str(report.settings.get("blocks", ""))
+    by_alpha = budget == "alpha" and not pattern
+    more = "a higher --alpha keeps more" if by_alpha else f"prune less than with {budget}"
+    if pattern:
+        more = "--granularity weight with --sparsity loses less than a pattern of zeros"
+    if not by_alpha and report.settings.get("repair") in ("none", "bias"):
         more += ", take --repair least-squares"
-    elif budget != "alpha" and report.settings.get("repair") == "least-squares":
+    elif not by_alpha and report.settings.get("repair") == "least-squares":
         more += ", try --repair reconstruct"
     return f"{more}, and {_RETRAIN}"
 

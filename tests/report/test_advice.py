@@ -81,6 +81,21 @@ def test_a_loss_of_agreement_is_said():
     assert says("only 80.00 % of decisions", evaluation=lost)
 
 
+@pytest.mark.parametrize(
+    ("settings", "remedy", "never"),
+    [
+        ({"budget": "alpha", "blocks": "weight"}, "a higher --alpha keeps more", "--repair"),
+        ({"budget": "alpha", "blocks": "2:4"}, "take --repair least-squares", "--alpha"),
+        ({"budget": "--sparsity 0.5"}, "prune less than with --sparsity 0.5, take", "--alpha"),
+    ],
+)
+def test_what_is_recommended_has_to_do_with_what_was_asked(settings, remedy, never):
+    lossy = evaluation(metric="agreement", dense=None, pruned=80.0)
+    told = " ".join(advice(evaluation=lossy, settings={**settings, "repair": "none"}))
+    assert remedy in told
+    assert never not in told
+
+
 def test_nan_that_the_pruning_made_is_said():
     gap = OutputDifference(output="y", largest=0, relative_error=0, cosine=1, nan_pruned=3)
     assert says("'y' of the pruned model holds NaN", evaluation=evaluation(differences=(gap,)))
