@@ -38,10 +38,11 @@ def main() -> int:
     parser.add_argument("--force", action="store_true", help="export what is there already, too")
     options = parser.parse_args()
     options.to.mkdir(parents=True, exist_ok=True)
+    folder = options.to.resolve()  # the exports run in another folder
     failed = 0
     for name in options.only:
         for how in EXPORTERS:
-            path = options.to / f"zoo-{name}.{how}.onnx"
+            path = folder / f"zoo-{name}.{how}.onnx"
             said = "is there" if path.exists() and not options.force else _export(name, path, how)
             print(f"{path.name:32} {said}", flush=True)
             failed += said.startswith("failed")
