@@ -64,6 +64,24 @@ class Choice:
             found[roots[dropped[kind]]] = True
         return leave_one(self.trace, self.groups, found)
 
+    def barer(self, gone: NDArray[np.bool_], rounding: Rounding) -> list[NDArray[np.bool_]]:
+        """Return what goes when one kind gives as little more as it can.
+
+        What loses least for what it brings comes first.
+        """
+        steps, options = self._steps(rounding), []
+        for place, (kind, roots) in enumerate(self.kinds.items()):
+            here = roots[~gone[roots]]
+            taken = len(here) % steps[kind] or steps[kind]
+            if len(here) - taken < max(self.settings.least, 1):
+                continue
+            before, losses = len(roots) - len(here), self.worth.losses[kind]
+            rate = (losses[before + taken] - losses[before]) / (taken * self._prices[kind])
+            more = gone.copy()
+            more[here[np.argsort(-self.worth.scores[here], kind="stable")[-taken:]]] = True
+            options.append((rate, place, leave_one(self.trace, self.groups, more)))
+        return [more for *_, more in sorted(options, key=lambda one: one[:2])]
+
     def model(self, gone: NDArray[np.bool_]) -> Document:
         """Return the model without the groups that go, as fast as it will be."""
         document = self.survey.document

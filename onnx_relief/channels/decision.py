@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnx_relief.channels.budget import Choice, Decision, Stopwatch, Tried
 from onnx_relief.channels.settings import DEFAULT_RATIO
@@ -21,6 +22,10 @@ MOST = 0.999
 """The largest ratio: of every kind only what has to stay does."""
 _FINE = 1e-3
 """How finely a ratio is searched for a target in weights or work."""
+_OFF = 0.01
+"""By how much a target in weights or work may be overdone without a second look."""
+_TRIES = 64
+"""Models that are looked at to come closer to such a target: each is cut to be counted."""
 _NOISE = 1.03
 """Latencies that differ by less are taken for equal."""
 _NEAR = 0.9
@@ -80,29 +85,72 @@ def _fitted(choice: Choice, rounding: Rounding) -> Decision:
     where = choice.positions if work is not None else None
     whole = choice.size(np.zeros(choice.trace.pool.size, dtype=bool), where)
 
-    def left(ratio: float) -> float:
-        return choice.size(choice.gone(ratio, rounding), where) / whole
+    def left(gone: NDArray[np.bool_]) -> float:
+        return choice.size(gone, where) / whole
 
-    least = left(MOST)
-    if least > share:
+    def at(ratio: float) -> Decision:
+        found = _decision(choice, ratio, rounding)
+        return replace(found, left=left(found.gone))
+
+    least = at(MOST)
+    if _left(least) > share:
         missed = None
         if settings.target_latency is None:
             missed = (
-                f"{choice.survey.document.name} can be cut to {least:.1%} at most, not to "
+                f"{choice.survey.document.name} can be cut to {_left(least):.1%} at most, not to "
                 f"{share:.1%}; ask for more, or for a lower --min-units or --round-to"
             )
-        return replace(_decision(choice, MOST, rounding), left=least, missed=missed)
-    ratio = _smallest(lambda ratio: left(ratio) <= share)
-    return replace(_decision(choice, ratio, rounding), left=left(ratio))
+        return replace(least, missed=missed)
+    too_large, found = _around(at, share, least)
+    exact = settings.target_latency is None and settings.scope == "global"
+    if exact and _left(found) < share * (1 - _OFF):
+        return _closer(choice, too_large, found, rounding, share, left)
+    return found
 
 
-def _smallest(reaches: Callable[[float], bool]) -> float:
-    """Return the smallest ratio that reaches something, to a thousandth; `MOST` does."""
-    low, high = 0.0, MOST
-    while high - low > _FINE:
-        middle = (low + high) / 2
-        low, high = (low, middle) if reaches(middle) else (middle, high)
-    return high
+def _around(
+    at: Callable[[float], Decision], share: float, most: Decision
+) -> tuple[Decision | None, Decision]:
+    """Return what the smallest ratio leaves that reaches a share, to a thousandth; `most` does.
+
+    Before it, what the next smaller ratio leaves, None for nothing tried.
+    """
+    low, high = None, most
+    while high.ratio - (low.ratio if low else 0.0) > _FINE:
+        middle = at((high.ratio + (low.ratio if low else 0.0)) / 2)
+        low, high = (low, middle) if _left(middle) <= share else (middle, high)
+    return low, high
+
+
+def _closer(
+    choice: Choice,
+    too_large: Decision | None,
+    found: Decision,
+    rounding: Rounding,
+    share: float,
+    left: Callable[[NDArray[np.bool_]], float],
+) -> Decision:
+    """Return what comes closer to a target than any ratio does, if channels add up to it.
+
+    Where one channel is a large part of a model, the next ratio cuts far more than is asked for:
+    then a few channels elsewhere go instead of it.
+    """
+    gone = too_large.gone if too_large else np.zeros_like(found.gone)
+    tries = _TRIES
+    while tries:
+        for more in choice.barer(gone, rounding):
+            size = left(more)
+            tries -= 1
+            if _left(found) < size <= share:
+                found = replace(found, gone=more, left=size)
+            if _left(found) >= share * (1 - _OFF):
+                return found
+            if size > share or not tries:
+                gone = more
+                break
+        else:
+            break
+    return found
 
 
 def _decision(choice: Choice, ratio: float, rounding: Rounding) -> Decision:
@@ -184,6 +232,10 @@ def _confirmed(
             break
         best = replace(again, ratio=min(MOST, best.ratio + 2 * _CLOSE))
     return replace(again, missed=_missed(choice, again, target))
+
+
+def _left(found: Decision) -> float:
+    return 1.0 if found.left is None else found.left
 
 
 def _share(found: Decision) -> float:

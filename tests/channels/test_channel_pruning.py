@@ -235,6 +235,28 @@ def test_a_target_is_reached_and_hardly_more(target):
     assert 0.25 < share < 0.5
 
 
+@pytest.mark.parametrize("target", ["target_params", "target_macs"])
+@pytest.mark.parametrize("share", [0.45, 0.5, 0.65, 0.7, 0.85, 0.9])
+def test_few_large_channels_do_not_make_a_target_coarse(target, share):
+    # One of the five channels takes a fifth of the work, one of the forty a fortieth.
+    found = cut(cnn(40, 5), shape=(3, 8, 8), round_to=1, least=2, **{target: share})
+    dense, left = (
+        [part.view.shape for s in find_layers(d).sites for part in s.parts]
+        for d in (load(cnn(40, 5)), found.document)
+    )
+    assert share - 1 / 39 < found.decision.left <= share
+    assert all(min(shape[:2]) >= 2 for shape in left)
+    if target == "target_params":
+        sizes = [sum(np.prod(shape) for shape in shapes) for shapes in (dense, left)]
+        assert sizes[1] / sizes[0] == pytest.approx(found.decision.left)
+
+
+def test_a_target_is_met_in_multiples():
+    found = cut(cnn(40, 16), shape=(3, 8, 8), round_to=8, target_params=0.75)
+    assert [shape[0] % 8 for shape in weights(found.document)[:2]] == [0, 0]
+    assert 0.6 < found.decision.left <= 0.75
+
+
 def test_a_target_that_no_cut_reaches_gives_the_smallest():
     found = cut(cnn(), shape=(3, 8, 8), round_to=1, target_params=0.001, least=8)
     assert re.search(r"can be cut to .* at most, not to 0\.1%", found.decision.missed)
