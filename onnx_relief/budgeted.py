@@ -17,7 +17,13 @@ from numpy.typing import NDArray
 from onnx_relief.analysis import Points
 from onnx_relief.data import Dataset
 from onnx_relief.data.held_out import held_out
-from onnx_relief.divergence import FEW, LEAST_RATE, TRIED_AT, noise_to_signal, open_probe
+from onnx_relief.divergence import (
+    FEW,
+    TRIED_AT,
+    exchange_rate,
+    noise_to_signal,
+    open_probe,
+)
 from onnx_relief.errors import SettingsError, UnsupportedError
 from onnx_relief.fields import Choice, Field, Rung
 from onnx_relief.gather import gather_fields
@@ -135,11 +141,11 @@ def priced(
 
     Where every layer keeps the same share, losses decide nothing and are not looked at.
     """
-    if settings.scope is Scope.LAYER:
+    if settings.scope is Scope.LAYER or settings.has_exact_share:
         flat = [_ladder(field, np.ones(1), np.zeros(1)) for field in fields.fields]
         return Priced(fields=fields, ladders=tuple(flat))
     probe, table = None, dict(settings.sensitivity)
-    if not table and settings.structure.pattern is not Pattern.N_OF_M:
+    if not table:
         # Where no output holds floats, all layers count the same.
         probe = open_probe(
             fields.survey.document,
@@ -154,12 +160,13 @@ def priced(
         tried: Rung | None = None
         for rung in field.ladder():
             rungs.append((rung.share, rung.loss))
-            if rung.loss > 0 and (tried is None or _farness(rung) < _farness(tried)):
+            known = rung.loss > 0 and rung.choice is not None
+            if known and (tried is None or _farness(rung) < _farness(tried)):
                 tried = rung
         if probe is not None and tried is not None and tried.choice is not None:
             alone = written(fields, {field: tried.choice})
-            lost = noise_to_signal(np.array([tried.loss]))
-            rate = np.maximum(probe.of(alone) / lost, LEAST_RATE)
+            lost = float(noise_to_signal(np.array([tried.loss]))[0])
+            rate = np.full(1, exchange_rate(probe.of(alone), lost))
         shares, losses = np.array(rungs).T
         losses = noise_to_signal(losses)
         if table:
@@ -222,15 +229,12 @@ def cover(fields: Fields, settings: Settings) -> dict[Field, Choice]:
     choices = {}
     for field in fields.fields:
         scores = field.scores()
-        structure, shape = field.structure, (*scores.shape[:2], scores.shape[2])
-        if structure.pattern is Pattern.N_OF_M:
-            choices[field] = field.choose(0)
-            continue
+        structure = field.structure
         pooled = structure.pooled(scores)
         rows = pooled.T if structure.pattern is Pattern.ROW else pooled
         kept = keep_covering_set(rows, settings.alpha_for(field.site.layer))
         kept = np.asarray(kept.T if structure.pattern is Pattern.ROW else kept)
-        choices[field] = field.choose_covering(structure.spread(kept, shape))
+        choices[field] = field.choose_covering(structure.spread(kept, scores.shape))
     return choices
 
 
@@ -306,7 +310,7 @@ def _rates(
         own = float(np.interp(1 - gone, shares[::-1], losses[::-1]))
         if own > 0:
             kept.append(1 - gone)
-            rates.append(max(lost * part / own, LEAST_RATE))
+            rates.append(exchange_rate(lost * part, own))
     if not rates:
         return np.ones(1)
     order = np.argsort(kept)

@@ -20,8 +20,20 @@ FEW = 32
 TRIED_AT = 0.03
 """About the loss at which a part is tried: larger than rounding, small enough to add up."""
 _SILENT = 0.999
-LEAST_RATE = 1e-9
-"""What the loss of a part is worth at least: there is something to lose everywhere."""
+_RATES = (1e-9, 1e9)
+
+
+def exchange_rate(distance: float, lost: float) -> float:
+    """Return what the loss of a part is worth to the model: its outputs' distance, over that loss.
+
+    It is a finite number whatever the outputs do: there is something to lose everywhere, and where
+    outputs are no longer numbers it is a lot.
+
+    Args:
+        distance: That of the outputs of a model that has lost a part.
+        lost: How much the part has lost, positive.
+    """
+    return float(np.clip(distance / lost, *_RATES))
 
 
 class Divergence:

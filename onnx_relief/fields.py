@@ -129,7 +129,10 @@ class Field:
         return np.asarray(self.survey.rows(self.site.parts[self.part]), dtype=np.float64)
 
     def scores(self) -> Floats:
-        """Return what every weight is worth, as a share of its unit, (units, inputs, taps or 1)."""
+        """Return what every weight is worth, (units, inputs, taps or 1).
+
+        As a share of its unit; of the layer, where units go whole and compare with each other.
+        """
         rows, signal = self.rows(), self.activity.signals[self.part]
         clues = Clues(
             layer=f"{self.site.layer.name}/{self.part}",
@@ -145,7 +148,8 @@ class Field:
         scores = self.criterion.scores(clues)
         filled = rows != 0 if scores.shape == rows.shape else rows.any(axis=2, keepdims=True)
         scores = np.where(filled, scores, 0.0)  # also with `random`, zeros are worth nothing
-        return relief_scores(scores.reshape(len(scores), -1)).reshape(scores.shape)
+        compared = 1 if self.structure.pattern is Pattern.ROW else len(scores)
+        return relief_scores(scores.reshape(compared, -1)).reshape(scores.shape)
 
     def ladder(self) -> Iterator[Rung]:
         """Yield what is lost at falling shares, 1 first."""
@@ -153,10 +157,10 @@ class Field:
             yield from self._solved_ladder()
             return
         scores = self.scores()
-        units = max(int((scores.reshape(len(scores), -1).sum(axis=1) > 0).sum()), 1)
+        whole = float(scores.sum()) or 1.0
         for share in RUNGS:
             keep = self._full(scores, share)
-            yield Rung(share, float(scores[~keep].sum()) / units, Choice(keep))
+            yield Rung(share, float(scores[~keep].sum()) / whole, Choice(keep))
 
     def choose(self, count: int) -> Choice:
         """Return the best choice that keeps `count` blocks."""
@@ -248,7 +252,7 @@ class Field:
         energy = float(output_error(judge, split).sum()) or 1.0
         yield Rung(1.0, 0.0, None)
         for step in descend(moment, split, RUNGS[1:], self._project):
-            weights = step.weights
+            weights = step.weights if self.updates else np.where(step.keep, split, 0.0)
             choice = self._choice(split, step.keep, weights)
             moved = (weights - split).astype(np.float32)
             lost = float(output_error(roughly, moved).sum()) / energy

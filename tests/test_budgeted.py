@@ -16,7 +16,7 @@ from onnx_relief.budget import Budget
 from onnx_relief.cli import main
 from onnx_relief.data import open_data
 from onnx_relief.data.held_out import held_out
-from onnx_relief.divergence import Divergence, noise_to_signal
+from onnx_relief.divergence import Divergence, exchange_rate, noise_to_signal
 from onnx_relief.graph.cost import zipped_bytes
 from onnx_relief.graph.document import input_specs, load
 from onnx_relief.pipeline import fields_of, look, prune
@@ -124,6 +124,60 @@ def test_every_structure_goes_with_every_criterion(granularity, criterion):
     if granularity == "4x1":
         blocks = (found["w2"].T != 0).reshape(1, 4, 16)
         assert (blocks.all(axis=1) == blocks.any(axis=1)).all()
+
+
+@pytest.mark.parametrize("criterion", [one for one in CRITERIA_HERE if one != "random"])
+@pytest.mark.parametrize("chosen", [{"budget": Budget(sparsity=0.5)}, {"alpha": 0.99}])
+def test_units_that_say_little_go_first(criterion, chosen):
+    order = np.random.default_rng(2109).permutation(20)
+    loud = np.where(order < 10, 1e-3, 1.0).astype(np.float32)
+    model = build(
+        "(float[N,6] x) => (float[N,3] y) { h = MatMul (x, w)  y = MatMul (h, v) }",
+        w=random(6, 20, seed=1) * loud,
+        v=random(20, 3, seed=2),
+    )
+    found, _ = pruned(model, granularity="row", criterion=criterion, skip=("v",), **chosen)
+    kept = found.plan.layers[0].keep[0].any(axis=(1, 2))
+    assert not kept[loud < 1].any()
+    assert kept[loud == 1].all() or "alpha" in chosen
+
+
+def test_weights_that_may_not_change_are_not_taken_for_mended_ones():
+    mixed = np.random.default_rng(0).normal(size=(6, 24)).astype(np.float32)
+    model = build(
+        """(float[N,24] x) => (float[N,24] y) {
+            [one] h = MatMul (x, w)  t = Tanh (h)  [two] y = MatMul (t, w)
+        }""",
+        w=random(24, 24, seed=1),
+    )
+    document = load(model)
+    inputs = {"x": samples(200, (6,), labelled=False)["x"] @ mixed}
+    data = open_data(inputs, input_specs(document.proto))
+    settings = Settings(granularity=Granularity.WEIGHT, criterion="obs")
+    field = fields_of(look(document, data, settings), data, settings).fields[0]
+    assert field.solves
+    assert not field.updates
+    second = field.judge.covariance(centred=False)[0]
+    second += 1e-2 * np.trace(second) / 24 * np.eye(24)
+    weight = field.rows()[:, :, 0]
+    whole = np.trace(weight @ second @ weight.T)
+    for rung in list(field.ladder())[1:8]:
+        gone = np.where(rung.choice.keep[:, :, 0], 0, weight)
+        assert rung.loss == pytest.approx(np.trace(gone @ second @ gone.T) / whole, rel=1e-3)
+
+
+def test_what_a_loss_is_worth_is_a_finite_number():
+    rates = [exchange_rate(far, 0.1) for far in (0.0, 1e-30, 0.1, 1e30, float("inf"))]
+    assert np.isfinite(rates).all()
+    assert rates == sorted(rates)
+    assert rates[0] > 0
+    assert rates[2] == pytest.approx(1.0)
+
+
+def test_nothing_is_tried_where_the_pattern_says_how_many_stay(monkeypatch):
+    monkeypatch.setattr(Divergence, "of", None)
+    found, _ = pruned(wide(), granularity="2:4", criterion="obs", only=("second",))
+    assert [layer.keep[0].mean() for layer in found.plan.layers] == [0.5]
 
 
 @given(st.integers(0, 2**16))

@@ -262,6 +262,7 @@ def rank_channels(
     worth = worth_of(
         survey,
         trace,
+        groups,
         kinds,
         consumers,
         measured,

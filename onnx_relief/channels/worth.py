@@ -8,18 +8,24 @@ model's own outputs, so that kinds compare.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnx_relief.data import Dataset
 from onnx_relief.data.held_out import held_out
-from onnx_relief.divergence import FEW, LEAST_RATE, TRIED_AT, noise_to_signal, open_probe
+from onnx_relief.divergence import (
+    FEW,
+    TRIED_AT,
+    exchange_rate,
+    noise_to_signal,
+    open_probe,
+)
 from onnx_relief.fields import Field
 from onnx_relief.gather import gather_fields
-from onnx_relief.graph.channels import Groups, Trace
-from onnx_relief.graph.channels.mean_signal import Correction, has_room
+from onnx_relief.graph.channels import Groups, Trace, cut
+from onnx_relief.graph.channels.mean_signal import Correction, give_back, has_room
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.rows import write_rows
@@ -111,6 +117,7 @@ def sites_of(consumers: Sequence[Consumer]) -> list[Site]:
 def worth_of(
     survey: Survey,
     trace: Trace,
+    groups: Groups,
     kinds: Kinds,
     consumers: Sequence[Consumer],
     measured: Measurement,
@@ -126,7 +133,8 @@ def worth_of(
     Args:
         survey: The dense model.
         trace: Its channels.
-        kinds: Roots of the groups of each kind that live or die together.
+        groups: Which live or die together.
+        kinds: Roots of the groups of each kind.
         consumers: The layers that read them.
         measured: Activity of the layers.
         known: Second moments that were measured with it.
@@ -161,13 +169,18 @@ def worth_of(
     tick = ticker(progress, "trying every kind of channels alone", len(kinds))
     for kind, roots in kinds.items():
         concerned = [one for one in readings if np.isin(one.roots, roots).any()]
-        found = _eliminated(concerned, roots)
+        found = _eliminated(concerned, roots) if concerned else _in_line(roots)
         scores[roots[found.order]] = np.arange(1, roots.size + 1)
         rate, worse = 1.0, noise_to_signal(np.maximum.accumulate(found.losses))
         lost = float(worse[found.probe])
         if probe is not None and found.probe and lost > 0:
-            alone = _without(survey, concerned, roots[found.order[: found.probe]], found.probed)
-            rate = max(probe.of(alone) / lost, LEAST_RATE)
+            gone = np.zeros(trace.pool.size, dtype=bool)
+            gone[roots[found.order[: found.probe]]] = True
+            if concerned:
+                alone = _without(survey, trace, concerned, gone, found.probed)
+            else:
+                alone = cut(survey.document, trace, groups, gone)
+            rate = exchange_rate(probe.of(alone), lost)
         losses[kind] = worse * rate
         tick(1)
     return Worth(scores=scores, losses=losses, readings=tuple(readings))
@@ -232,18 +245,40 @@ def made_up(
     return write_rows(document, survey, weights, {}), changes
 
 
+def _in_line(roots: NDArray[np.int64]) -> Elimination:
+    """Return the order of groups that no layer reads, as queries and keys, which meet each other.
+
+    Nothing tells them apart but the whole model's outputs: each is taken for one share of all.
+    """
+    losses = np.arange(roots.size + 1) / roots.size
+    order = np.arange(roots.size)
+    return Elimination(order=order, losses=losses, probe=_nearest(losses), probed=())
+
+
+def _nearest(losses: Floats) -> int:
+    """Return how many groups have gone where about as much is lost as a part is tried at."""
+    return 1 + int(np.argmin(np.abs(np.log(np.maximum(losses[1:], 1e-12) / TRIED_AT))))
+
+
 def _eliminated(readings: Sequence[Reading], roots: NDArray[np.int64]) -> Elimination:
-    """Return in which order the groups of one kind go, by number in `roots`."""
-    solving = [one for one in readings if one.field.solves]
-    if solving and len(solving) == len(readings):
-        return eliminate([_reader(one, roots) for one in readings], roots.size, near=TRIED_AT)
+    """Return in which order the groups of one kind go, by number in `roots`.
+
+    Of weights, rows are returned: (units, inputs, taps).
+    """
+    if all(one.field.solves and one.field.updates for one in readings):
+        solved = eliminate([_reader(one, roots) for one in readings], roots.size, near=TRIED_AT)
+        joined = [
+            np.asarray(one.field.joined(weights), dtype=np.float64)
+            for one, weights in zip(readings, solved.probed, strict=True)
+        ]
+        return replace(solved, probed=tuple(joined))
     shares = np.zeros(roots.size)
     for one in readings:
         found = _channel_shares(one)
         shares += np.array([found[one.roots == root].sum() for root in roots])
     order = np.argsort(shares, kind="stable")
     losses = np.concatenate([[0.0], np.cumsum(shares[order])])
-    probe = 1 + int(np.argmin(np.abs(np.log(np.maximum(losses[1:], 1e-12) / TRIED_AT))))
+    probe = _nearest(losses)
     probed = []
     for one in readings:
         rows = one.field.rows()
@@ -283,25 +318,27 @@ def _columns_kept(field: Field, lost: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 def _without(
     survey: Survey,
+    trace: Trace,
     readings: Sequence[Reading],
-    gone: NDArray[np.int64],
+    gone: NDArray[np.bool_],
     probed: Sequence[Floats],
 ) -> Document:
-    """Return the model whose readers no longer read some groups."""
+    """Return the model whose readers no longer read some groups, and make up for them as later."""
     weights: dict[str, Floats] = {}
-    shifts: dict[str, Floats] = {}
-    for reading, values in zip(readings, probed, strict=True):
+    changes = []
+    for reading, rows in zip(readings, probed, strict=True):
         field = reading.field
-        if field.part or not np.isin(reading.roots, gone).any():
+        if field.part or not gone[reading.roots].any():
             continue
-        name = field.site.layer.name
-        if not field.solves:
-            weights[name] = values
-            continue
-        weights[name] = np.asarray(field.joined(values), dtype=np.float64)
-        if field.site.bias is not None:
-            shifts[name] = field.shift(field.split(), values)
-    return write_rows(survey.document, survey, weights, shifts)
+        weights[field.site.layer.name] = rows
+        if field.solves and field.updates and has_room(field.site):
+            assert field.reading is not None
+            left = field.reading.split(rows.reshape(len(rows), -1))
+            changes.append(Correction(field.site, reading.node, field.shift(field.split(), left)))
+    document = write_rows(survey.document, survey, weights, {})
+    # A bias that is new here is none of the model's.
+    aside = replace(trace, members=list(trace.members), taken=list(trace.taken))
+    return give_back(document, aside, changes)
 
 
 def _channel_shares(reading: Reading) -> Floats:

@@ -263,6 +263,64 @@ def test_a_target_that_no_cut_reaches_gives_the_smallest():
     assert weights(found.document) == [(8, 3, 3, 3), (8, 8, 3, 3), (8, 4)]
 
 
+QUERIES = """(float[N,5,8] x) => (float[N,5,8] y) {
+    q = MatMul (x, wq)  k = MatMul (x, wk)  v = MatMul (x, wv)
+    t = Transpose <perm = [0, 2, 1]> (k)  s = MatMul (q, t)  p = Softmax (s)
+    h = MatMul (p, v)  y = MatMul (h, wo)
+}"""
+
+
+def ranked(model, feed, criterion="obs"):
+    document = load(model)
+    data = open_data(feed, input_specs(document.proto))
+    return rank_channels(
+        document, data, Settings(provider="cpu", criterion=criterion), compare=True
+    )
+
+
+@pytest.mark.parametrize("criterion", ["obs", "wanda"])
+def test_channels_that_no_layer_reads_are_not_free(criterion):
+    shapes = {"wq": (8, 16), "wk": (8, 16), "wv": (8, 16), "wo": (16, 8)}
+    weights = {name: random(*shapes[name], seed=n) for n, name in enumerate(shapes)}
+    found = ranked(build(QUERIES, **weights), {"x": random(40, 5, 8, seed=9)}, criterion)
+    losses = [found.worth.losses[kind] for kind in found.kinds]
+    assert len(losses) == 2
+    assert all(loss[-1] > 1e-3 and (np.diff(loss) >= 0).all() for loss in losses)
+    # To ask nothing leaves attention even: half of its queries can go before that.
+    assert found.prune(ChannelSettings(target_params=0.8, round_to=1)).repair.after < 0.5
+
+
+@pytest.mark.parametrize("criterion", ["obs", "wanda"])
+def test_channels_that_a_recurrent_layer_reads_besides(criterion):
+    model = build(
+        """(float[N,7,8] x) => (float[N,7,4] y, float[1,N,5] h) {
+            a = MatMul (x, w1)  r = Relu (a)  y = MatMul (r, w2)
+            t = Transpose <perm = [1, 0, 2]> (r)  s, h = LSTM <hidden_size = 5> (t, wl, rl)
+        }""",
+        w1=random(8, 12, seed=1),
+        w2=random(12, 4, seed=2),
+        wl=random(1, 20, 12, seed=3),
+        rl=random(1, 20, 5, seed=4),
+    )
+    found = ranked(model, {"x": random(40, 7, 8, seed=9)}, criterion)
+    assert found.prune(ChannelSettings(ratio=0.5, scope="global", round_to=1)).removed == 6
+
+
+def test_a_missing_bias_is_worth_as_much_as_one_of_zeros():
+    graph = """(float[N,3,8,8] x) => (float[N,4] y) {{
+        a = Conv <pads = [1, 1, 1, 1]> (x, k1, b1)  r = Relu (a)  c = Conv (r, k2{}) s = Relu (c)
+        g = GlobalAveragePool (s)  f = Flatten (g)  y = MatMul (f, w)
+    }}"""
+    shapes = {"k1": (16, 3, 3, 3), "b1": (16,), "k2": (16, 16, 3, 3), "w": (16, 4)}
+    weights = {name: random(*shapes[name], seed=n) for n, name in enumerate(shapes)}
+    weights["b1"] = np.abs(weights["b1"])
+    feed = {"x": random(60, 3, 8, 8, seed=9)}
+    zero = ranked(build(graph.format(", z"), **weights, z=np.zeros(16, np.float32)), feed)
+    none = ranked(build(graph.format(""), **weights), feed)
+    for one, other in zip(zero.kinds, none.kinds, strict=True):
+        np.testing.assert_allclose(zero.worth.losses[one], none.worth.losses[other], rtol=1e-4)
+
+
 def test_a_model_without_channels():
     with pytest.raises(UnsupportedError, match="no channels that could go"):
         cut(build("(float[N,6] x) => (float[N,3] y) { y = MatMul (x, w) }", w=random(6, 3)))
