@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from onnx_relief.budget import Budget
@@ -25,6 +25,10 @@ from onnx_relief.results import Progress
 from onnx_relief.settings import Settings
 
 _TRIES = 8
+_REPAIRED = 4
+"""Finished models of which none has the size, after which it is not reached."""
+_CLOSE = 0.01
+"""How near to a size a repaired model has to come where another try may come nearer."""
 _NEAR = 0.005
 """How near to a size the search stops, relative to it."""
 _NOTE = 256
@@ -153,26 +157,52 @@ def _to_macs(
 def _to_bytes(
     fields: Fields, target: int, at: Callable[[float], dict[Field, Choice]], judged: Judged
 ) -> Chosen:
-    """Seek the share whose zipped file has the size, which grows nearly in a straight line."""
+    """Return the finished model of the size: a repair may have made the masked one larger."""
+    target -= _NOTE
+    best: Chosen | None = None
+    fits, wanted, above = (0.0, 0.0), target, None
+    for _ in range(_REPAIRED):
+        choices, least = _of_size(fields, wanted, at)
+        found = _finished(fields, choices, judged)
+        size = zipped_bytes(found.document)
+        if size <= target:
+            best, fits = found, (wanted, size)
+        else:
+            above = (wanted, size)
+        if above is None or least or target * (1 - _CLOSE) <= fits[1]:
+            break
+        # The size of a repaired model grows with what is asked of the masked one.
+        slope = (above[0] - fits[0]) / max(above[1] - fits[1], 1)
+        wanted = int(fits[0] + slope * (target * (1 - _NEAR) - fits[1]))
+    if best is not None:
+        return best
+    said = "have to stay" if least else "are left once it is repaired; try --repair none"
+    return replace(
+        found,
+        missed=f"--target-bytes {target + _NOTE} is not reached: {size} bytes, zipped, {said}",
+    )
+
+
+def _of_size(
+    fields: Fields, target: int, at: Callable[[float], dict[Field, Choice]]
+) -> tuple[dict[Field, Choice], bool]:
+    """Seek the share whose zipped file has the size, which grows nearly in a straight line.
+
+    Returns:
+        The choices, and whether these are the least that can be kept.
+    """
 
     def size(share: float) -> tuple[int, dict[Field, Choice]]:
         choices = at(share)
         return zipped_bytes(written(fields, choices)), choices
 
-    target -= _NOTE
     whole = zipped_bytes(fields.survey.document)
     if whole <= target:
-        everything = at(1.0)
-        return _finished(fields, everything, judged)
+        return at(1.0), False
     low, high = _LEAST, 1.0
     small, choices = size(low)
     if small > target:
-        return _finished(
-            fields,
-            choices,
-            judged,
-            f"--target-bytes {target + _NOTE} is not reached: {small} bytes, zipped, have to stay",
-        )
+        return choices, True
     below, above = small, whole
     best = choices
     for _ in range(_TRIES):
@@ -185,7 +215,7 @@ def _to_bytes(
             low, below, best = share, found, choices
         else:
             high, above = share, found
-    return _finished(fields, best, judged)
+    return best, False
 
 
 def _to_drop(

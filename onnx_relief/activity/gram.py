@@ -172,30 +172,44 @@ def coarse_answers(
     Returns:
         (samples, groups, units per group, positions).
     """
-    coarse = coarsened(geometry, size, most)
-    steps = zip(coarse.strides, geometry.strides, strict=True)
-    window = (slice(None), slice(None), *(slice(None, None, wide // step) for wide, step in steps))
-    picked = maps[window]
+    grid = _grid(geometry, size, most)
+    picked = maps[(slice(None), slice(None), *(slice(start, None, step) for start, step in grid))]
     samples, units = maps.shape[:2]
     return picked.reshape(samples, groups, units // groups, -1)
 
 
 def coarsened(geometry: ConvGeometry, size: tuple[int, ...], most: int | None) -> ConvGeometry:
     """Return the geometry with larger strides, so that about `most` output positions are left."""
-    if most is None or geometry.transposed:
-        return geometry
-    output = geometry.output_size(size)
-    step = max(1, ceil((prod(output) / most) ** (1 / geometry.rank)))
-    if step == 1:
+    grid = _grid(geometry, size, most)
+    if all(step == 1 for _, step in grid):
         return geometry
     # Automatic padding depends on the stride: say what it is before the stride changes.
     pads = geometry.resolved_pads(size)
+    starts = [start * stride for (start, _), stride in zip(grid, geometry.strides, strict=True)]
     return replace(
         geometry,
-        strides=tuple(stride * step for stride in geometry.strides),
-        pads=(*(begin for begin, _ in pads), *(end for _, end in pads)),
+        strides=tuple(
+            stride * step for (_, step), stride in zip(grid, geometry.strides, strict=True)
+        ),
+        pads=(
+            *(begin - start for (begin, _), start in zip(pads, starts, strict=True)),
+            *(end for _, end in pads),
+        ),
         auto_pad="NOTSET",
     )
+
+
+def _grid(geometry: ConvGeometry, size: tuple[int, ...], most: int | None) -> list[tuple[int, int]]:
+    """Return the first output position and the step along every axis.
+
+    A position stands for those around it, so that a border, which padding makes different, does not
+    count for more than it is.
+    """
+    if most is None or geometry.transposed:
+        return [(0, 1)] * geometry.rank
+    output = geometry.output_size(size)
+    step = max(1, ceil((prod(output) / most) ** (1 / geometry.rank)))
+    return [(min(step // 2, (length - 1) // 2), step) for length in output]
 
 
 def _sum(one: FloatArray | None, other: FloatArray | None) -> FloatArray | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 from onnx_relief.data import Dataset
 from onnx_relief.data.held_out import held_out
 from onnx_relief.graph.document import Document
 from onnx_relief.plan import PrunePlan
-from onnx_relief.repair.kinds import Repaired, repair
+from onnx_relief.repair.kinds import repair
 from onnx_relief.results import Progress, RepairRow
 from onnx_relief.settings import Settings
 
@@ -23,7 +25,8 @@ class Mender:
     ) -> None:
         self._dense, self._data, self._settings = dense, data, settings
         self._progress = progress
-        self._done: list[Repaired] = []
+        # Of models that were only tried, nothing is kept: they may be large.
+        self._done: WeakKeyDictionary[Document, RepairRow] = WeakKeyDictionary()
 
     def finish(self, masked: Document, plan: PrunePlan) -> Document:
         """Return the masked model repaired, or as it is where there is nothing to do.
@@ -46,9 +49,9 @@ class Mender:
             training=settings.reconstruction,
             progress=self._progress,
         )
-        self._done.append(repaired)
+        self._done[repaired.document] = repaired.row
         return repaired.document
 
     def told(self, document: Document) -> RepairRow | None:
         """Return how the repair that gave this document turned out; None where there was none."""
-        return next((one.row for one in self._done if one.document is document), None)
+        return self._done.get(document)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from geometries import shapes
 from hypothesis import example, given
 from hypothesis import strategies as st
 from reference import seen_by_taps
 
 from onnx_relief.activity.gram import coarse_answers, coarsened, gram_of, patch_columns
+from onnx_relief.geometry import ConvGeometry
 
 
 @given(shapes(), st.integers(1, 2), st.integers(1, 2))
@@ -69,3 +71,17 @@ def test_a_grid_is_part_of_all_positions(shape, most):
     assert np.array_equal(columns, every[..., places])
     assert places.size <= max(2**geometry.rank * most, 1)
     assert coarsened(geometry, shape.size, None) is geometry
+
+
+@pytest.mark.parametrize("most", [64, 400])
+@pytest.mark.parametrize("size", [(56, 56), (112, 112), (30, 224), (1000,)])
+def test_a_grid_sees_as_much_padding_as_there_is(size, most):
+    rank = len(size)
+    geometry = ConvGeometry(
+        kernel=(3,) * rank, strides=(1,) * rank, dilations=(1,) * rank, pads=(1,) * 2 * rank
+    )
+    maps = np.ones((1, 1, *size), np.float32)
+    every, some = (
+        gram_of(patch_columns(maps, geometry, 1, most=n)).mean.sum() for n in (None, most)
+    )
+    assert some == pytest.approx(every, rel=0.03)
