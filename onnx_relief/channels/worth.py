@@ -171,7 +171,10 @@ def worth_of(
         concerned = [one for one in readings if np.isin(one.roots, roots).any()]
         found = _eliminated(concerned, roots) if concerned else _in_line(roots)
         scores[roots[found.order]] = np.arange(1, roots.size + 1)
-        rate, worse = 1.0, noise_to_signal(np.maximum.accumulate(found.losses))
+        # Losses are sums over layers, of which none can lose more than all it says.
+        several = max(len(concerned), 1)
+        shares = np.maximum.accumulate(found.losses) / several
+        rate, worse = 1.0, noise_to_signal(shares) * several
         lost = float(worse[found.probe])
         if probe is not None and found.probe and lost > 0:
             gone = np.zeros(trace.pool.size, dtype=bool)
