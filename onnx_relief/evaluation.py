@@ -13,7 +13,15 @@ from onnx_relief.errors import DataError, ModelError, ReliefError, SettingsError
 from onnx_relief.graph.document import Document, input_specs, output_specs
 from onnx_relief.graph.endings import sigmoid_outputs
 from onnx_relief.measuring.measure import Tick
-from onnx_relief.metrics import METRICS, are_directions, choices, decisions, metric_named
+from onnx_relief.metrics import (
+    METRICS,
+    are_directions,
+    beside_dense,
+    choices,
+    decisions,
+    is_number,
+    metric_named,
+)
 from onnx_relief.results import Evaluation, Score
 from onnx_relief.runtime import open_session
 from onnx_relief.tally import (
@@ -46,8 +54,9 @@ def compare_models(
         dense: What the other model is measured against.
         pruned: The other model, with the same inputs and outputs.
         data: Samples, with or without labels.
-        metric: Name in `METRICS`; by default accuracy with labels, cosine where rows have length 1,
-            and agreement otherwise.
+        metric: Name in `METRICS`; by default accuracy with labels, and without any agreement
+            where an output decides something, cosine where rows have length 1 or decide nothing,
+            and error where a sample gives one number that decides nothing.
         output: The output that the metric looks at; by default the first that suits it.
         batch_size: Samples per run, where the models leave that open.
         provider: Execution provider of ONNX Runtime.
@@ -179,8 +188,9 @@ def choose(results: Outputs, batch: Batch, metric: str | None, output: str | Non
         if reason is None:
             return Choice(name, key)
         reasons[key] = reason
-    if nobody_asked and any(map(is_array, results.values())):
-        return choose(results, batch, "cosine", output)
+    asked = [results[key] for key in reasons if is_array(results[key])]
+    if nobody_asked and asked:
+        return choose(results, batch, beside_dense(asked[0], batch.count), output)
     listed = "; ".join(f"{key!r} {reason}" for key, reason in list(reasons.items())[:3])
     others = [other for other in METRICS if other != name]
     raise SettingsError(
@@ -197,6 +207,8 @@ def _unfit(value: object, metric: str, batch: Batch) -> str | None:
     shape = f"has shape {value.shape}"
     if metric == "agreement":
         return None if decisions(value) is not None else f"{shape} and decides nothing"
+    if metric == "cosine" and is_number(value, batch.count):
+        return f"{shape}: the angle between single numbers is only their sign"
     hits = METRICS[metric].hits
     if hits is None:
         return None

@@ -20,8 +20,7 @@ class Judge:
     Attributes:
         data: What they are judged on.
         dense: What they are compared with where the metric wants that; None without.
-        metric: Name in `METRICS`; None for accuracy with labels, and without them cosine for
-            embeddings (rows of length 1) and agreement otherwise.
+        metric: Name in `METRICS`; None for the one that `compare_models` takes.
         output: The output that the metric looks at; None for the first that suits it.
         batch_size: Samples per run.
         provider: Execution provider of ONNX Runtime.

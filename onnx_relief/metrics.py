@@ -131,6 +131,24 @@ def are_directions(output: Array) -> bool:
     return bool(rows.size and rows.min() < 0 and np.abs(lengths - 1).max() < _LENGTH_TOLERANCE)
 
 
+def is_number(output: Array, samples: int) -> bool:
+    """Return whether an output is one number for each row, or one for all of them.
+
+    The angle between two of them is a sign, whatever the numbers are; their difference counts.
+
+    >>> [is_number(np.ones(shape), 3) for shape in ((3, 1), (3,), (), (1, 3))]
+    [True, True, True, False]
+    """
+    if output.ndim > 1 and output.size == len(output):
+        return True  # rows are samples, even of a feed that counts as one
+    return output.size == _rows(output, samples)
+
+
+def beside_dense(output: Array, samples: int) -> str:
+    """Return the metric that compares outputs that decide nothing: an angle needs two numbers."""
+    return "error" if is_number(output, samples) else "cosine"
+
+
 class Gap:
     """Sums over samples from which the difference of one output of two models follows."""
 
@@ -153,7 +171,7 @@ class Gap:
         self._largest = max(self._largest, float(np.abs(gap).max(initial=0.0)))
         self._squares += float(np.vdot(gap, gap))
         self._dense_squares += float(np.vdot(first, first))
-        rows = samples if first.ndim and len(first) == samples else 1
+        rows = _rows(first, samples)
         self._cosines += float(_cosines(first.reshape(rows, -1), second.reshape(rows, -1)).sum())
         self._rows += rows
 
@@ -183,6 +201,11 @@ def _cosines(first: Array, second: Array) -> Array:
     dots = np.einsum("rc,rc->r", first, second)
     cosines = np.divide(dots, product, out=np.zeros_like(dots), where=product > 0)
     return np.where(both_zero, 1.0, np.clip(cosines, -1.0, 1.0))
+
+
+def _rows(output: Array, samples: int) -> int:
+    """Return how many rows an output has, one for each sample; 1 where it mixes them."""
+    return samples if output.ndim and len(output) == samples else 1
 
 
 def _flat_tail(output: Array) -> Array:

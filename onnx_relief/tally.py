@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from onnx_relief.data import Batch, Dataset
 from onnx_relief.errors import SettingsError
-from onnx_relief.metrics import METRICS, Array, Gap, decisions
+from onnx_relief.metrics import METRICS, Array, Gap, beside_dense, decisions
 from onnx_relief.results import Evaluation
 
 Outputs = Mapping[str, Any]
@@ -77,9 +77,10 @@ class Tally:
             each = self.choice.each
             one, other = decisions(dense, each=each), decisions(pruned, each=each)
             if one is None or other is None or one.shape != other.shape:
-                self.choice = Choice("cosine", self.choice.output)
-                note = f"output {self.choice.output!r} is not always a decision; cosine is used"
-                self.notes[note] = None
+                other_metric = beside_dense(dense, batch.count)
+                self.choice = Choice(other_metric, self.choice.output)
+                note = f"output {self.choice.output!r} is not always a decision; {other_metric}"
+                self.notes[f"{note} is used"] = None
                 return
             same = np.asarray(one == other)
             self.alone &= same.size == batch.count

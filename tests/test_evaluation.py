@@ -67,12 +67,54 @@ def test_rows_that_fill_up_a_fixed_batch_do_not_count():
 
 
 def test_values_that_decide_nothing_are_compared_by_angle():
-    arrays = {"x": np.full((3, 1), 2.0, np.float32)}
-    dense, pruned = (
-        build(f"(float[N,1] x) => (float[N,1] y) {{ y = {op} (x) }}") for op in ("Identity", "Neg")
-    )
+    arrays = {"x": np.full((3, 1, 2, 2), 2.0, np.float32)}
+    text = "(float[N,1,2,2] x) => (float[N,1,2,2] y)"
+    dense, pruned = (build(f"{text} {{ y = {op} (x) }}") for op in ("Identity", "Neg"))
     found = compare(dense, pruned, arrays)
     assert (found.metric, found.pruned) == ("cosine", pytest.approx(-1.0))
+
+
+SINGLE = {
+    "column": ("float[N,1] y", "y = ReduceSum (x, one)"),
+    "row": ("float[N] y", "y = ReduceSum <keepdims = 0> (x, one)"),
+    "scalar": ("float y", "y = ReduceSum <keepdims = 0> (x)"),
+    "one for all": ("float[1] y", "y = ReduceSum <keepdims = 0> (f, one)"),
+}
+
+
+def single_numbers(form, factor=1.0):
+    """Return a model that gives one number, for each sample or for a whole batch."""
+    output, body = SINGLE[form]
+    flat = "f = Reshape (x, r)" if "(f" in body else ""
+    constants = {"one": np.array([1])} if "one)" in body else {}
+    constants |= {"r": np.array([1, -1])} if flat else {}
+    text = f"(float[N,6] z) => ({output}) {{ x = Mul (z, c) {flat} {body} }}"
+    return build(text, c=np.float32(factor), **constants)
+
+
+@pytest.mark.parametrize("size", [1, 16])
+@pytest.mark.parametrize("form", SINGLE)
+def test_single_numbers_are_compared_by_their_error_since_their_angle_is_only_a_sign(form, size):
+    arrays = {"z": 2 + samples()["x"]}
+    dense, larger = single_numbers(form), single_numbers(form, 1.5)
+    found = compare(dense, larger, arrays, batch_size=size)
+    assert (found.metric, found.pruned) == ("error", pytest.approx(0.5, rel=1e-5))
+    with pytest.raises(SettingsError, match=r"--metric cosine suits no .*angle.*sign.*error"):
+        compare(dense, larger, arrays, metric="cosine", batch_size=size)
+
+
+def test_single_numbers_of_a_feed_of_several_rows_are_numbers_too():
+    feeds = [{"z": 2 + samples()["x"]}]
+    found = compare(single_numbers("column"), single_numbers("column", 1.5), feeds)
+    assert (found.metric, found.samples) == ("error", 1)
+
+
+def test_a_single_number_that_stops_being_a_share_falls_back_to_the_error():
+    model = build("(float[N,1] x) => (float[N,1] y) { y = Identity (x) }")
+    arrays = {"x": np.array([[0.5], [0.7], [3.0]], np.float32)}
+    found = compare(model, None, arrays, batch_size=2)
+    assert (found.metric, found.pruned) == ("error", 0)
+    assert any("not always a decision; error is used" in note for note in found.notes)
 
 
 def test_embeddings_are_compared_by_angle_unless_something_else_is_asked_for():
@@ -120,8 +162,8 @@ def test_a_detector_that_finds_nothing_any_more_agrees_with_nothing():
 
 
 def test_an_output_that_stops_deciding_falls_back_to_the_angle():
-    model = build("(float[N,1] x) => (float[N,1] y) { y = Identity (x) }")
-    arrays = {"x": np.array([[0.5], [0.7], [3.0]], np.float32)}
+    model = build("(float[N,1,1,2] x) => (float[N,1,1,2] y) { y = Identity (x) }")
+    arrays = {"x": np.array([0.5, 0.7, 3.0], np.float32).repeat(2).reshape(3, 1, 1, 2)}
     found = compare(model, None, arrays, batch_size=2)
     assert found.metric == "cosine"
     assert found.pruned == pytest.approx(1.0)

@@ -144,7 +144,7 @@ class JudgeOptions:
         str | None,
         typer.Option(
             help="accuracy (with labels), agreement (without), cosine (embeddings of length 1), "
-            "top5 or error.",
+            "error (single numbers) or top5.",
             rich_help_panel=_RUNNING,
         ),
     ] = None
