@@ -94,8 +94,7 @@ class Divergence:
         flat = np.concatenate([value.reshape(-1) for value in values])
         same = {answer.shape[1:] for answer in answers}
         if len(same) == 1 and sum(map(len, answers)) > 1:
-            rows = np.concatenate(answers)
-            spread = float(np.nanmean(np.var(np.where(np.isfinite(rows), rows, np.nan), axis=0)))
+            spread = _variance_of_rows(np.concatenate(answers))
         else:
             spread = float(flat.var()) if flat.size else 0.0
         square = float((flat**2).mean()) if flat.size else 0.0
@@ -125,6 +124,14 @@ def open_probe(
         return Divergence(dense, data, batch_size=batch_size, provider=provider)
     except UnsupportedError:
         return None
+
+
+def _variance_of_rows(rows: NDArray[np.float64]) -> float:
+    """Return the variance over samples of numbers that are finite, averaged over all of these."""
+    finite = np.isfinite(rows)
+    means = np.where(finite, rows, 0.0).sum(axis=0) / np.maximum(finite.sum(axis=0), 1)
+    apart = np.where(finite, rows - means, 0.0)
+    return float(np.square(apart).sum() / max(int(finite.sum()), 1))
 
 
 def _floats(results: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:
