@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx_relief.data import Batch, Dataset
 from onnx_relief.errors import SettingsError
 from onnx_relief.metrics import METRICS, Array, Gap, beside_dense, decisions
-from onnx_relief.results import Evaluation
+from onnx_relief.results import Evaluation, OutputDifference
 
 Outputs = Mapping[str, Any]
 
@@ -93,10 +93,7 @@ class Tally:
     def finish(self, data: Dataset) -> Evaluation:
         """Return the comparison over all batches."""
         gaps = {name: gap.finish() for name, gap in self.gaps.items()}
-        for name, gap in gaps.items():
-            if gap.nan_dense:
-                note = f"output {name!r} of the dense model holds {gap.nan_dense} NaN on this data"
-                self.notes[note] = None
+        self.notes |= dict.fromkeys(_about_nan(gaps.values()))
         self.notes |= dict.fromkeys(doubtful_classes(data, self.classes, self.highest))
         metric, chosen = self.choice.metric, gaps.get(self.choice.output)
         if metric == "agreement" and not self.judged:
@@ -178,6 +175,16 @@ def doubtful_classes(data: Dataset, classes: int, highest: int) -> Iterator[str]
             f"{classes} apart: label 0 has to be its first class, and so on (folders are counted "
             "by name, so add an empty folder for every class that is missing)"
         )
+
+
+def _about_nan(gaps: Iterable[OutputDifference]) -> Iterator[str]:
+    """Say how many numbers of an output are none; of the pruned model's where it has more."""
+    for gap in gaps:
+        named = f"output {gap.output!r} of the"
+        if gap.nan_dense:
+            yield f"{named} dense model holds {gap.nan_dense:,} NaN on this data"
+        if gap.nan_pruned > gap.nan_dense:
+            yield f"{named} pruned model holds {gap.nan_pruned:,} NaN on this data"
 
 
 def odd_outputs(results: Outputs) -> Iterator[str]:

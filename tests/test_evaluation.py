@@ -221,6 +221,14 @@ def test_nan_is_said():
     assert any("NaN" in note for note in found.notes)
 
 
+def test_nan_that_the_pruning_made_is_said():
+    arrays = {"x": np.tile(np.float32([[1, 2], [-1, 3], [2, 2]]), (1, 3))}
+    dense, pruned = (elementwise(f"z = {op} (x)  y = Sqrt (z)") for op in ("Identity", "Neg"))
+    notes = compare(dense, pruned, arrays).notes
+    assert "output 'y' of the dense model holds 3 NaN on this data" in notes
+    assert "output 'y' of the pruned model holds 15 NaN on this data" in notes
+
+
 def test_outputs_of_other_shapes_are_not_compared():
     dense, pruned = (
         elementwise(f"z = {op} (x)  y = NonZero (z)", outputs="int64[R,M] y")

@@ -264,11 +264,13 @@ def _table(
     job: ChannelJob, found: ChannelsPruned, comparison: Comparison, advice: Sequence[str]
 ) -> Group:
     parts = [totals_table(comparison.first, comparison.second, comparison.latency)]
+    notes: tuple[str, ...] = ()
     if comparison.evaluation is not None:
         parts.append(evaluation_table(comparison.evaluation))  # type: ignore[arg-type]
+        notes = comparison.evaluation.notes
     return Group(
         *parts,
-        *sentences([*_told(job, found), *advice]),
+        *sentences([*_told(job, found), *advice, *notes]),
         Text(f"pruned model: {plain(str(job.target))}"),
     )
 

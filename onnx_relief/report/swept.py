@@ -85,17 +85,19 @@ def sweep_table(sweep: Sweep) -> RenderableType:
             _time(point.latency, 1),
             _score(point.evaluation),
         )
+    same = _said_of_all(sweep.points)
     told = [
         f"without {100 * point.share:.4g} %: {sentence}"
         for point in sweep.points
         for sentence in (
             *(repair_sentences(point.repair) if point.repair else ()),
             *((point.missed,) if point.missed else ()),
+            *(note for note in _notes(point) if note not in same),
         )
     ]
     note = "parameters and MACs that are not zero, of the dense model's"
     models = [Text(f"pruned model: {plain(point.written)}") for point in sweep.points]
-    return Group(table, *sentences([note, *told, *sweep.notes]), *models)
+    return Group(table, *sentences([note, *told, *same, *sweep.notes]), *models)
 
 
 def sweep_svg(sweep: Sweep) -> str:
@@ -119,6 +121,16 @@ def sweep_svg(sweep: Sweep) -> str:
 def sweep_page(sweep: Sweep) -> str:
     """Return the curve as a page of HTML."""
     return as_page(sweep_svg(sweep), f"Trade-off of {sweep.dense.name}")
+
+
+def _notes(point: SweepPoint) -> tuple[str, ...]:
+    return () if point.evaluation is None else point.evaluation.notes
+
+
+def _said_of_all(points: Sequence[SweepPoint]) -> list[str]:
+    """Return what the comparison of every model says: it is about the data or the dense model."""
+    first, *others = map(_notes, points)
+    return [note for note in first if all(note in notes for notes in others)]
 
 
 def _metric(points: Sequence[SweepPoint]) -> str:

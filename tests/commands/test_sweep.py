@@ -7,7 +7,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from classifier import contents, weights
+from classifier import contents, weights, written
+from text_models import build, random
 
 import onnx_relief.pipeline
 
@@ -132,6 +133,25 @@ def test_models_that_exist_are_not_replaced(command, here):
 
 def test_a_plot_without_a_sweep_is_refused(command):
     assert command("prune model.onnx --data data.npz --plot c.svg")[0] == 2
+
+
+@pytest.mark.parametrize("how", ["--sparsity .5", "--sweep .5", "--granularity channel"])
+def test_nan_in_the_outputs_is_told(command, here, how):
+    graph = """(float[N,2,8,8] x) => (float[N,3] y) {
+        f = Flatten (x)
+        h = MatMul (f, v)
+        r = Relu (h)
+        [fc] m = MatMul (r, w)
+        y = Log (m)
+    }"""
+    written(here, build(graph, v=random(128, 8, seed=1), w=random(8, 3, seed=2)))
+    code, out, err = command(
+        f"prune model.onnx --data data.npz --granularity weight {how} -o m.onnx"
+    )
+    assert (code, err) == (0, "")
+    told = " ".join(out.split())
+    assert "- output 'y' of the dense model holds" in told
+    assert told.count("NaN on this data") <= 2
 
 
 @pytest.mark.parametrize("how", ["", "--granularity channel --round-to 1"])
