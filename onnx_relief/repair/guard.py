@@ -11,6 +11,8 @@ output counts against its own variance, because losses of different outputs have
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,9 +21,28 @@ from numpy.typing import NDArray
 from onnx_relief.data import Dataset
 from onnx_relief.graph.document import Document
 from onnx_relief.measuring.measure import full_batches
-from onnx_relief.runtime import Session, open_session
+from onnx_relief.runtime import open_session
 
 _TINY = 1e-30
+
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """How far two models are from the dense one.
+
+    Attributes:
+        before: Relative mean square error of the first; None where no output can be compared.
+        after: The same of the second.
+        broken: Where each of them gives NaN or infinity and the dense model a number, counted; None
+            where all of that was compared.
+    """
+
+    before: float | None
+    after: float | None
+    broken: tuple[int, int] | None = None
 
 
 class Guard:
@@ -40,31 +61,74 @@ class Guard:
         Raises:
             ModelError, DataError: A model cannot be run on the data.
         """
-        session = open_session(document, provider=self._provider)
-        wrong: dict[str, float] = {}
-        total: dict[str, float] = {}
+        sums = _Sums()
+        for outputs in self._outputs(document):
+            for name, (dense, other) in outputs.items():
+                sums.add(name, dense, other, np.isfinite(dense))
+        return sums.error()
+
+    def verdict(self, before: Document, after: Document) -> Verdict:
+        """Return how far two models are from the dense one.
+
+        Where both give NaN or infinity and the dense model does not, neither error is a number:
+        then they are compared where all three models give numbers, and the second one's error
+        stays infinite if it gives fewer of them.
+
+        Raises:
+            ModelError, DataError: A model cannot be run on the data.
+        """
+        errors = self.error(before), self.error(after)
+        if errors != (np.inf, np.inf):
+            return Verdict(before=errors[0], after=errors[1])
+        both, broken = (_Sums(), _Sums()), [0, 0]
+        for outputs in self._outputs(before, after):
+            for name, (dense, *others) in outputs.items():
+                known = np.isfinite(dense)
+                fine = known & np.isfinite(others).all(axis=0)
+                for place, other in enumerate(others):
+                    both[place].add(name, dense, other, fine)
+                    broken[place] += int(np.count_nonzero(known & ~np.isfinite(other)))
+        found = [sums.error() for sums in both]
+        if found[1] is not None and broken[1] > broken[0]:
+            found[1] = np.inf
+        return Verdict(before=found[0], after=found[1], broken=(broken[0], broken[1]))
+
+    def _outputs(self, *documents: Document) -> Iterator[dict[str, tuple[Array, ...]]]:
+        """Yield the outputs that can be compared, the dense model's first, batch by batch."""
+        opened = [open_session(document, provider=self._provider) for document in documents]
         for batch in full_batches(self._data, self._batch_size):
-            for name, (dense, other) in _outputs(self._dense, session, batch.feed).items():
-                fine = np.isfinite(dense)
-                apart = np.where(fine, other - np.where(fine, dense, 0), 0)
-                wrong[name] = wrong.get(name, 0.0) + _square(apart)
-                total[name] = total.get(name, 0.0) + _square(dense[fine])
-        if not wrong:
+            dense, *others = (session.run(batch.feed) for session in (self._dense, *opened))
+            yield {
+                name: tuple(np.asarray(found[name], np.float64) for found in (dense, *others))
+                for name, array in dense.items()
+                if _is_real(array) and all(_are_alike(array, found.get(name)) for found in others)
+            }
+
+
+@dataclass(frozen=True, eq=False)
+class _Sums:
+    """Squares of what is wrong and of what is right, by output."""
+
+    wrong: dict[str, float] = field(default_factory=dict)
+    right: dict[str, float] = field(default_factory=dict)
+
+    def add(self, name: str, dense: Array, other: Array, where: NDArray[np.bool_]) -> None:
+        """Take in an output where it counts."""
+        if where.any():
+            apart = np.where(where, other - np.where(where, dense, 0), 0)
+            self.wrong[name] = self.wrong.get(name, 0.0) + _square(apart)
+            self.right[name] = self.right.get(name, 0.0) + _square(dense[where])
+
+    def error(self) -> float | None:
+        """Return the relative mean square error, averaged over outputs; None of nothing."""
+        if not self.wrong:
             return None
-        errors = [wrong[name] / max(total[name], _TINY) for name in wrong]
+        errors = [self.wrong[name] / max(self.right[name], _TINY) for name in self.wrong]
         return float(np.mean([error if np.isfinite(error) else np.inf for error in errors]))
 
 
-def _outputs(
-    dense: Session, other: Session, feed: dict[str, NDArray[Any]]
-) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Return the outputs of both models that can be compared."""
-    ours, theirs = dense.run(feed), other.run(feed)
-    return {
-        name: (np.asarray(array, np.float64), np.asarray(theirs[name], np.float64))
-        for name, array in ours.items()
-        if _is_real(array) and _is_real(theirs.get(name)) and array.shape == theirs[name].shape
-    }
+def _are_alike(value: NDArray[Any], other: object) -> bool:
+    return _is_real(other) and isinstance(other, np.ndarray) and value.shape == other.shape
 
 
 def _is_real(value: object) -> bool:

@@ -13,7 +13,7 @@ from onnx_relief.data.held_out import FEWEST, Split
 from onnx_relief.errors import SettingsError, UnsupportedError
 from onnx_relief.graph.document import Document
 from onnx_relief.repair.bias import match_moments
-from onnx_relief.repair.guard import Guard
+from onnx_relief.repair.guard import Guard, Verdict
 from onnx_relief.repair.least_squares import least_squares
 from onnx_relief.results import Progress, RepairRow
 from onnx_relief.settings import DEFAULT_MEMORY, Reconstruction
@@ -164,22 +164,28 @@ def judged(kind: str, before: Document, after: Document, guard: Guard, split: Sp
     Raises:
         ModelError, DataError: A model cannot be run on the data.
     """
-    errors = guard.error(before), guard.error(after)
-    undone = errors[0] is not None and errors[1] is not None and not errors[1] <= errors[0]
+    found = guard.verdict(before, after)
+    undone = found.before is not None and found.after is not None and found.after > found.before
     return Repaired(
         document=before if undone else after,
         kind=kind,
-        before=errors[0],
-        after=errors[1],
+        before=found.before,
+        after=found.after,
         undone=undone,
-        notes=tuple(_told(split, *errors)),
+        notes=tuple(_told(split, found)),
     )
 
 
-def _told(split: Split, before: float | None, after: float | None) -> Iterator[str]:
-    if before is None or after is None:
+def _told(split: Split, found: Verdict) -> Iterator[str]:
+    if found.before is None or found.after is None:
         yield "no output of the model can be compared, so the repair is not judged"
         return
+    if found.broken is not None:
+        one, other = found.broken
+        yield (
+            f"NaN or infinity stands for {one:,} of the dense model's numbers in the pruned model "
+            f"and for {other:,} in the repaired one; there nothing is compared"
+        )
     if split.same:
         yield (
             f"with fewer than {FEWEST} samples the repair is judged on the samples that it was "

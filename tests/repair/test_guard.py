@@ -68,6 +68,43 @@ def test_a_repair_that_gives_no_numbers_is_undone(monkeypatch, value):
     assert found.after == np.inf
 
 
+def judged_logs(monkeypatch, before, after):
+    """Return how a repair is judged that changes what a logarithm is taken of."""
+    text = "(float[N,3] x) => (float[N,3] y) { z = Mul (x, b)  y = Log (z) }"
+    arrays = {"x": 1 + np.random.default_rng(0).random((40, 3)).astype(np.float32)}
+    dense, pruned = (load(build(text, b=np.float32(scale))) for scale in ([1, 1, 1], before))
+    values = {TensorHome("", "b"): np.float32(after)}
+    monkeypatch.setitem(KINDS, "bias", lambda work: (write_constants(work.pruned, values), ()))
+    split = held_out(open_data(arrays, input_specs(dense.proto)))
+    found = repair("bias", pruned, dense, {}, split, batch_size=3, provider="cpu")
+    return found, np.log(arrays["x"][split.judge.rows])
+
+
+@pytest.mark.parametrize("scale", [0.9, 0.1])
+def test_models_that_both_give_no_numbers_are_judged_where_all_do(monkeypatch, scale):
+    found, logs = judged_logs(monkeypatch, [-1, 0.5, 1], [-2, scale, 1])
+    size = np.square(logs[:, 1:]).sum() / len(logs)
+    assert found.before == pytest.approx(np.log(0.5) ** 2 / size, rel=1e-4)
+    assert found.after == pytest.approx(np.log(scale) ** 2 / size, rel=1e-4)
+    assert found.undone == (scale < 0.5)
+    assert found.notes == (
+        "NaN or infinity stands for 8 of the dense model's numbers in the pruned model and for 8 "
+        "in the repaired one; there nothing is compared",
+    )
+
+
+def test_a_repair_after_which_more_are_no_numbers_is_undone(monkeypatch):
+    found, _ = judged_logs(monkeypatch, [-1, 0.5, 1], [-1, -1, 1])
+    assert found.undone
+    assert found.after == np.inf
+
+
+def test_models_that_give_no_numbers_at_all_are_not_judged(monkeypatch):
+    found, _ = judged_logs(monkeypatch, [-1, -1, -1], [-2, -1, -1])
+    assert (found.before, found.after, found.undone) == (None, None, False)
+    assert found.notes == ("no output of the model can be compared, so the repair is not judged",)
+
+
 def test_training_starts_without_least_squares_that_did_harm(monkeypatch):
     pytest.importorskip("onnx2fx")
     monkeypatch.setattr(kinds, "_least_squares", with_bias_of(9.0))
