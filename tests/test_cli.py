@@ -154,6 +154,14 @@ def test_at_alpha_1_the_model_is_written_as_it_is(here, command):
     assert (here / "model.pruned.onnx").read_bytes() == (here / "model.onnx").read_bytes()
 
 
+def test_a_budget_that_is_met_already_is_said(here, command):
+    written(here, mlp(w1=np.eye(6, 5, dtype=np.float32)))
+    code, out, _ = command("prune model.onnx --data data.npz --granularity weight --sparsity .3")
+    assert code == 0
+    assert "the model was written as it is; it meets --sparsity 0.3 already" in out
+    assert (here / "model.pruned.onnx").read_bytes() == (here / "model.onnx").read_bytes()
+
+
 def test_other_data_for_the_comparison(command):
     np.savez("test.npz", **samples(count=7))
     _, out, _ = command("prune model.onnx --data data.npz --eval-data test.npz")

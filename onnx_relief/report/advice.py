@@ -27,8 +27,9 @@ _LOSS_OF_AGREEMENT = 5.0
 def advise(report: Report) -> tuple[str, ...]:
     """Return what has to be said about a report, the most important first."""
     if report.drops_nothing:
+        what = "the model was written as it is" if report.is_same_file else "no weight became zero"
         return (
-            "nothing was dropped: the model was written as it is; a lower --alpha drops more",
+            f"nothing was dropped: {what}; {_why_nothing(report)}",
             *_about_data(report),
         )
     rules: tuple[Callable[[Report], Iterator[str]], ...] = (
@@ -39,6 +40,25 @@ def advise(report: Report) -> tuple[str, ...]:
         _about_size,
     )
     return (*(text for rule in rules for text in rule(report)), *_about_data(report))
+
+
+def _why_nothing(report: Report) -> str:
+    """Return why nothing was dropped, or what would drop more, in the words that were used."""
+    budget = str(report.settings.get("budget", "alpha"))
+    blocks = str(report.settings.get("blocks", ""))
+    if report.missed is not None:
+        return report.missed
+    if not any(layer.nonzero for layer in report.dense.layers):
+        return "its layers hold nothing but zeros"
+    if report.settings.get("replayed_plan"):
+        return "the plan keeps all that is not zero"
+    if ":" in blocks:
+        return f"it has {blocks} zeros already"
+    if budget == "alpha":
+        return "a lower --alpha drops more"
+    if budget.startswith("--max-drop"):
+        return f"nothing can go within {budget}"
+    return f"it meets {budget} already"
 
 
 def _about_quality(report: Report) -> Iterator[str]:

@@ -135,8 +135,20 @@ class Report:
 
     @property
     def drops_nothing(self) -> bool:
-        """Whether no weight became zero that was not zero before."""
-        return self.dense.nonzero == self.pruned.nonzero
+        """Whether no number became zero that was not zero before.
+
+        Biases that a repair adds must not hide it, so layers are looked at, too.
+        """
+        left = {layer.layer: layer.nonzero for layer in self.pruned.layers}
+        return self.pruned.nonzero >= self.dense.nonzero and all(
+            left.get(layer.layer, 0) >= layer.nonzero for layer in self.dense.layers
+        )
+
+    @property
+    def is_same_file(self) -> bool:
+        """Whether the pruned model's files are those of the dense one, byte for byte."""
+        before, after = ([file.sha256 for file in one.files] for one in (self.dense, self.pruned))
+        return before == after
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain data: dicts, lists, numbers, text, None."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from made_up import evaluation, latency, model, report, row
@@ -118,6 +119,38 @@ def test_nothing_dropped_is_said_first():
     found = advice(pruned=model())
     assert found[0].startswith("nothing was dropped")
     assert len(found) == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "end"),
+    [
+        ({"settings": {"budget": "alpha"}}, "a lower --alpha drops more"),
+        ({"settings": {"budget": "--sparsity 0.3"}}, "it meets --sparsity 0.3 already"),
+        ({"settings": {"budget": "--target-bytes 9"}}, "it meets --target-bytes 9 already"),
+        ({"settings": {"budget": "--max-drop 0.0"}}, "nothing can go within --max-drop 0.0"),
+        ({"settings": {"budget": "alpha", "blocks": "2:4"}}, "it has 2:4 zeros already"),
+        ({"settings": {"replayed_plan": True}}, "the plan keeps all that is not zero"),
+        (
+            {"dense": model(nonzero=0), "pruned": model(nonzero=0)},
+            "its layers hold nothing but zeros",
+        ),
+        ({"missed": "--sparsity 0.3 is not reached"}, "--sparsity 0.3 is not reached"),
+    ],
+)
+def test_why_nothing_was_dropped_has_to_do_with_what_was_asked(changed, end):
+    said = advice(**{"pruned": model(), **changed})[0]
+    assert said == f"nothing was dropped: the model was written as it is; {end}"
+
+
+def test_a_file_that_changed_is_not_called_as_it_is():
+    other = replace(model(), files=(replace(model().files[0], sha256="1" * 64),))
+    said = advice(pruned=other)[0]
+    assert said.startswith("nothing was dropped: no weight became zero; a lower")
+
+
+def test_biases_that_a_repair_adds_make_up_for_no_zeros():
+    pruned = replace(model(nonzero=540), nonzero=model().nonzero)
+    assert not says("nothing was dropped", pruned=pruned)
 
 
 def test_layers_without_any_connection_left_are_named():
