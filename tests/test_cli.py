@@ -162,6 +162,23 @@ def test_a_budget_that_is_met_already_is_said(here, command):
     assert (here / "model.pruned.onnx").read_bytes() == (here / "model.onnx").read_bytes()
 
 
+def test_a_layer_that_is_cut_out_as_a_whole_is_told(here, command):
+    graph = """(float[N,6] x) => (float[N,3] y) {
+        [first] h = MatMul (x, w1)
+        [zeros] z = MatMul (x, w0)
+        s = Add (h, z)
+        a = Relu (s)
+        [second] y = MatMul (a, w2)
+    }"""
+    constants = {"w0": np.zeros((6, 5), np.float32), "w1": random(6, 5), "w2": random(5, 3)}
+    written(here, build(graph, **constants))
+    line = "prune model.onnx --data data.npz --granularity weight --sparsity .6 --compact --json"
+    code, out, err = command(line)
+    assert (code, err) == (0, "")
+    (gone,) = (row for row in json.loads(out)["layers"] if row["name"] == "zeros")
+    assert (gone["connections"], gone["weights"], gone["macs"]) == (30, 0, 0)
+
+
 def test_other_data_for_the_comparison(command):
     np.savez("test.npz", **samples(count=7))
     _, out, _ = command("prune model.onnx --data data.npz --eval-data test.npz")

@@ -14,7 +14,7 @@ import numpy as np
 from onnx_relief.graph.follow import UnitFlow
 from onnx_relief.graph.layers import Survey
 from onnx_relief.plan import Layer, LayerPlan, PrunePlan
-from onnx_relief.results import Evaluation, Latency, ModelCost, RepairRow
+from onnx_relief.results import Evaluation, Latency, LayerCost, ModelCost, RepairRow
 
 FORMAT = "onnx-relief report 1"
 
@@ -182,12 +182,12 @@ def layer_rows(
         plan: What was decided.
         flows: Where the units of each layer go.
         left_alone: Layers without a plan, and why.
-        pruned: What the pruned model costs; its layers are those of the survey.
+        pruned: What the pruned model costs; of the survey's layers those that it still has.
     """
     costs = {cost.layer: cost for cost in pruned.layers}
     rows = []
     for layer in survey.layers:
-        entry, cost = plan.for_layer(layer.name), costs[layer.name]
+        entry, cost = plan.for_layer(layer.name), costs.get(layer.name) or _cut_out(layer.name)
         reason = None if entry else left_alone.get(layer.name, "no plan was made for it")
         rows.append(
             LayerRow(
@@ -237,6 +237,13 @@ def as_plain(value: object) -> Any:  # noqa: ANN401 - JSON has no narrower type
 def to_json(value: object) -> str:
     """Return a value as JSON text of printable ASCII; names from files may hold anything."""
     return json.dumps(as_plain(value), indent=1, allow_nan=False)
+
+
+def _cut_out(name: str) -> LayerCost:
+    """Return what a layer costs that is not in the model any more."""
+    return LayerCost(
+        layer=name, connections=0, kept=0, weights=0, nonzero=0, units=0, alive=0, positions=0.0
+    )
 
 
 def _decided(layer: Layer, entry: LayerPlan | None) -> dict[str, int]:
