@@ -64,6 +64,7 @@ WRONG_ARGUMENTS = {
     PRUNE + "--alpha-layer x=0.5": "--alpha-layer 'x' matches no layer",
     PRUNE + "--samples many": "--samples 'many' is no number; give for example 500, or all",
     PRUNE + "--samples -3": "--samples must be at least 1, got -3",
+    PRUNE + "--samples 0": "--samples must be at least 1, got 0; or say all",
     PRUNE + "--batch-size 0": "--batch-size must be at least 1, got 0",
     PRUNE + "--estimator best": "--estimator 'best' does not exist; choose one of paper, mean-map",
     PRUNE + "--provider abacus": "--provider abacus: this ONNX Runtime offers auto, ",

@@ -250,7 +250,7 @@ def _choices(options: IterateOptions) -> dict[str, Any]:
         "only": tuple(options.only or ()),
         "skip": tuple(options.skip or ()),
         "samples": parse_samples(options.samples),
-        "calibration_samples": parse_samples(options.calibration_samples),
+        "calibration_samples": parse_samples(options.calibration_samples, "--calibration-samples"),
         "freeze": tuple(options.freeze or ()),
         "preprocess": preprocess_of(options),
     }

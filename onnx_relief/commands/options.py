@@ -220,23 +220,24 @@ def preprocess_of(options: PrepareOptions) -> Preprocess:
     )
 
 
-def parse_samples(text: str) -> int | None:
-    """Return a number of samples; None for all.
+def parse_samples(text: str, flag: str = "--samples") -> int | None:
+    """Return the number of samples that was given for a flag; None for all.
 
     Raises:
-        SettingsError: It is neither a number nor ``all``.
+        SettingsError: It is neither a positive number nor ``all``.
 
-    >>> parse_samples("200"), parse_samples("all"), parse_samples("0")
-    (200, None, None)
+    >>> parse_samples("200"), parse_samples("all")
+    (200, None)
     """
-    if text.strip().lower() in ("all", "0"):
+    if text.strip().lower() == "all":
         return None
     try:
-        return int(text)
+        count = int(text)
     except ValueError:
-        raise SettingsError(
-            f"--samples {text!r} is no number; give for example 500, or all"
-        ) from None
+        raise SettingsError(f"{flag} {text!r} is no number; give for example 500, or all") from None
+    if count < 1:
+        raise SettingsError(f"{flag} must be at least 1, got {count}; or say all")
+    return count
 
 
 def parse_sparsities(flag: str, text: str) -> tuple[float, ...]:
