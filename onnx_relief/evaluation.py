@@ -23,7 +23,7 @@ from onnx_relief.metrics import (
     metric_named,
 )
 from onnx_relief.results import Evaluation, Score
-from onnx_relief.runtime import open_session
+from onnx_relief.runtime import Session, open_session
 from onnx_relief.tally import (
     Choice,
     Outputs,
@@ -35,6 +35,7 @@ from onnx_relief.tally import (
     is_array,
     odd_outputs,
 )
+from onnx_relief.tensors import TensorSpec
 
 
 def compare_models(
@@ -68,10 +69,14 @@ def compare_models(
         ModelError: A model cannot be run on the data, or the two give different outputs.
     """
     _check_alike(dense, pruned)
-    sessions = [open_session(model, provider=provider) for model in (dense, pruned)]
+    models = (dense, pruned)
+    sessions = [open_session(model, provider=provider) for model in models]
     tally: Tally | None = None
     for batch in data.batches(batch_size):
-        first, second = (_real_rows(s.run(batch.feed), batch, data) for s in sessions)
+        first, second = (
+            _real_rows(_run(session, model, batch), batch, data)
+            for session, model in zip(sessions, models, strict=True)
+        )
         if tally is None:
             choice = choose(first, batch, metric, output)
             each = choice.output in sigmoid_outputs(dense.proto)
@@ -207,6 +212,8 @@ def _unfit(value: object, metric: str, batch: Batch) -> str | None:
     shape = f"has shape {value.shape}"
     if metric == "agreement":
         return None if decisions(value) is not None else f"{shape} and decides nothing"
+    if metric in ("cosine", "error") and value.dtype.kind in "bi":
+        return f"{shape}: class numbers have no angle and no norm"
     if metric == "cosine" and is_number(value, batch.count):
         return f"{shape}: the angle between single numbers is only their sign"
     hits = METRICS[metric].hits
@@ -219,6 +226,14 @@ def _unfit(value: object, metric: str, batch: Batch) -> str | None:
     except (ValueError, TypeError, ReliefError) as reason:
         return f"{shape}: {reason}" if isinstance(reason, ValueError) else shape
     return None
+
+
+def _run(session: Session, model: Document, batch: Batch) -> Outputs:
+    """Return what one of two models gives, and name it if it cannot be run."""
+    try:
+        return session.run(batch.feed)
+    except ModelError as error:
+        raise ModelError(f"{model.name}: {error}") from error
 
 
 def _real_rows(results: Outputs, batch: Batch, data: Dataset) -> dict[str, Any]:
@@ -235,6 +250,11 @@ def _real_rows(results: Outputs, batch: Batch, data: Dataset) -> dict[str, Any]:
 
 
 def _check_alike(dense: Document, pruned: Document) -> None:
+    """Refuse two models that do not take and give the same tensors.
+
+    Raises:
+        ModelError: Naming both models, and what each takes or gives.
+    """
     for verb, specs in (("takes", input_specs), ("gives", output_specs)):
         ours, theirs = ([spec.name for spec in specs(model.proto)] for model in (dense, pruned))
         if set(ours) != set(theirs):
@@ -243,3 +263,23 @@ def _check_alike(dense: Document, pruned: Document) -> None:
                 f"{', '.join(map(repr, theirs))}, so they cannot be compared on data; "
                 "give two versions of the same model"
             )
+    others = {spec.name: spec for spec in input_specs(pruned.proto)}
+    for spec in input_specs(dense.proto):
+        if not _take_the_same(spec, others[spec.name]):
+            raise ModelError(
+                f"{dense.name} takes {spec.name!r} as {spec.describe()} and {pruned.name} as "
+                f"{others[spec.name].describe()}, so they cannot be compared on data; give two "
+                "versions of the same model"
+            )
+
+
+def _take_the_same(one: TensorSpec, other: TensorSpec) -> bool:
+    """Return whether there may be arrays that both inputs take."""
+    if one.dtype is not None and other.dtype is not None and one.dtype != other.dtype:
+        return False
+    if one.shape is None or other.shape is None:
+        return True
+    return len(one.shape) == len(other.shape) and all(
+        size == also or not (isinstance(size, int) and isinstance(also, int))
+        for size, also in zip(one.shape, other.shape, strict=True)
+    )

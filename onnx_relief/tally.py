@@ -47,6 +47,7 @@ class Tally:
     classes: int = 0
     samples: int = 0
     gaps: dict[str, Gap] = field(default_factory=dict)
+    reshaped: dict[str, str] = field(default_factory=dict)
     notes: dict[str, None] = field(default_factory=dict)
 
     def add(self, dense: Outputs, pruned: Outputs, batch: Batch) -> None:
@@ -58,8 +59,7 @@ class Tally:
             if not (is_array(first) and is_array(second)):
                 continue
             if first.shape != second.shape:
-                note = f"output {name!r} changes its shape with the pruning, so it is not compared"
-                self.notes[note] = None
+                self.reshaped.setdefault(name, f"from {first.shape} to {second.shape}")
                 continue
             self.gaps.setdefault(name, Gap(name)).add(first, second, batch.count)
         self._judge(dense[self.choice.output], pruned[self.choice.output], batch)
@@ -74,9 +74,12 @@ class Tally:
             self.highest = max(self.highest, highest_label(batch))
             self.classes = class_count(dense)
         elif self.choice.metric == "agreement":
+            if dense.shape != pruned.shape:
+                self.choice = Choice(beside_dense(dense, batch.count), self.choice.output)
+                return
             each = self.choice.each
             one, other = decisions(dense, each=each), decisions(pruned, each=each)
-            if one is None or other is None or one.shape != other.shape:
+            if one is None or other is None:
                 other_metric = beside_dense(dense, batch.count)
                 self.choice = Choice(other_metric, self.choice.output)
                 note = f"output {self.choice.output!r} is not always a decision; {other_metric}"
@@ -93,6 +96,10 @@ class Tally:
     def finish(self, data: Dataset) -> Evaluation:
         """Return the comparison over all batches."""
         gaps = {name: gap.finish() for name, gap in self.gaps.items()}
+        self.notes |= dict.fromkeys(
+            f"output {name!r} changes its shape, {how}, so it is not compared"
+            for name, how in self.reshaped.items()
+        )
         self.notes |= dict.fromkeys(_about_nan(gaps.values()))
         self.notes |= dict.fromkeys(doubtful_classes(data, self.classes, self.highest))
         metric, chosen = self.choice.metric, gaps.get(self.choice.output)

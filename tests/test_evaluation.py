@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from classifier import mlp, samples
@@ -239,6 +241,33 @@ def test_outputs_of_other_shapes_are_not_compared():
     assert any("changes its shape" in note for note in found.notes)
 
 
+def test_outputs_of_other_widths_agree_on_nothing():
+    dense, wider = mlp(), mlp(w2=random(5, 4, seed=9))
+    wider.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 4
+    found = compare(dense, wider, samples(labelled=False))
+    assert (found.pruned, found.margin, found.differences) == (None, None, ())
+    assert found.notes == (
+        "output 'y' changes its shape, from (16, 3) to (16, 4), so it is not compared",
+    )
+    labelled = compare(dense, wider)
+    assert labelled.dense is not None
+    assert labelled.pruned is not None
+
+
+@pytest.mark.parametrize("metric", ["cosine", "error"])
+@pytest.mark.parametrize(
+    ("output", "body"),
+    [
+        ("int64[N] y", "y = ArgMax <axis = 1, keepdims = 0> (x)"),
+        ("int64[N,6] y", "y = Cast <to = 7> (x)"),
+        ("bool[N,6] y", "y = Less (x, x)"),
+    ],
+)
+def test_class_numbers_have_neither_angle_nor_norm(metric, output, body):
+    with pytest.raises(SettingsError, match=r"suits no output.*class numbers.*agreement"):
+        compare(elementwise(body, outputs=output), None, samples(labelled=False), metric=metric)
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -282,6 +311,21 @@ def test_two_models_with_other_outputs_are_a_sentence():
 def test_two_models_with_other_inputs_are_a_sentence():
     with pytest.raises(ModelError, match="takes 'x' and model takes 'z'"):
         compare(elementwise("y = Relu (x)"), elementwise("y = Relu (z)", inputs="float[N,6] z"))
+
+
+@pytest.mark.parametrize("inputs", ["float[N,6,1] x", "float[N,7] x", "double[N,6] x"])
+def test_two_models_that_take_other_numbers_are_a_sentence(inputs):
+    other = elementwise("y = Relu (x)", inputs=inputs, outputs=inputs.replace("x", "y"))
+    with pytest.raises(ModelError, match=r"takes 'x' as float32 \(N, 6\) and model as .*so they"):
+        compare(elementwise("y = Relu (x)"), other)
+
+
+def test_the_model_that_cannot_be_run_is_named():
+    text = "(float[N,6] x) => (float[R,M] y) { y = Reshape (x, s) }"
+    dense, broken = (load(build(text, s=np.array([width, -1]))) for width in (3, 7))
+    data = open_data(samples(labelled=False), input_specs(dense.proto))
+    with pytest.raises(ModelError, match=r"^other\.onnx: ONNX Runtime cannot run the model: "):
+        compare_models(dense, replace(broken, name="other.onnx"), data)
 
 
 def test_every_sample_is_told():
