@@ -21,6 +21,7 @@ from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.walk import TensorHome
 from onnx_relief.plan import PrunePlan
 from onnx_relief.progress import ticker
+from onnx_relief.report.text import two_shares
 from onnx_relief.results import Progress
 from onnx_relief.settings import Settings
 
@@ -149,8 +150,8 @@ def _to_macs(
     kept = sum(_kept(choice, field) * weigh(field) for field, choice in choices.items())
     missed = None
     if kept > wanted * 1.01:
-        left = (kept + total - may_go) / total
-        missed = f"--target-macs {share} is not reached: {left:.1%} of them have to stay"
+        left, _ = two_shares((kept + total - may_go) / total, share)
+        missed = f"--target-macs {share} is not reached: {left} of them have to stay"
     return _finished(fields, choices, judged, missed)
 
 

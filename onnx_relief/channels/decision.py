@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from onnx_relief.channels.budget import Choice, Decision, Stopwatch, Tried
 from onnx_relief.channels.settings import DEFAULT_RATIO
+from onnx_relief.report.text import two_shares
 from onnx_relief.selection.rounding import Rounding, roundings
 
 MOST = 0.999
@@ -96,9 +97,10 @@ def _fitted(choice: Choice, rounding: Rounding) -> Decision:
     if _left(least) > share:
         missed = None
         if settings.target_latency is None:
+            reached, asked = two_shares(_left(least), share)
             missed = (
-                f"{choice.survey.document.name} can be cut to {_left(least):.1%} at most, not to "
-                f"{share:.1%}; ask for more, or for a lower --min-units or --round-to"
+                f"{choice.survey.document.name} can be cut to {reached} at most, not to {asked}; "
+                "ask for more, or for a lower --min-units or --round-to"
             )
         return replace(least, missed=missed)
     too_large, found = _around(at, share, least)
@@ -243,7 +245,8 @@ def _share(found: Decision) -> float:
 
 
 def _missed(choice: Choice, found: Decision, target: float) -> str:
+    share, asked = two_shares(_share(found), target)
     return (
-        f"{choice.survey.document.name} was measured at {_share(found):.1%} of its latency at "
-        f"best, not at {target:.1%}; ask for less speed, or for a lower --min-units or --round-to"
+        f"{choice.survey.document.name} was measured at {share} of its latency at "
+        f"best, not at {asked}; ask for less speed, or for a lower --min-units or --round-to"
     )

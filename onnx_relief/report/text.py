@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 _UNITS = ("", "k", "M", "G", "T")
 
 
@@ -43,6 +45,19 @@ def share_text(part: float, whole: float) -> str:
     ('33.3 %', '-')
     """
     return f"{100 * part / whole:.1f} %" if whole else "-"
+
+
+def two_shares(found: float, asked: float) -> tuple[str, str]:
+    """Return two shares in percent, with as many digits as tell them apart and say the second.
+
+    >>> two_shares(0.9167, 0.6), two_shares(0.00431, 0.0001), two_shares(0.60004, 0.6)
+    (('91.7%', '60%'), ('0.431%', '0.01%'), ('60.004%', '60%'))
+    """
+    for digits in range(3, 9):
+        one, other = (f"{100 * share:.{digits}g}%" for share in (found, asked))
+        if one != other and math.isclose(float(other[:-1]), 100 * asked):
+            break
+    return one, other
 
 
 def time_text(milliseconds: float) -> str:

@@ -217,7 +217,7 @@ def test_a_multiple_that_is_too_coarse_for_a_target_gives_way(monkeypatch):
 def test_a_target_in_time_that_no_cut_reaches_gives_the_fastest(monkeypatch):
     by_weights(monkeypatch, floor=0.4)
     found = cut(cnn(), shape=(3, 8, 8), round_to=1, target_latency=0.3)
-    assert "40.0% of its latency" in found.decision.missed
+    assert "measured at 40% of its latency at best, not at 30%" in found.decision.missed
     assert weights(found.document)[0][0] == 1
 
 
@@ -260,6 +260,8 @@ def test_a_target_is_met_in_multiples():
 def test_a_target_that_no_cut_reaches_gives_the_smallest():
     found = cut(cnn(), shape=(3, 8, 8), round_to=1, target_params=0.001, least=8)
     assert re.search(r"can be cut to .* at most, not to 0\.1%", found.decision.missed)
+    less = cut(cnn(), shape=(3, 8, 8), round_to=1, target_params=0.0001, least=8)
+    assert "at most, not to 0.01%" in less.decision.missed
     assert weights(found.document) == [(8, 3, 3, 3), (8, 8, 3, 3), (8, 4)]
 
 
