@@ -29,7 +29,8 @@ class BudgetOptions:
     sparsity: Annotated[
         float | None,
         typer.Option(
-            help="Share of the prunable weights that goes, like 0.9; exact.",
+            help="Share of the prunable weights that goes, like 0.9; exact. Not with "
+            "--granularity channel.",
             rich_help_panel=BUDGETS,
         ),
     ] = None
@@ -37,7 +38,7 @@ class BudgetOptions:
         str | None,
         typer.Option(
             metavar="5MB",
-            help="Largest size of the file once it is zipped.",
+            help="Largest size of the file once it is zipped. Not with --granularity channel.",
             rich_help_panel=BUDGETS,
         ),
     ] = None
@@ -46,7 +47,8 @@ class BudgetOptions:
         typer.Option(
             metavar="POINTS",
             help="Prune as much as costs no more points of the metric on --eval-data; without "
-            "labels, points of agreement with the dense model, or hundredths of cosine or error.",
+            "labels, points of agreement with the dense model, or hundredths of cosine or error. "
+            "Not with --granularity channel.",
             rich_help_panel=BUDGETS,
         ),
     ] = None

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from typing import get_type_hints
+
 import pytest
 from classifier import mlp, samples
 
 import onnx_relief as relief
+from onnx_relief.budget import Budget
+from onnx_relief.commands.prune_options import PruneOptions
 
 PRUNE = "prune model.onnx --data data.npz "
 CUT = PRUNE + "--granularity channel "
@@ -51,6 +56,14 @@ TWICE = {
 @pytest.mark.parametrize("line", TWICE)
 def test_flags_that_do_not_go_together_are_a_sentence(refusal, line):
     assert TWICE[line] in refusal(line, 2)
+
+
+def test_the_help_says_which_budgets_do_not_go_with_channels():
+    types = get_type_hints(PruneOptions, include_extras=True)
+    names = [field.name for field in fields(Budget)]
+    helps = {name: types[name].__metadata__[0].help for name in names}
+    refused = {name for name, text in helps.items() if "Not with --granularity channel" in text}
+    assert refused == {"sparsity", "target_bytes", "max_drop"}
 
 
 @pytest.mark.parametrize(
