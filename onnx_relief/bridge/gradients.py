@@ -20,7 +20,7 @@ from onnx_relief.bridge.module import OnnxModule
 from onnx_relief.bridge.train.batches import Step, make_step
 from onnx_relief.bridge.train.losses import class_form, cross_entropy, flat_tail, wide
 from onnx_relief.data import Batch, Dataset
-from onnx_relief.errors import DataError
+from onnx_relief.errors import DataError, UnsupportedError
 from onnx_relief.graph.walk import TensorHome
 
 _TINY = 1e-12
@@ -47,9 +47,11 @@ def squared_gradients(
         tick: Called with the number of samples after every pass.
 
     Raises:
+        UnsupportedError: The weights move no output of floats.
         DataError: There are no labels, or no output has scores for them.
     """
     module.eval()
+    _check_followed(module, data, batch_size)
     parameters = {n: p for n, p in module.named_parameters() if n in module.homes}
     sums = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in parameters.items()}
     loss = _label_loss if by_labels else _output_loss
@@ -57,7 +59,7 @@ def squared_gradients(
     count = 0
     for batch in data.batches(batch_size):
         step = make_step(batch, None, whole_feeds=data.whole_feeds)
-        outputs = step.real(module.run(step.feed))
+        outputs = _outputs(module, step)
         seeds = _seeds(batch, seed, whole=data.whole_feeds)
         value = loss(outputs, step, seeds, scales or {})
         found = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
@@ -67,6 +69,28 @@ def squared_gradients(
         count += step.count
         tick(step.count)
     return {module.homes[name]: (total / count).numpy() for name, total in sums.items()}
+
+
+def _check_followed(module: OnnxModule, data: Dataset, batch_size: int) -> None:
+    """Refuse a model none of whose outputs has a gradient by its weights."""
+    batch = next(data.batches(batch_size))
+    outputs = _outputs(module, make_step(batch, None, whole_feeds=data.whole_feeds))
+    if not any(values.requires_grad for values in outputs.values()):
+        raise UnsupportedError(
+            "the model has no output of floats that its weights move, whose gradient could be "
+            "taken; use another --criterion"
+        )
+
+
+def _outputs(module: OnnxModule, step: Step) -> dict[str, Tensor]:
+    """Return what a pass gives in floats, without the rows that only fill up a batch."""
+    found = module.run(step.feed)
+    floats = {
+        name: values
+        for name, values in found.items()
+        if isinstance(values, Tensor) and values.is_floating_point()
+    }
+    return step.real(floats)
 
 
 def _output_loss(
@@ -112,7 +136,7 @@ def _scales(module: OnnxModule, data: Dataset, batch_size: int) -> dict[str, flo
     with torch.no_grad():
         for batch in data.take(64).batches(batch_size):
             step = make_step(batch, None, whole_feeds=data.whole_feeds)
-            for name, output in step.real(module.run(step.feed)).items():
+            for name, output in _outputs(module, step).items():
                 values.setdefault(name, []).append(output.double().reshape(-1))
     spreads = {name: float(torch.cat(parts).std()) for name, parts in values.items()}
     return {name: spread if spread > _TINY else 1.0 for name, spread in spreads.items()}

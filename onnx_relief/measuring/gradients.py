@@ -54,7 +54,8 @@ def weight_gradients(
 
     Raises:
         SettingsError: The `[retrain]` extra is missing.
-        UnsupportedError: The model has no faithful torch module.
+        UnsupportedError: The model has no faithful torch module, or its weights move no output of
+            floats.
         DataError: Labels are wanted and there are none, or they suit no output.
     """
     require_extra()

@@ -8,7 +8,7 @@ import pytest
 from text_models import build, random, run
 
 from onnx_relief.data import open_data
-from onnx_relief.errors import DataError
+from onnx_relief.errors import DataError, UnsupportedError
 from onnx_relief.graph.document import input_specs, load
 from onnx_relief.measuring.gradients import weight_gradients
 
@@ -183,3 +183,38 @@ def test_labels_are_asked_for_and_have_to_fit():
         found(network(outputs=3), samples(), by_labels=True)
     with pytest.raises(DataError, match="score for every class"):
         found(network(outputs=2), samples(labelled=True), by_labels=True)
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        "(float[N,4] x) => (int64[N] y) { h = MatMul (x, w) y = ArgMax <axis=1, keepdims=0> (h) }",
+        "(float[N,4] x) => (bool[N,3] y) { h = MatMul (x, w) y = Greater (h, zero) }",
+        """(float[N,4] x) => (float[N,3] y) {
+            h = MatMul (x, w) p = Greater (h, zero) y = Cast <to=1> (p)
+        }""",
+    ],
+    ids=["integers", "truth values", "floats that no weight moves"],
+)
+@pytest.mark.parametrize("labelled", [False, True])
+def test_a_model_without_an_output_to_follow_is_refused(graph, labelled):
+    model = build(graph, w=random(4, 3, seed=1), zero=np.zeros((), np.float32))
+    arrays = {"x": random(SAMPLES, 4, seed=4)}
+    arrays |= {"labels": np.zeros(SAMPLES, np.int64)} if labelled else {}
+    with pytest.raises(UnsupportedError, match="no output of floats"):
+        found(model, arrays, by_labels=labelled)
+
+
+def test_outputs_that_are_no_floats_do_not_count():
+    graph = """(float[N,4] x) => (int64[N] c, float[N,3] y, bool[N,3] p) {
+        [layer] y = MatMul (x, w)
+        c = ArgMax <axis = 1, keepdims = 0> (y)
+        p = Greater (y, zero)
+    }"""
+    constants = {"w": random(4, 3, seed=1), "zero": np.zeros((), np.float32)}
+    alone = "(float[N,4] x) => (float[N,3] y) { [layer] y = MatMul (x, w) }"
+    arrays = {"x": random(SAMPLES, 4, seed=4)}
+    for size in (1, 4):
+        several = found(build(graph, **constants), arrays, batch_size=size)
+        one = found(build(alone, w=constants["w"]), arrays, batch_size=size)
+        np.testing.assert_array_equal(several["layer"][0], one["layer"][0])
