@@ -9,7 +9,7 @@ is such a sign already.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -42,7 +42,8 @@ def squared_gradients(
         data: Samples, labelled where labels are wanted.
         by_labels: Take the gradient of the cross entropy; otherwise of the outputs, each divided by
             its standard deviation, along random signs.
-        batch_size: Samples per pass; 1 is exact.
+        batch_size: Samples per pass; 1 is exact. Where an output that is looked at has no row for
+            each sample, they go one by one.
         seed: Of the signs; which sample gets which depends on nothing else but the sample.
         tick: Called with the number of samples after every pass.
 
@@ -51,7 +52,8 @@ def squared_gradients(
         DataError: There are no labels, or no output has scores for them.
     """
     module.eval()
-    _check_followed(module, data, batch_size)
+    if not _has_rows(module, data, batch_size) and not by_labels:
+        batch_size = 1
     parameters = {n: p for n, p in module.named_parameters() if n in module.homes}
     sums = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in parameters.items()}
     loss = _label_loss if by_labels else _output_loss
@@ -60,8 +62,8 @@ def squared_gradients(
     for batch in data.batches(batch_size):
         step = make_step(batch, None, whole_feeds=data.whole_feeds)
         outputs = _outputs(module, step)
-        seeds = _seeds(batch, seed, whole=data.whole_feeds)
-        value = loss(outputs, step, seeds, scales or {})
+        draws = [np.random.default_rng(one) for one in _seeds(batch, seed, whole=data.whole_feeds)]
+        value = loss(outputs, step, draws, scales or {})
         found = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
         for name, gradient in zip(parameters, found, strict=True):
             if gradient is not None:
@@ -71,15 +73,17 @@ def squared_gradients(
     return {module.homes[name]: (total / count).numpy() for name, total in sums.items()}
 
 
-def _check_followed(module: OnnxModule, data: Dataset, batch_size: int) -> None:
-    """Refuse a model none of whose outputs has a gradient by its weights."""
+def _has_rows(module: OnnxModule, data: Dataset, batch_size: int) -> bool:
+    """Whether every output that can be followed has a row for each sample of a pass."""
     batch = next(data.batches(batch_size))
     outputs = _outputs(module, make_step(batch, None, whole_feeds=data.whole_feeds))
-    if not any(values.requires_grad for values in outputs.values()):
+    followed = [values for values in outputs.values() if values.requires_grad]
+    if not followed:
         raise UnsupportedError(
             "the model has no output of floats that its weights move, whose gradient could be "
             "taken; use another --criterion"
         )
+    return all(values.shape[:1] == (batch.count,) for values in followed)
 
 
 def _outputs(module: OnnxModule, step: Step) -> dict[str, Tensor]:
@@ -94,27 +98,30 @@ def _outputs(module: OnnxModule, step: Step) -> dict[str, Tensor]:
 
 
 def _output_loss(
-    outputs: Mapping[str, Tensor], step: Step, seeds: list[int], scales: Mapping[str, float]
+    outputs: Mapping[str, Tensor],
+    _step: Step,
+    draws: Sequence[np.random.Generator],
+    scales: Mapping[str, float],
 ) -> Tensor:
     """Return <r, y> summed over samples, whose r are random signs."""
-    draws = [np.random.default_rng(seed) for seed in seeds]
-    parts = []
-    for name, values in outputs.items():
-        by_sample = len(seeds) > 1 or (values.ndim > 0 and len(values) == step.count == 1)
-        shape = tuple(values.shape[1:]) if by_sample else tuple(values.shape)
-        signs = np.stack([draw.choice((-1.0, 1.0), size=shape) for draw in draws])
-        direction = torch.from_numpy(signs).to(values.dtype).reshape(values.shape)
-        parts.append((values * direction).sum() / scales[name])
+    parts = [
+        (values * _signs(draws, values.shape).to(values.dtype)).sum() / scales[name]
+        for name, values in outputs.items()
+    ]
     return torch.stack(parts).sum()
 
 
 def _label_loss(
-    outputs: Mapping[str, Tensor], step: Step, seeds: list[int], _scales: Mapping[str, float]
+    outputs: Mapping[str, Tensor],
+    step: Step,
+    draws: Sequence[np.random.Generator],
+    _scales: Mapping[str, float],
 ) -> Tensor:
     """Return the cross entropy summed over samples with random signs."""
     if step.labels is None:
         raise DataError("the gradient of the loss needs labels; give labelled data, or none of it")
-    suiting = [flat_tail(values) for values in outputs.values() if len(values) == step.count]
+    count = (step.count,)
+    suiting = [flat_tail(values) for values in outputs.values() if values.shape[:1] == count]
     scores = next((s for s in suiting if s.ndim == 2 and s.shape[1] > 1), None)
     if scores is None or int(step.labels.max()) >= scores.shape[1]:
         raise DataError(
@@ -126,8 +133,21 @@ def _label_loss(
         cross_entropy(wide(scores[k : k + 1]), step.labels[k : k + 1], form)
         for k in range(step.count)
     ]
-    signs = [float(np.random.default_rng(seed).choice((-1.0, 1.0))) for seed in seeds]
+    signs = _signs(draws, count).tolist()
     return torch.stack([s * one for s, one in zip(signs, losses, strict=True)]).sum()
+
+
+def _signs(draws: Sequence[np.random.Generator], shape: tuple[int, ...]) -> Tensor:
+    """Return random signs: of every row from its sample, where there is one for each.
+
+    Args:
+        draws: One for each sample; one for all where it is not known which rows are whose.
+        shape: Of the signs.
+    """
+    if shape[:1] == (len(draws),):
+        rows = [draw.choice((-1.0, 1.0), size=shape[1:]) for draw in draws]
+        return torch.from_numpy(np.stack(rows))
+    return torch.as_tensor(draws[0].choice((-1.0, 1.0), size=shape))
 
 
 def _scales(module: OnnxModule, data: Dataset, batch_size: int) -> dict[str, float]:
@@ -138,8 +158,13 @@ def _scales(module: OnnxModule, data: Dataset, batch_size: int) -> dict[str, flo
             step = make_step(batch, None, whole_feeds=data.whole_feeds)
             for name, output in _outputs(module, step).items():
                 values.setdefault(name, []).append(output.double().reshape(-1))
-    spreads = {name: float(torch.cat(parts).std()) for name, parts in values.items()}
-    return {name: spread if spread > _TINY else 1.0 for name, spread in spreads.items()}
+    return {name: _spread(torch.cat(parts)) for name, parts in values.items()}
+
+
+def _spread(values: Tensor) -> float:
+    """Return the standard deviation of numbers, 1 where they have none."""
+    found = float(values.std()) if len(values) > 1 else 0.0
+    return found if found > _TINY else 1.0
 
 
 def _seeds(batch: Batch, seed: int, *, whole: bool) -> list[int]:

@@ -42,7 +42,8 @@ def weight_gradients(
         by_labels: Take the gradient of the cross entropy of the labels. Without, that of the
             outputs along random signs: what the weight does to the outputs, whatever the task.
         batch_size: Samples per pass. With 1 every sample's gradient is squared by itself; with more
-            random signs stand in for that, which is quicker, and the same in expectation.
+            random signs stand in for that, which is quicker, and the same in expectation. Where an
+            output that is looked at has no row for each sample, they go one by one.
         seed: Of the signs.
         provider: Execution provider of ONNX Runtime, for the check of the bridge.
         progress: Told of every pass.

@@ -218,3 +218,64 @@ def test_outputs_that_are_no_floats_do_not_count():
         several = found(build(graph, **constants), arrays, batch_size=size)
         one = found(build(alone, w=constants["w"]), arrays, batch_size=size)
         np.testing.assert_array_equal(several["layer"][0], one["layer"][0])
+
+
+BESIDE = {
+    "a number": ("double s", "s = ReduceMean <keepdims = 0> (y)"),
+    "time first": ("double[2,N] s", "s = Transpose <perm = [1, 0]> (y)"),
+}
+
+
+def beside(kind, rows="N"):
+    """Return a model that gives something beside its scores whose first axis is not the batch."""
+    output, node = BESIDE[kind]
+    return build(
+        f"""(double[{rows},4] x) => (double[{rows},2] y, {output}) {{
+            [first] h = MatMul (x, k)
+            t = Tanh (h)
+            [second] y = MatMul (t, w)
+            {node}
+        }}""".replace("N", rows),
+        k=random(4, 3, seed=1, dtype=np.float64),
+        w=random(3, 2, seed=3, dtype=np.float64),
+    )
+
+
+@pytest.mark.parametrize("kind", BESIDE)
+def test_where_an_output_has_no_row_for_each_sample_samples_go_one_by_one(kind):
+    model, arrays = beside(kind), samples()
+    one, several = found(model, arrays), found(model, arrays, batch_size=4)
+    for layer in ("first", "second"):
+        np.testing.assert_allclose(several[layer][0], one[layer][0], rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", BESIDE)
+def test_a_fixed_batch_may_give_outputs_without_a_row_for_each_sample(kind):
+    arrays = {"x": random(5, 4, seed=4, dtype=np.float64)}  # the last batch is filled up
+    result = found(beside(kind, rows="4"), arrays, batch_size=4)
+    assert all((result[layer][0] > 0).all() for layer in ("first", "second"))
+
+
+@pytest.mark.parametrize("kind", BESIDE)
+def test_labels_do_not_mind_outputs_without_a_row_for_each_sample(kind):
+    arrays = samples(labelled=True)
+    arrays["labels"] = arrays["labels"] % 2
+    alone = beside(kind)
+    del alone.graph.output[1:]
+    one = found(alone, arrays, by_labels=True, batch_size=3)
+    other = found(beside(kind), arrays, by_labels=True, batch_size=3)
+    np.testing.assert_allclose(other["first"][0], one["first"][0], rtol=1e-9)
+
+
+def test_one_number_from_one_sample_is_followed():
+    model, arrays = beside("a number"), {"x": random(1, 4, seed=4, dtype=np.float64)}
+    del model.graph.output[0]
+    assert (found(model, arrays)["first"][0] > 0).all()
+
+
+def test_a_complete_feed_may_have_several_labels():
+    arrays = samples(labelled=True)
+    model = network(outputs=3)
+    data = open_data([arrays], input_specs(model))
+    result = weight_gradients(load(model), data, by_labels=True, provider="cpu")
+    assert (result["first"][0] > 0).all()
