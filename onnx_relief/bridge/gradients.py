@@ -9,6 +9,7 @@ is such a sign already.
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -44,7 +45,8 @@ def squared_gradients(
             its standard deviation, along random signs.
         batch_size: Samples per pass; 1 is exact. Where an output that is looked at has no row for
             each sample, they go one by one.
-        seed: Of the signs; which sample gets which depends on nothing else but the sample.
+        seed: Of the signs; which sample gets which depends on nothing else but the sample, and on
+            how many before it are the same.
         tick: Called with the number of samples after every pass.
 
     Raises:
@@ -59,10 +61,11 @@ def squared_gradients(
     loss = _label_loss if by_labels else _output_loss
     scales = None if by_labels else _scales(module, data, batch_size)
     count = 0
+    known: Counter[int] = Counter()
     for batch in data.batches(batch_size):
         step = make_step(batch, None, whole_feeds=data.whole_feeds)
         outputs = _outputs(module, step)
-        draws = [np.random.default_rng(one) for one in _seeds(batch, seed, whole=data.whole_feeds)]
+        draws = _draws(_seeds(batch, seed, whole=data.whole_feeds), known)
         value = loss(outputs, step, draws, scales or {})
         found = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
         for name, gradient in zip(parameters, found, strict=True):
@@ -165,6 +168,18 @@ def _spread(values: Tensor) -> float:
     """Return the standard deviation of numbers, 1 where they have none."""
     found = float(values.std()) if len(values) > 1 else 0.0
     return found if found > _TINY else 1.0
+
+
+def _draws(seeds: Sequence[int], known: Counter[int]) -> list[np.random.Generator]:
+    """Return what draws the signs of each sample; `known` counts those that were there before.
+
+    Samples that are the same must not have the same signs, or their gradients would add up.
+    """
+    draws = []
+    for seed in seeds:
+        draws.append(np.random.default_rng((seed, known[seed])))
+        known[seed] += 1
+    return draws
 
 
 def _seeds(batch: Batch, seed: int, *, whole: bool) -> list[int]:

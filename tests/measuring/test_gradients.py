@@ -121,6 +121,27 @@ def test_the_order_of_samples_does_not_matter():
     np.testing.assert_allclose(one["first"][0], other["first"][0], rtol=1e-9)
 
 
+def test_neither_does_it_where_some_samples_are_the_same():
+    model, several = network(outputs=3), {"x": samples()["x"][[0, 1, 0, 2, 0, 1]]}
+    turned = {"x": several["x"][::-1].copy()}
+    one, other = (found(model, arrays, batch_size=SAMPLES) for arrays in (several, turned))
+    np.testing.assert_allclose(one["first"][0], other["first"][0], rtol=1e-9)
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_samples_that_are_the_same_do_not_add_up(labelled):
+    model, arrays = network(outputs=3), samples(labelled)
+    same = {name: np.repeat(values[1:2], 16, axis=0) for name, values in arrays.items()}
+    shares = []
+    for seed in range(60):
+        one, many = (
+            found(model, same, by_labels=labelled, seed=seed, batch_size=size)["first"][0].sum()
+            for size in (1, 16)
+        )
+        shares.append(many / one)
+    assert 0.6 < np.mean(shares) < 1.5
+
+
 @pytest.mark.parametrize("kind", ["Gemm", "Conv"])
 def test_a_layer_counts_the_same_however_it_is_written(kind):
     results = []
