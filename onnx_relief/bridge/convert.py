@@ -68,7 +68,7 @@ def build(lifted: Lifted, name: str) -> tuple[Any, torch.fx.GraphModule]:
     register_handlers()
     try:
         builder = GraphBuilder(lifted.proto)
-        return builder, builder.build()
+        return builder, _silenced(builder.build())
     except UnsupportedOpError as error:
         domain = f"{error.domain}::" if error.domain else ""
         raise UnsupportedError(
@@ -92,6 +92,15 @@ def build(lifted: Lifted, name: str) -> tuple[Any, torch.fx.GraphModule]:
             f"{name} cannot be trained: the converter to torch fails with "
             f"{type(error).__name__}: {_first_line(error)}; prune without retraining"
         ) from error
+
+
+def _silenced(net: torch.fx.GraphModule) -> torch.fx.GraphModule:
+    """Return a module that raises without printing a traceback first, bodies of loops included."""
+    for part in net.modules():
+        if isinstance(part, torch.fx.GraphModule):
+            # Every one has a class of its own, whose call is what prints.
+            type(part).__call__ = nn.Module.__call__  # type: ignore[method-assign]
+    return net
 
 
 def masks_for(

@@ -192,6 +192,25 @@ def test_the_first_node_that_differs_is_named(monkeypatch):
         check(convert(document), document, feed_for(document.proto))
 
 
+BROKEN = {
+    "top": "y = MatMul (x, w)",
+    "body": """n = Constant <value_int = 2> ()
+        s, y = Loop <body = b (int64 i, bool c, float[N,6] x)
+            => (bool d, float[N,6] t, float[N,5] z) {
+            d = Identity (c)  t = Identity (x)  z = MatMul (x, w)
+        }> (n, , x)""",
+}
+
+
+@pytest.mark.parametrize("place", BROKEN)
+def test_a_module_that_cannot_run_says_so_and_prints_nothing(place, monkeypatch, capfd):
+    document = load(build(f"(float[N,6] x) => (float y) {{ {BROKEN[place]} }}", w=W1))
+    monkeypatch.setattr(torch, "matmul", torch.dot)  # which takes vectors alone
+    with pytest.raises(UnsupportedError, match="the torch module cannot run"):
+        check(convert(document), document, {"x": random(2, 6)})
+    assert capfd.readouterr().err == ""
+
+
 def test_the_comparison_can_fail():
     array = np.array([1.0, -2.0], "f")
     assert gap(array, array) == 0
