@@ -126,7 +126,7 @@ class Ranked:
     @cached_property
     def means(self) -> dict[str, NDArray[np.float64]]:
         """The mean of every channel that a layer reads, by tensor."""
-        return mean_inputs(self.survey.document, self.trace, self.calibration, self.settings)
+        return mean_inputs(self.survey, self.trace, self.calibration, self.settings)
 
     def prune(
         self, channels: ChannelSettings, *, progress: Progress | None = None

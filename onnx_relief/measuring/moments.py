@@ -41,11 +41,13 @@ class Channels:
         axis: Which of them they are.
         count: How many there are, where they are the last axis of a tensor whose rank is not known;
             its rows are looked at then, and `rank` and `axis` are 2 and 1. Else None.
+        wide: Whether it holds float64, and its moments are taken in that rather than in float32.
     """
 
     rank: int
     axis: int
     count: int | None = None
+    wide: bool = False
 
 
 def moments(
@@ -116,17 +118,19 @@ def _with_moments(model: onnx.ModelProto, tensors: Mapping[str, Channels]) -> on
     for name, where in tensors.items():
         axes = [axis for axis in range(where.rank) if axis != where.axis % where.rank]
         mean, variance = (_output(name, which) for which in ("mean", "variance"))
-        wide, difference, square, rows, shape = (
-            f"{mean}_{step}" for step in ("wide", "difference", "square", "rows", "shape")
+        values, kept, difference, square, rows, shape = (
+            f"{mean}_{step}" for step in ("of", "kept", "difference", "square", "rows", "shape")
         )
-        values = name
+        # Sixteen bits hold neither sums over many places nor squares of large numbers.
+        kind = onnx.TensorProto.DOUBLE if where.wide else onnx.TensorProto.FLOAT
+        proto.graph.node.append(helper.make_node("Cast", [name], [values], to=kind))
         if where.count is not None:
             numbers = helper.make_tensor(shape, onnx.TensorProto.INT64, [2], [-1, where.count])
             proto.graph.initializer.append(numbers)
-            proto.graph.node.append(helper.make_node("Reshape", [name, shape], [rows]))
+            proto.graph.node.append(helper.make_node("Reshape", [values, shape], [rows]))
             values = rows
-        _reduce(proto, values, wide, axes, keepdims=1)
-        proto.graph.node.append(helper.make_node("Sub", [values, wide], [difference]))
+        _reduce(proto, values, kept, axes, keepdims=1)
+        proto.graph.node.append(helper.make_node("Sub", [values, kept], [difference]))
         proto.graph.node.append(helper.make_node("Mul", [difference, difference], [square]))
         _reduce(proto, values, mean, axes, keepdims=0)
         _reduce(proto, square, variance, axes, keepdims=0)

@@ -154,10 +154,10 @@ def _repaired(
 
 
 def _channels(site: Site) -> Channels:
-    geometry = site.layer.geometry
+    geometry, wide = site.layer.geometry, site.parts[0].view.dtype == np.float64
     if geometry is not None:
-        return Channels(geometry.rank + 2, 1)
-    return Channels(2, 1, None if site.layer.op == "Gemm" else site.layer.units)
+        return Channels(geometry.rank + 2, 1, wide=wide)
+    return Channels(2, 1, None if site.layer.op == "Gemm" else site.layer.units, wide=wide)
 
 
 def _repairable(survey: Survey) -> tuple[dict[str, Site], dict[str, str]]:
