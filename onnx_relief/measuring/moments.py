@@ -17,6 +17,7 @@ from onnx_relief.measuring.measure import full_batches
 from onnx_relief.runtime import open_session
 
 Floats = NDArray[np.float64]
+_WATCHED = ("mean", "variance", "size")
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +25,7 @@ class Moments:
     """What the channels of one tensor are like; arrays of shape (channels,).
 
     Attributes:
-        mean: Over samples and places.
+        mean: Over samples and places, each of which counts the same.
         variance: The same.
     """
 
@@ -72,7 +73,7 @@ def moments(
     )
     names = watches(tensors)
     batches = full_batches(data, batch_size)
-    return merged(tensors, ((batch.count, session.run(batch.feed, names)) for batch in batches))
+    return merged(tensors, (session.run(batch.feed, names) for batch in batches))
 
 
 def watched(document: Document, tensors: Mapping[str, Channels]) -> Document:
@@ -82,30 +83,33 @@ def watched(document: Document, tensors: Mapping[str, Channels]) -> Document:
 
 def watches(tensors: Iterable[str]) -> list[str]:
     """Return what `watched` calls its outputs for some tensors."""
-    return [_output(name, which) for name in tensors for which in ("mean", "variance")]
+    return [_output(name, which) for name in tensors for which in _WATCHED]
 
 
 def merged(
-    tensors: Iterable[str], batches: Iterable[tuple[int, Mapping[str, Any]]]
+    tensors: Iterable[str], batches: Iterable[Mapping[str, NDArray[Any]]]
 ) -> dict[str, Moments]:
-    """Return moments over all of some batches: of each its samples, and what `watched` gave."""
-    found: dict[str, list[tuple[int, Floats, Floats]]] = {name: [] for name in tensors}
-    for count, results in batches:
-        for name, parts in found.items():
-            mean, variance = (
-                np.asarray(results[one], np.float64).reshape(-1) for one in watches([name])
-            )
-            parts.append((count, mean, variance))
-    return {name: _merged(parts) for name, parts in found.items()}
+    """Return moments over all of some batches, from what `watched` gave for each."""
+    found: dict[str, tuple[int, Moments]] = {}
+    names = list(tensors)
+    for results in batches:
+        for name in names:
+            mean, variance, size = (np.asarray(results[one]) for one in watches([name]))
+            seen = Moments(*(a.astype(np.float64).reshape(-1) for a in (mean, variance)))
+            part = (int(size) // max(seen.mean.size, 1), seen)
+            found[name] = _merged(found[name], part) if name in found else part
+    return {name: both for name, (_, both) in found.items()}
 
 
-def _merged(parts: Sequence[tuple[int, Floats, Floats]]) -> Moments:
-    counts = np.array([count for count, _, _ in parts], np.float64)[:, None]
-    means = np.array([mean for _, mean, _ in parts])
-    variances = np.array([variance for _, _, variance in parts])
-    mean = (counts * means).sum(axis=0) / counts.sum()
-    spread = variances + (means - mean) ** 2
-    return Moments(mean, (counts * spread).sum(axis=0) / counts.sum())
+def _merged(one: tuple[int, Moments], other: tuple[int, Moments]) -> tuple[int, Moments]:
+    """Return numbers of each channel, and their moments, over two parts of them."""
+    (first, before), (second, new) = one, other
+    if not first or not second:
+        return one if first else other
+    count = first + second
+    share, apart = second / count, new.mean - before.mean
+    within = (1 - share) * before.variance + share * new.variance
+    return count, Moments(before.mean + share * apart, within + share * (1 - share) * apart**2)
 
 
 def _output(name: str, which: str) -> str:
@@ -117,7 +121,7 @@ def _with_moments(model: onnx.ModelProto, tensors: Mapping[str, Channels]) -> on
     proto.CopyFrom(model)
     for name, where in tensors.items():
         axes = [axis for axis in range(where.rank) if axis != where.axis % where.rank]
-        mean, variance = (_output(name, which) for which in ("mean", "variance"))
+        mean, variance, size = (_output(name, which) for which in _WATCHED)
         values, kept, difference, square, rows, shape = (
             f"{mean}_{step}" for step in ("of", "kept", "difference", "square", "rows", "shape")
         )
@@ -134,7 +138,8 @@ def _with_moments(model: onnx.ModelProto, tensors: Mapping[str, Channels]) -> on
         proto.graph.node.append(helper.make_node("Mul", [difference, difference], [square]))
         _reduce(proto, values, mean, axes, keepdims=0)
         _reduce(proto, square, variance, axes, keepdims=0)
-        proto.graph.output.extend(onnx.ValueInfoProto(name=one) for one in (mean, variance))
+        proto.graph.node.append(helper.make_node("Size", [values], [size]))
+        proto.graph.output.extend(onnx.ValueInfoProto(name=one) for one in watches([name]))
     return proto
 
 
