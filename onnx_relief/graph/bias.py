@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.initializers import add_initializer
 from onnx_relief.graph.sites import Site
-from onnx_relief.graph.walk import subgraphs
+from onnx_relief.graph.walk import attributes, subgraphs
 
 
 def with_bias(document: Document, site: Site, values: NDArray[np.float64]) -> Document:
@@ -25,6 +25,11 @@ def with_bias(document: Document, site: Site, values: NDArray[np.float64]) -> Do
     node = next(node for node in graph.node if node.output[:1] == site.node.output[:1])
     add_bias(graph, node, values.astype(site.parts[0].view.dtype))
     return document
+
+
+def beta_of(site: Site) -> float:
+    """Return what a layer multiplies a bias in its node with."""
+    return float(attributes(site.node).get("beta", 1.0)) if site.layer.op == "Gemm" else 1.0
 
 
 def add_bias(graph: onnx.GraphProto, node: onnx.NodeProto, values: NDArray[np.generic]) -> str:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from onnx_relief.agreement import shared_homes
 from onnx_relief.data import Dataset
-from onnx_relief.graph.bias import with_bias
+from onnx_relief.graph.bias import beta_of, with_bias
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey, find_layers
 from onnx_relief.graph.rewrite import write_constants
@@ -34,7 +34,6 @@ from onnx_relief.repair.pairs import (
     NO_TWIN,
     SHARED,
     UNKNOWN_UNITS,
-    beta_of,
     can_be_given_a_bias,
     main_outputs,
     outputs_of,

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_relief.agreement import shared_homes
-from onnx_relief.graph.bias import with_bias
+from onnx_relief.graph.bias import beta_of, with_bias
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.quantised import in_integers
@@ -201,8 +201,3 @@ def changed(
     if pair.bias is None and pair.can_add and offset.any():
         return with_bias(document, site, offset / beta_of(site))
     return document
-
-
-def beta_of(site: Site) -> float:
-    """Return what a layer multiplies a bias in its node with."""
-    return float(attributes(site.node).get("beta", 1.0)) if site.layer.op == "Gemm" else 1.0

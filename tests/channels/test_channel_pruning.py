@@ -104,6 +104,43 @@ def test_a_layer_without_a_bias_gets_one():
     assert list(bias.dims) == [20]
 
 
+def with_beta(beta, bias=None):
+    """Return a model whose second layer multiplies its bias, if it has one, by beta."""
+    constants = {} if bias is None else {"b2": bias}
+    return build(
+        f"""(float[N,6] x) => (float[N,4] y) {{
+            h = Gemm (x, w1, b1)  r = Relu (h)
+            y = Gemm <beta = {beta}> (r, w2{"".join(f", {name}" for name in constants)})
+        }}""",
+        w1=random(6, 12, seed=1),
+        b1=np.ones(12, np.float32),
+        w2=random(12, 4, seed=2),
+        **constants,
+    )
+
+
+@pytest.mark.parametrize("criterion", ["relief", "obs"])
+@pytest.mark.parametrize("beta", [0.5, 2.0])
+def test_a_new_bias_gives_back_the_same_however_the_layer_multiplies_it(criterion, beta):
+    x = samples(labelled=False)
+    channels = ChannelSettings(ratio=0.5, round_to=1, repair="mean")
+    one, other = (
+        run(ranked(with_beta(scale), x, criterion).prune(channels).document.proto, x)[0]
+        for scale in (1.0, beta)
+    )
+    np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("criterion", ["relief", "obs"])
+@pytest.mark.parametrize("bias", [None, random(4, seed=3)], ids=["no bias", "bias"])
+def test_a_bias_that_the_layer_multiplies_by_zero_gives_nothing_back(criterion, bias):
+    found = ranked(with_beta(0.0, bias), samples(labelled=False), criterion).prune(
+        ChannelSettings(ratio=0.5, round_to=1, repair="mean")
+    )
+    assert found.corrected == 0
+    assert len(found.document.proto.graph.node[-1].input) == (2 if bias is None else 3)
+
+
 def test_models_that_are_cut_from_one_ranking_are_those_that_are_cut_alone():
     """The second convolution gets a bias in each of them, and none is left over for the next."""
     document = load(cnn())

@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from onnx_relief.graph.bias import add_bias, fresh_name
+from onnx_relief.graph.bias import add_bias, beta_of, fresh_name
 from onnx_relief.graph.channels.ids import Groups
 from onnx_relief.graph.channels.trace import Member, Trace
 from onnx_relief.graph.channels.weights import why_not_even
@@ -117,7 +117,7 @@ def _is_its_own(trace: Trace, site: Site) -> bool:
     """Whether nothing but the layer reads its bias."""
     if site.bias is None or site.layer.bias is None or not _can_write(site):
         return True
-    return _read_once(trace, site.bias) and site.layer.bias.scale != 0
+    return _read_once(trace, site.bias)
 
 
 def _is_shared_whole(trace: Trace, site: Site) -> bool:
@@ -203,22 +203,24 @@ def _can_write(site: Site) -> bool:
 def has_room(site: Site) -> bool:
     """Whether the layer has a bias of its own that can be changed, or can be given one.
 
-    A bias that is added after the layer, and comes through a Reshape, leaves room in the layer. A
-    layer of integers is given none of floats, which would take it out of integer arithmetic.
+    One that the layer multiplies by zero does not count. A bias that is added after the layer, and
+    comes through a Reshape, leaves room in the layer. A layer of integers is given none of floats,
+    which would take it out of integer arithmetic.
     """
     if _can_write(site):
-        return True
+        return site.layer.bias is None or site.layer.bias.scale != 0
     if in_integers(site):
         return False
-    can_have = site.layer.op in ("Conv", "ConvTranspose", "Gemm")
+    can_have = site.layer.op in ("Conv", "ConvTranspose", "Gemm") and beta_of(site) != 0
     return can_have and (len(site.node.input) < 3 or not site.node.input[2])
 
 
 def _add_bias(graph: onnx.GraphProto, trace: Trace, change: Correction) -> None:
     node = every_node(graph)[change.node]
     dtype = change.site.parts[0].view.dtype
-    name = add_bias(graph, node, change.added.astype(dtype))
+    added = change.added / beta_of(change.site)
+    name = add_bias(graph, node, added.astype(dtype))
     units = trace.of(node.output[0]).reshape(-1)
-    if units.size == change.added.size:
+    if units.size == added.size:
         trace.members.append(Member(name, 0, units))
         trace.taken.append((name, change.node, {0: units}))
