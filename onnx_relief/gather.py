@@ -40,7 +40,8 @@ def gather_fields(
         survey: The model.
         sites: The layers.
         measured: Their activity.
-        calibration: Sample data.
+        calibration: Sample data. `taylor` follows the loss of its labels where there are any, and
+            the outputs otherwise.
         settings: The criterion.
         known: Second moments that were measured together with the activity.
         progress: Told how far the work has come.

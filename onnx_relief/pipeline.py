@@ -94,7 +94,7 @@ def prune(
 
     Args:
         document: The dense model; it is not changed.
-        calibration: Sample data; labels are not looked at.
+        calibration: Sample data; only the criterion `taylor` looks at labels, where there are any.
         settings: What to prune, and how much.
         progress: Told how far the work has come.
         dump: Folder that raw layer inputs are written to.

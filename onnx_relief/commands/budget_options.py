@@ -21,8 +21,9 @@ class BudgetOptions:
         str | None,
         typer.Option(
             help="relief (the paper's), magnitude, magnitude-l1, wanda, obs (second order: the "
-            "surviving weights make up for the others), taylor, or random. By default relief with "
-            "--alpha, and obs with a budget or for channels.",
+            "surviving weights make up for the others), taylor (gradients; of the loss where the "
+            "data has labels), or random. By default relief with --alpha, and obs with a budget or "
+            "for channels.",
             rich_help_panel=BUDGETS,
         ),
     ] = None

@@ -85,7 +85,8 @@ def analyze_model(
 
     Args:
         document: The dense model; it is not changed.
-        calibration: What activity is measured on; labels are not looked at.
+        calibration: What activity is measured on; only the criterion `taylor` looks at labels,
+            where there are any.
         evaluation: What pruned models are judged on.
         settings: What is tried.
         run: What tries it.
