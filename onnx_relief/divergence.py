@@ -13,6 +13,7 @@ from onnx_relief.errors import UnsupportedError
 from onnx_relief.graph.document import Document
 from onnx_relief.measuring.measure import full_batches
 from onnx_relief.runtime import Session, open_session
+from onnx_relief.tensors import is_float
 
 Array = NDArray[Any]
 FEW = 32
@@ -138,7 +139,7 @@ def _floats(results: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:
     """Return the outputs that hold floats."""
     found = {}
     for name, array in results.items():
-        if isinstance(array, np.ndarray) and array.dtype.kind == "f" and array.size:
+        if isinstance(array, np.ndarray) and is_float(array.dtype) and array.size:
             rows = array if array.ndim else array.reshape(1)
             found[name] = rows.astype(np.float64)
     return found

@@ -28,6 +28,7 @@ from onnx_relief.results import Progress
 from onnx_relief.retraining.train import require_extra
 from onnx_relief.runtime import open_session
 from onnx_relief.settings import DEFAULT_MEMORY, Reconstruction
+from onnx_relief.tensors import is_float
 
 if TYPE_CHECKING:
     from onnx_relief.bridge.lessons import Lesson, Point
@@ -251,7 +252,7 @@ def _values(
     return {
         name: value
         for name, value in found.items()
-        if isinstance(value, np.ndarray) and (value.dtype.kind == "f" or _is_bfloat(value))
+        if isinstance(value, np.ndarray) and is_float(value.dtype)
     }
 
 
@@ -285,7 +286,3 @@ def _thinned(names: list[str], values: Mapping[str, Array]) -> list[str]:
 
 def _element_type(value: Array) -> int:
     return int(onnx.helper.np_dtype_to_tensor_dtype(value.dtype))
-
-
-def _is_bfloat(value: Array) -> bool:
-    return value.dtype.name == "bfloat16"

@@ -13,6 +13,7 @@ from onnx_relief.data import Batch, Dataset
 from onnx_relief.errors import SettingsError
 from onnx_relief.metrics import METRICS, Array, Gap, beside_dense, decisions
 from onnx_relief.results import Evaluation, OutputDifference
+from onnx_relief.tensors import is_float
 
 Outputs = Mapping[str, Any]
 
@@ -206,4 +207,4 @@ def is_array(value: object) -> bool:
     """Whether an output is an array of real numbers."""
     if not isinstance(value, np.ndarray) or value.dtype.kind in "OUSc":
         return False
-    return value.dtype.kind in "biuf" or value.dtype.name == "bfloat16"
+    return value.dtype.kind in "biu" or is_float(value.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -38,3 +39,8 @@ class TensorSpec:
             return f"{kind} of unknown rank"
         axes = ", ".join("?" if size is None else str(size) for size in self.shape)
         return f"{kind} ({axes})"
+
+
+def is_float(dtype: np.dtype[Any]) -> bool:
+    """Return whether it is a floating-point type, bfloat16 (an extension of NumPy) included."""
+    return dtype.kind == "f" or dtype.name == "bfloat16"

@@ -22,6 +22,7 @@ from onnx_relief.graph.quantised import stored_types
 from onnx_relief.graph.views import Constants
 from onnx_relief.graph.walk import node_key, understand
 from onnx_relief.runtime import open_session
+from onnx_relief.tensors import is_float
 
 Array = NDArray[Any]
 
@@ -86,7 +87,7 @@ def gap(expected: object, found: object) -> float:
         return 0.0 if _same_structure(expected, found) else float("inf")
     if expected.shape != found.shape:
         return float("inf")
-    if not _is_float(expected):
+    if not is_float(expected.dtype):
         return float((expected != found).mean()) if expected.size else 0.0
     wide, other = expected.astype(np.float64), found.astype(np.float64)
     same = (wide == other) | (np.isnan(wide) & np.isnan(other))
@@ -99,7 +100,7 @@ def gap(expected: object, found: object) -> float:
 
 def _allowed(expected: object, stored: Collection[str] = ()) -> float:
     """Return how far an output may be off, where weights are stored in the types `stored`."""
-    if isinstance(expected, np.ndarray) and not _is_float(expected):
+    if isinstance(expected, np.ndarray) and not is_float(expected.dtype):
         return 1 - _SAME_DECISIONS
     types = (str(getattr(expected, "dtype", "")), *stored)
     return max(TOLERANCE.get(name, 0.0) for name in types) or TOLERANCE["float32"]
@@ -111,10 +112,6 @@ def _types(module: OnnxModule, document: Document) -> set[str]:
     homes = [home for home in module.homes.values() if home in constants]
     found = {constants.shape_and_type(home)[1].name for home in homes}
     return found | stored_types(constants, understand(document.proto))
-
-
-def _is_float(array: Array) -> bool:
-    return array.dtype.kind == "f" or array.dtype.name == "bfloat16"
 
 
 def _same_structure(expected: object, found: object) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 from onnx_relief.data.batch import Array, Rows
 from onnx_relief.data.preprocess import Layout, Preprocess
 from onnx_relief.errors import DataError, SettingsError
-from onnx_relief.tensors import TensorSpec
+from onnx_relief.tensors import TensorSpec, is_float
 
 
 def normalised(
@@ -104,11 +104,6 @@ def cast_values(
     if wanted.kind == "c" and source.kind in "biufc":
         return block.astype(wanted, copy=False)
     raise DataError(f"{refusal}; store it in that type{_fractions(source, wanted)}")
-
-
-def is_float(dtype: np.dtype[Any]) -> bool:
-    """Return whether it is a floating-point type, bfloat16 (an extension of NumPy) included."""
-    return dtype.kind == "f" or dtype.name == "bfloat16"
 
 
 def _fractions(source: np.dtype[Any], wanted: np.dtype[Any]) -> str:

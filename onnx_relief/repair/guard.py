@@ -22,6 +22,7 @@ from onnx_relief.data import Dataset
 from onnx_relief.graph.document import Document
 from onnx_relief.measuring.measure import full_batches
 from onnx_relief.runtime import open_session
+from onnx_relief.tensors import is_float
 
 _TINY = 1e-30
 
@@ -101,7 +102,8 @@ class Guard:
             yield {
                 name: tuple(np.asarray(found[name], np.float64) for found in (dense, *others))
                 for name, array in dense.items()
-                if _is_real(array) and all(_are_alike(array, found.get(name)) for found in others)
+                if _holds_floats(array)
+                and all(_are_alike(array, found.get(name)) for found in others)
             }
 
 
@@ -128,13 +130,11 @@ class _Sums:
 
 
 def _are_alike(value: NDArray[Any], other: object) -> bool:
-    return _is_real(other) and isinstance(other, np.ndarray) and value.shape == other.shape
+    return isinstance(other, np.ndarray) and is_float(other.dtype) and value.shape == other.shape
 
 
-def _is_real(value: object) -> bool:
-    if not isinstance(value, np.ndarray):
-        return False
-    return bool(value.dtype.kind == "f" or value.dtype.name == "bfloat16")
+def _holds_floats(value: object) -> bool:
+    return isinstance(value, np.ndarray) and is_float(value.dtype)
 
 
 def _square(array: NDArray[np.float64]) -> float:

@@ -20,6 +20,7 @@ from onnx_relief.data.batch import Array, Rows
 from onnx_relief.data.samples import SampleSource
 from onnx_relief.data.shuffle import StepPlan, epoch_batches
 from onnx_relief.errors import DataError
+from onnx_relief.tensors import is_float
 
 _T = TypeVar("_T")
 _AHEAD = 3
@@ -111,7 +112,7 @@ def as_tensor(array: Array, name: str) -> Tensor:
 def _is_numbers(value: object) -> bool:
     if not isinstance(value, np.ndarray):
         return False
-    return value.dtype.kind in "biuf" or value.dtype.name == "bfloat16"
+    return value.dtype.kind in "biu" or is_float(value.dtype)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
