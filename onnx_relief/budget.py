@@ -27,7 +27,7 @@ class Budget:
         sparsity: Share of the prunable weights that goes.
         target_params: Share of all parameters that may stay.
         target_macs: Share of the multiply-accumulates that may stay, those with zeros not counted.
-        target_bytes: Largest size of the file, zipped.
+        target_bytes: Largest size of the model with its data files, zipped.
         max_drop: Largest loss of the metric, in points.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 
 import numpy as np
 import onnx
@@ -310,6 +311,30 @@ def test_sizes_are_those_of_the_repaired_model(tmp_path, capsys, criterion):
     code, _, _, out = told(capsys, tmp_path, model, "--granularity", "weight", *chosen)
     assert code == 0
     assert 0.93 * target < zipped_bytes(load(out)) <= target
+
+
+@pytest.mark.parametrize("threshold", [0, 1 << 12])  # all tensors in a file, or the largest
+def test_sizes_are_those_of_all_files_of_the_model(tmp_path, capsys, threshold):
+    model, folder = wide(200), tmp_path / "outside"
+    folder.mkdir()
+    onnx.save_model(
+        model,
+        folder / "model.onnx",
+        save_as_external_data=True,
+        location="w.bin",
+        size_threshold=threshold,
+    )
+    path, out = folder / "model.onnx", folder / "pruned.onnx"
+    said = ["prune", path, "--data", data_file(tmp_path), "-o", out, "--granularity", "weight"]
+    target = zipped_together(path, folder / "w.bin") // 2
+    assert main([str(one) for one in (*said, "--target-bytes", target, "-q")]) == 0
+    assert 0.93 * target < zipped_together(out, folder / "pruned.w.bin") <= target
+    assert main([str(one) for one in (*said, "--target-bytes", 10, "--force", "-q")]) == 6
+    assert "--target-bytes 10 is not reached" in capsys.readouterr().err
+
+
+def zipped_together(*files):
+    return sum(len(zlib.compress(file.read_bytes(), 6)) for file in files)
 
 
 def test_a_size_that_cannot_be_reached_is_said():

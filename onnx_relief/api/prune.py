@@ -88,7 +88,7 @@ def prune(
         sparsity: Share of the prunable weights that goes.
         target_params: Share of all parameters that may stay.
         target_macs: Share of the multiply-accumulates with weights other than zero that may stay.
-        target_bytes: Largest size of the file once it is zipped.
+        target_bytes: Largest size of the files once they are zipped.
         max_drop: Most points of the metric on `eval_data` that may be lost.
         criterion: ``relief``, ``magnitude``, ``magnitude-l1``, ``wanda``, ``obs``, ``taylor`` or
             ``random``; by default ``relief`` with `alpha` and ``obs`` with a budget.

@@ -39,7 +39,8 @@ class BudgetOptions:
         str | None,
         typer.Option(
             metavar="5MB",
-            help="Largest size of the file once it is zipped. Not with --granularity channel.",
+            help="Largest size of the model, with its data files, once zipped. Not with "
+            "--granularity channel.",
             rich_help_panel=BUDGETS,
         ),
     ] = None

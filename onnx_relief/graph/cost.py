@@ -7,6 +7,7 @@ Files are read in blocks and weights one tensor at a time, so that size does not
 from __future__ import annotations
 
 import hashlib
+import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -16,8 +17,9 @@ from numpy.typing import NDArray
 
 from onnx_relief.errors import ModelError, UnsupportedError
 from onnx_relief.graph import external
-from onnx_relief.graph.document import Document, serialise
+from onnx_relief.graph.document import Document, parse_file, serialise
 from onnx_relief.graph.layers import FLOATS, Survey
+from onnx_relief.graph.save import write_to
 from onnx_relief.graph.sites import Site
 from onnx_relief.graph.views import Array, Constants, TensorView
 from onnx_relief.graph.walk import TensorHome, constants_by_home
@@ -76,14 +78,20 @@ def total_bytes(document: Document) -> int:
 
 
 def zipped_bytes(document: Document) -> int:
-    """Return the size of the model's file after deflate at level 6, as zip does it.
+    """Return the size of the model and its data files after deflate at level 6, as zip does it.
 
-    Data files are not counted, nor what has not been written yet.
+    A model with data files is written aside first, since its edits are not in them yet.
 
     Raises:
-        ModelError: The model is larger than 2 GB.
+        ModelError: The model itself exceeds 2 GB, or the data files have changed on disk.
+        UnsupportedError: An edit would change a second tensor, which shares the bytes.
+        OutputError: There is no room to write the model aside.
     """
-    return len(zlib.compress(serialise(document.proto, document.name), 6))
+    if not document.has_external_data:
+        return len(zlib.compress(serialise(document.proto, document.name), 6))
+    with tempfile.TemporaryDirectory(prefix="onnx-relief-", ignore_cleanup_errors=True) as folder:
+        saved = parse_file(write_to(document, Path(folder), "model.onnx"))
+        return sum(_file_size(name, blocks, None).zipped for name, blocks in _files(saved))
 
 
 def count_parameters(survey: Survey) -> tuple[int, int]:

@@ -14,9 +14,10 @@ from small_models import written as written_outside
 from text_models import build, random
 
 from onnx_relief.errors import ModelError
-from onnx_relief.graph.cost import cost_of, total_bytes
+from onnx_relief.graph.cost import cost_of, total_bytes, zipped_bytes
 from onnx_relief.graph.document import load
 from onnx_relief.graph.layers import find_layers
+from onnx_relief.graph.save import save
 from onnx_relief.graph.storage import write_entries
 
 
@@ -176,3 +177,14 @@ def test_a_file_that_vanished_is_named(tmp_path):
     path.unlink()
     with pytest.raises(ModelError, match=r"model\.onnx cannot be read"):
         cost_of(survey, {})
+
+
+def test_pending_edits_of_data_files_are_zipped_with_the_model(tmp_path):
+    weight = random(40, 30)
+    path = written_outside(tmp_path / "m", outside(values=weight), w_bin=weight.tobytes())
+    document = load(path)
+    places = np.arange(0, weight.size, 2)
+    edited = write_entries(document, document.proto.graph.initializer[0], places, 0)
+    assert zipped_bytes(document) == cost(path).zipped
+    save(edited, tmp_path / "edited.onnx")
+    assert zipped_bytes(edited) == cost(tmp_path / "edited.onnx").zipped < zipped_bytes(document)
