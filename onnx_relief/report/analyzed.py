@@ -16,6 +16,8 @@ from onnx_relief.report.text import plain, score_text
 _TITLES = {LAYER: "layer", CHANNELS: "channels that live or die together"}
 _MENTIONED = 3
 _NOTHING = 1e-9
+_POINT = 0.01
+_EXPLAINED = "in brackets: the share that really went; a dash: nothing could go"
 
 
 def analysis_table(analysis: Analysis) -> RenderableType:
@@ -27,7 +29,7 @@ def analysis_table(analysis: Analysis) -> RenderableType:
     for kind in (LAYER, CHANNELS):
         if analysis.names(kind):
             parts.append(_table(analysis, kind))
-    parts += sentences([*remarks(analysis), *analysis.notes])
+    parts += sentences([*_explained(analysis), *remarks(analysis), *analysis.notes])
     return Group(*parts)
 
 
@@ -53,13 +55,14 @@ def analysis_svg(analysis: Analysis) -> str:
         for name in analysis.names(kind):
             cells = []
             for row in analysis.rows(kind, name):
-                loss = _worse(analysis, row)
+                loss = None if _is_empty(row) else _worse(analysis, row)
                 heat = None if loss is None else loss / worst if worst > 0 else 0.0
                 cells.append(Cell(text=_score(analysis, row), heat=heat))
             rows.append((name, cells))
     dense = score_text(analysis.dense, analysis.unit)
     title = f"{analysis.model}: {analysis.metric} with one part pruned alone (dense {dense})"
-    return grid_svg(title, [_share(share) for share in _shares(analysis)], rows)
+    columns = [_share(share) for share in _shares(analysis)]
+    return grid_svg(title, columns, rows, notes=_explained(analysis))
 
 
 def analysis_page(analysis: Analysis) -> str:
@@ -86,7 +89,26 @@ def _shares(analysis: Analysis) -> list[float]:
 
 
 def _score(analysis: Analysis, row: TrialRow) -> str:
-    return score_text(row.score, analysis.unit)
+    """Return what a trial showed, with the share that went where that is not what was to go."""
+    if _is_empty(row):
+        return "-"
+    text = score_text(row.score, analysis.unit)
+    return f"{text} ({100 * (1 - row.kept):.0f} %)" if _is_other(row) else text
+
+
+def _explained(analysis: Analysis) -> list[str]:
+    """Return what marked scores mean, where there are any."""
+    return [_EXPLAINED] if any(map(_is_other, analysis.trials)) else []
+
+
+def _is_other(row: TrialRow) -> bool:
+    """Whether another share went than the one that the column names."""
+    return _is_empty(row) or abs(1 - row.kept - row.sparsity) > _POINT + _NOTHING
+
+
+def _is_empty(row: TrialRow) -> bool:
+    """Whether nothing went although something was to go: its score says nothing."""
+    return row.kept == 1 and row.sparsity > 0
 
 
 def _share(share: float) -> str:

@@ -10,7 +10,7 @@ from typing import Final
 
 from onnx_relief.report.text import plain
 
-_ROW, _CELL, _TOP, _LABEL = 22, 84, 64, 330
+_ROW, _CELL, _TOP, _LABEL = 22, 104, 64, 330
 _LONGEST: Final = 46
 _WIDTH, _HEIGHT, _MARGIN = 640, 400, 64
 
@@ -43,16 +43,24 @@ class Point:
     name: str
 
 
-def grid_svg(title: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Cell]]]) -> str:
+def grid_svg(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[tuple[str, Sequence[Cell]]],
+    *,
+    notes: Sequence[str] = (),
+) -> str:
     """Return a grid of numbers, the worse the redder.
 
     Args:
         title: What the numbers are.
         columns: Names of the columns.
         rows: Name and cells of every row.
+        notes: What is said below them, one to a line.
     """
     width = _LABEL + _CELL * len(columns) + 12
-    height = _TOP + _ROW * len(rows) + 12
+    bottom = _TOP + _ROW * len(rows)
+    height = bottom + _ROW * len(notes) + 12
     parts = [_text(12, 24, title, size=14)]
     for place, column in enumerate(columns):
         parts.append(_text(_LABEL + (place + 0.5) * _CELL, _TOP - 10, column, anchor="middle"))
@@ -66,6 +74,7 @@ def grid_svg(title: str, columns: Sequence[str], rows: Sequence[tuple[str, Seque
                 f'fill="{_colour(cell.heat)}"/>'
             )
             parts.append(_text(left + _CELL / 2 - 1, top + 15, cell.text, anchor="middle"))
+    parts += [_text(12, bottom + 15 + _ROW * line, note) for line, note in enumerate(notes)]
     return _picture(width, height, parts)
 
 
