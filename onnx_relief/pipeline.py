@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from onnx_relief.agreement import agree_on_shared_weights, outlooks
 from onnx_relief.budget import Budget
 from onnx_relief.budgeted import Fields, priced, survey_fields
@@ -39,7 +41,8 @@ class Pruned:
         document: The masked model.
         plan: What was kept.
         flows: Where the units of every layer go.
-        scores: By layer; empty where they were not wanted or a plan was replayed.
+        scores: By layer, those that decided; empty where they were not wanted or a plan was
+            replayed.
         measurement: What the data showed; None where a plan was replayed.
         left_alone: Layers without a plan, and why, in words.
         missed: What was asked and not reached, in words; None where all is well.
@@ -98,24 +101,32 @@ def prune(
         settings: What to prune, and how much.
         progress: Told how far the work has come.
         dump: Folder that raw layer inputs are written to.
-        keep_scores: Whether to return the scores, which take twice the memory of the weights.
+        keep_scores: Whether to return the scores, which take twice the memory of the weights; `obs`
+            inverts one matrix more for those of each layer.
         judged: How the masked model is repaired, and judged where the budget is a drop.
 
     Raises:
         UnsupportedError: The model has no layer that can be pruned, or none was asked for.
         DataError, ModelError, SettingsError: The data, the model or a pattern is no good.
     """
-    seen = look(document, calibration, settings, signals=keep_scores, progress=progress, dump=dump)
-    missed = None
+    seen = look(document, calibration, settings, signals=False, progress=progress, dump=dump)
+    missed, scores = None, dict[str, Scores]()
     if settings.covers:
         plan = _cover(seen, settings, progress)
         masked = judged.finish(mask(seen.survey, plan, seen.flows), plan)
+        if keep_scores:
+            activity = seen.measured.activities
+            scores = {
+                s.layer.name: score(seen.survey, s, activity[s.layer.name]) for s in seen.sites
+            }
     else:
         fields = fields_of(seen, calibration, settings, progress=progress)
         seen = replace(seen, left_alone={**seen.left_alone, **fields.left_alone})
         chosen = prune_to(fields, calibration, settings, judged=judged, progress=progress)
         plan, masked, missed = chosen.plan, chosen.document, chosen.missed
-    return _pruned(seen, masked, plan, missed, keep_scores=keep_scores)
+        if keep_scores:
+            scores = _scores_of(fields)
+    return _pruned(seen, masked, plan, missed, scores)
 
 
 def prune_each(
@@ -144,7 +155,7 @@ def prune_each(
             prices=prices,
             progress=progress,
         )
-        yield _pruned(seen, chosen.document, chosen.plan, chosen.missed, keep_scores=False)
+        yield _pruned(seen, chosen.document, chosen.plan, chosen.missed, {})
 
 
 def look(
@@ -223,20 +234,34 @@ def replay(document: Document, plan: PrunePlan) -> Pruned:
 
 
 def _pruned(
-    seen: Seen, masked: Document, plan: PrunePlan, missed: str | None, *, keep_scores: bool
+    seen: Seen,
+    masked: Document,
+    plan: PrunePlan,
+    missed: str | None,
+    scores: Mapping[str, Scores],
 ) -> Pruned:
-    activity = seen.measured.activities
-    scored = seen.sites if keep_scores else []
     return Pruned(
         survey=seen.survey,
         document=masked,
         plan=plan,
         flows=seen.flows,
-        scores={s.layer.name: score(seen.survey, s, activity[s.layer.name]) for s in scored},
+        scores=scores,
         measurement=seen.measured,
         left_alone=seen.left_alone,
         missed=missed,
     )
+
+
+def _scores_of(fields: Fields) -> dict[str, Scores]:
+    """Return by layer what its criterion makes of it; biases are not scored."""
+    found: dict[str, Scores] = {}
+    for site in dict.fromkeys(field.site for field in fields.fields):
+        own = {field.part: field.scores() for field in fields.fields if field.site is site}
+        units = site.layer.units
+        # A weight that is decided with another layer has no scores here.
+        parts = (own.get(part, np.zeros((units, 0, 1))) for part in range(len(site.parts)))
+        found[site.layer.name] = Scores(weights=tuple(parts), bias=np.zeros((units, 0)))
+    return found
 
 
 def _cover(seen: Seen, settings: Settings, progress: Progress | None) -> PrunePlan:

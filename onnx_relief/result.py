@@ -52,7 +52,8 @@ class Result(Made):
         document: The pruned model with everything that its file will hold.
         plan: What was kept.
         report: What was measured and what to make of it.
-        scores: By weight, what each connection was worth; empty where a plan was replayed.
+        scores: By weight, what each connection was worth to the criterion; empty where a plan was
+            replayed. `obs` finds survivors together, so that they are not just the best ones.
     """
 
     plan: PrunePlan

@@ -1,8 +1,11 @@
 """The scores of every connection by the names of the weights, as arrays and as an .npz file.
 
+They are those of the criterion that decided, as shares of their unit (of the layer, where units go
+whole). By `obs` survivors are found together, so that they are not just those with the best scores.
 The arrays are (units, inputs per group) for kernels and for fully connected layers. For
-convolutions scored weight by weight they have the weight's own shape. Biases are (units,), or
-(units, biases per unit) where there are several.
+convolutions scored weight by weight they have the weight's own shape. Biases, which only the
+paper's method (`relief` with alpha) scores, are (units,), or (units, biases per unit) where there
+are several.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ Array = NDArray[Any]
 
 
 def scores_by_weight(pruned: Pruned, granularity: Granularity) -> dict[str, Array]:
-    """Return the scores of all layers; a weight that several layers share gets ``@layer``."""
+    """Return the scores of all layers; a weight that several layers score gets ``@layer``."""
     found: dict[str, Array] = {}
     for site in pruned.survey.sites:
         scores = pruned.scores.get(site.layer.name)
@@ -50,7 +53,9 @@ def _arrays(site: Site, scores: Scores, granularity: Granularity) -> Iterator[tu
     layer = site.layer
     whole = layer.kind is LayerKind.CONVOLUTION and granularity is Granularity.WEIGHT
     for weight, part, rows in zip(layer.weights, site.parts, scores.weights, strict=True):
-        yield weight.name, part.layout.from_rows(rows, part.view.shape) if whole else rows[:, :, 0]
+        if rows.size:
+            shaped = part.layout.from_rows(rows, part.view.shape) if whole else rows.sum(axis=2)
+            yield weight.name, shaped
     if scores.bias.shape[1]:
         bias = scores.bias[:, 0] if scores.bias.shape[1] == 1 else scores.bias
         yield f"{layer.weights[0].name}/bias", bias

@@ -114,7 +114,8 @@ class PruneOptions(
     save_scores: Annotated[
         Path | None,
         typer.Option(
-            help="What every connection is worth, as .npz, one array per weight.",
+            help="What every connection is worth to the criterion, as .npz, one array per weight; "
+            "obs finds survivors together, so that these are not just the best ones.",
             rich_help_panel=WRITING,
         ),
     ] = None

@@ -18,9 +18,10 @@ from onnx_relief.graph.layers import find_layers
 from onnx_relief.measuring.evidence import reading_of
 from onnx_relief.measuring.measure import full_batches, measure
 from onnx_relief.measuring.second_moments import SecondMoments, measure_at_once, moments_of
-from onnx_relief.pipeline import prune
+from onnx_relief.pipeline import fields_of, look
 from onnx_relief.scoring.table import CRITERIA
 from onnx_relief.settings import Estimator, Granularity, Settings
+from onnx_relief.targets import AS_IT_IS, prune_to
 
 # Two layers read one tensor, one layer sits in a branch, and one reads sums over positions.
 MODEL = """(float[N,2,6,6] x) => (float[N,3] y) {
@@ -128,16 +129,16 @@ def test_signals_that_nobody_looks_at_change_nothing_by_being_left_out(criterion
         granularity=Granularity.WEIGHT,
         budget=Budget(sparsity=0.5),
     )
+    document = load(model())
+    seen = [look(document, data, settings, signals=signals) for signals in (True, False)]
     with_them, without = (
-        prune(load(model()), data, settings, keep_scores=kept) for kept in (True, False)
+        prune_to(fields_of(one, data, settings), data, settings, judged=AS_IT_IS) for one in seen
     )
-    assert len(with_them.scores) == 5
-    assert not without.scores
     assert same_bytes(with_them.document, without.document)
-    for name, activity in without.measurement.activities.items():
-        assert activity.positions == with_them.measurement.activities[name].positions
+    for name, activity in seen[1].measured.activities.items():
+        assert activity.positions == seen[0].measured.activities[name].positions
         for here, there in zip(
-            activity.signals, with_them.measurement.activities[name].signals, strict=True
+            activity.signals, seen[0].measured.activities[name].signals, strict=True
         ):
             assert ((here.reads > 0) == (there.reads > 0)).all()
 
