@@ -5,6 +5,7 @@ A new form is one opener and one line in a table.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,8 @@ from onnx_relief.data.samples import sample_dataset
 from onnx_relief.data.spool import SequenceFeeds, SpooledFeeds, arrays_by_name, is_array
 from onnx_relief.errors import DataError
 from onnx_relief.tensors import TensorSpec
+
+logger = logging.getLogger(__name__)
 
 FORMS: Final = (
     "a folder or .zip of pictures, an .npz, an .npy, a folder of .npz files that each hold one "
@@ -152,7 +155,22 @@ def _open_npz(path: Path, request: Request) -> Dataset:
     labels = None
     if LABELS in columns and LABELS not in inputs:
         labels = read_member(path, columns.pop(LABELS).name)
-    return _open_columns(columns, labels, request)
+    dataset = _open_columns(columns, labels, request)
+    if request.split is None:  # `images` of a split is a form of its own
+        _say_what_is_taken(columns, request)
+    return dataset
+
+
+def _say_what_is_taken(columns: Mapping[str, Column], request: Request) -> None:
+    """Say that an array of another name is taken, since there is only one."""
+    for name, spec in match_names(list(columns), request.inputs, request.name).items():
+        if name != spec.name:
+            logger.warning(
+                "%s has no array %r, so %r is taken for that input of the model",
+                request.name,
+                spec.name,
+                name,
+            )
 
 
 def _open_npy(path: Path, request: Request) -> Dataset:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -139,3 +140,20 @@ def test_other_members_of_an_npz_are_passed_over(tmp_path: Path, spec: Any) -> N
     with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
         archive.writestr("README.txt", "hello")
     assert open_data(tmp_path / "a.npz", [spec("N", 2)]).size == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "said"),
+    [("z", 1, True), ("x", 1, False), ("train_images:train", 1, False), ("y", 2, True)],
+)
+def test_an_array_of_another_name_is_taken_aloud(
+    tmp_path: Path, spec: Any, caplog: pytest.LogCaptureFixture, name: str, inputs: int, said: bool
+) -> None:
+    name, *split = name.split(":")
+    path = tmp_path / "a.npz"
+    np.savez(path, **{name: np.zeros((3, 2), np.float32)})
+    specs = [spec("N", 2), spec("N", 2, name="maybe", optional=True)]
+    with caplog.at_level(logging.WARNING):
+        assert open_data(":".join([str(path), *split]), specs[:inputs]).size == 3
+    sentence = f"{path} has no array 'x', so {name!r} is taken for that input of the model"
+    assert caplog.messages == ([sentence] if said else [])
