@@ -89,6 +89,10 @@ class Analysis:
         """Whether a lower score is a better one."""
         return self.metric in ("error", "divergence", "kl")
 
+    def shares(self, kind: str) -> tuple[float, ...]:
+        """Return the shares that were to go of layers, or of channels, rising."""
+        return tuple(sorted({row.sparsity for row in self.trials if row.kind == kind}))
+
     def names(self, kind: str) -> tuple[str, ...]:
         """Return the layers or the kinds of channels, in order."""
         return tuple(dict.fromkeys(row.name for row in self.trials if row.kind == kind))

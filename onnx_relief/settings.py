@@ -172,7 +172,7 @@ class Settings:
     @property
     def has_exact_share(self) -> bool:
         """Whether the structure itself says how much stays."""
-        return self.structure.pattern is Pattern.N_OF_M
+        return self.structure.exact_share is not None
 
     @property
     def alphas(self) -> tuple[float, float]:

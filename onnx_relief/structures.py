@@ -51,6 +51,11 @@ class Structure:
             return f"{self.units}:{self.inputs}"
         return str(self.pattern.value)
 
+    @property
+    def exact_share(self) -> float | None:
+        """The share that goes where the structure itself says it, or None."""
+        return 1 - self.units / self.inputs if self.pattern is Pattern.N_OF_M else None
+
     def why_not(self, shape: tuple[int, int, int]) -> str | None:
         """Return why a weight of `shape` (units, inputs, taps) does not divide, or None."""
         units, inputs, _ = shape

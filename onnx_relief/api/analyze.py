@@ -59,7 +59,7 @@ def analyze(
         criterion: As `prune` takes it.
         granularity: What goes of a layer, as `prune` takes it, or ``channel``, or both after each
             other: ``weight,channel``.
-        sparsities: Shares that go, in [0, 1).
+        sparsities: Shares that go, in [0, 1); layers that lose N of M have one of their own.
         metric: As `prune` takes it, or ``divergence`` (mean square error of the outputs relative to
             their variance) or ``kl`` (Kullback-Leibler, in nats); by default accuracy with labels
             and divergence without.

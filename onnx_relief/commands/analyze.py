@@ -67,8 +67,9 @@ class AnalyzeOptions(ChooseOptions, PrepareOptions, RunOptions, SpeakOptions):
     granularity: Annotated[
         str,
         typer.Option(
-            help="What goes of a layer: kernel, weight, row or a block like 4x1; or channel: "
-            "channels that live or die together are cut; or both, like weight,channel.",
+            help="What goes of a layer: kernel, weight, row or a block like 4x1; or 2:4, which "
+            "keeps 2 of every 4 inputs whatever --sparsities says; or channel: channels that live "
+            "or die together are cut; or both, like weight,channel.",
             rich_help_panel=CHOOSING,
         ),
     ] = "kernel,channel"

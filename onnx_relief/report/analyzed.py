@@ -53,12 +53,8 @@ def analysis_svg(analysis: Analysis) -> str:
     rows = []
     for kind in (LAYER, CHANNELS):
         for name in analysis.names(kind):
-            cells = []
-            for row in analysis.rows(kind, name):
-                loss = None if _is_empty(row) else _worse(analysis, row)
-                heat = None if loss is None else loss / worst if worst > 0 else 0.0
-                cells.append(Cell(text=_score(analysis, row), heat=heat))
-            rows.append((name, cells))
+            found = {row.sparsity: row for row in analysis.rows(kind, name)}
+            rows.append((name, [_cell(analysis, found.get(s), worst) for s in _shares(analysis)]))
     dense = score_text(analysis.dense, analysis.unit)
     title = f"{analysis.model}: {analysis.metric} with one part pruned alone (dense {dense})"
     columns = [_share(share) for share in _shares(analysis)]
@@ -70,8 +66,21 @@ def analysis_page(analysis: Analysis) -> str:
     return as_page(analysis_svg(analysis), f"Sensitivity of {analysis.model}")
 
 
+def _cell(analysis: Analysis, row: TrialRow | None, worst: float) -> Cell:
+    """Return a field of the picture; empty where that share was not tried."""
+    if row is None:
+        return Cell(text="", heat=None)
+    loss = None if _is_empty(row) else _worse(analysis, row)
+    heat = None if loss is None else loss / worst if worst > 0 else 0.0
+    return Cell(text=_score(analysis, row), heat=heat)
+
+
 def _table(analysis: Analysis, kind: str) -> Table:
-    table = named_table(_TITLES[kind], *(f"without {_share(s)}" for s in _shares(analysis)))
+    columns = [f"without {_share(share)}" for share in analysis.shares(kind)]
+    structure = analysis.granularity.split(",")[0]
+    if kind == LAYER and ":" in structure:  # N of M: it says itself what goes
+        columns = [structure]
+    table = named_table(_TITLES[kind], *columns)
     for name in analysis.names(kind):
         rows = analysis.rows(kind, name)
         table.add_row(Text(plain(name)), *(_score(analysis, row) for row in rows))

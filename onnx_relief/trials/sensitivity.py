@@ -6,7 +6,7 @@ on several processes or machines, and what is finished need not be done again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from onnx_relief.analysis import CHANNELS, DENSE, LAYER, Analysis, TrialRow
@@ -34,7 +34,7 @@ class AnalyzeSettings:
 
     Attributes:
         prune: Criterion, structure and layers.
-        sparsities: Shares that go.
+        sparsities: Shares that go, except of layers whose structure says it.
         layers: Whether layers are tried.
         channels: Whether channels that live or die together are tried.
         metric: How models are judged; None for accuracy with labels, `DIVERGENCE` without.
@@ -59,11 +59,13 @@ class AnalyzeSettings:
             raise SettingsError(
                 f"--metric {self.metric!r} does not exist; choose one of {', '.join(known)}"
             )
-        if self.layers and self.prune.has_exact_share:
-            raise SettingsError(
-                f"--granularity {self.prune.structure} always drops the same share, so there is "
-                "nothing to compare; choose another one"
-            )
+
+    def shares(self, kind: str) -> tuple[float, ...]:
+        """Return the shares that are tried of layers, or of channels, rising."""
+        exact = self.prune.structure.exact_share
+        if kind == LAYER and exact is not None:
+            return (exact,)
+        return tuple(sorted(set(self.sparsities)))
 
     def metric_on(self, data: Dataset) -> str:
         """Return how models are judged on some data."""
@@ -125,7 +127,7 @@ def analyze_model(
         data=(evaluation.take(PROBED) if metric in OWN_METRICS else evaluation).description,
         criterion=settings.prune.criterion,
         granularity=_granularity(settings),
-        sparsities=settings.sparsities,
+        sparsities=_shares(settings),
         trials=rows,
         notes=parts.notes,
     )
@@ -145,13 +147,14 @@ class _Parts:
     channels: ChannelTrials | None
     notes: tuple[str, ...]
 
-    def keys(self, sparsities: Sequence[float]) -> list[Key]:
+    def keys(self, settings: AnalyzeSettings) -> list[Key]:
         """Return what is tried, in the order of the model."""
         layers = [] if self.fields is None else [f.site.layer.name for f in self.fields.fields]
         channels = [] if self.channels is None else list(self.channels.kinds)
         names = [(LAYER, name) for name in dict.fromkeys(layers)]
         names += [(CHANNELS, name) for name in channels]
-        return [(DENSE, "", 0.0), *((*name, share) for name in names for share in sparsities)]
+        keys = [(kind, name, share) for kind, name in names for share in settings.shares(kind)]
+        return [(DENSE, "", 0.0), *keys]
 
     def task(self, key: Key) -> Task:
         """Return what a process needs to try one of them."""
@@ -177,6 +180,12 @@ def _opened(
         fields = fields_of(seen, calibration, settings.prune, progress=progress)
         left = {**seen.left_alone, **fields.left_alone}
         notes += [f"layer {name!r} is not tried: {reason}" for name, reason in left.items()]
+        structure = settings.prune.structure
+        if structure.exact_share is not None:
+            gone = structure.inputs - structure.units
+            notes.append(
+                f"layers lose {gone} of every {structure.inputs} inputs, whatever --sparsities says"
+            )
     if settings.channels:
         try:
             channels = open_channels(document, calibration, settings.prune, progress=progress)
@@ -197,7 +206,7 @@ def _tried(
     progress: Progress | None,
     on_trial: Callable[[TrialRow], None] | None,
 ) -> tuple[TrialRow, ...]:
-    keys = parts.keys(sorted(set(settings.sparsities)))
+    keys = parts.keys(settings)
     tick = ticker(progress, "trying parts of the model alone", len(keys))
     tick(sum(key in done for key in keys))
 
@@ -240,6 +249,14 @@ def said_of(
             "--seed": prune.seed,
         },
     }
+
+
+def _shares(settings: AnalyzeSettings) -> tuple[float, ...]:
+    """Return all shares that are tried."""
+    if not (settings.layers and settings.prune.has_exact_share):
+        return settings.sparsities
+    kinds = [LAYER] + [CHANNELS] * settings.channels
+    return tuple(sorted({share for kind in kinds for share in settings.shares(kind)}))
 
 
 def _granularity(settings: AnalyzeSettings) -> str:

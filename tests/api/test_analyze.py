@@ -28,6 +28,7 @@ from onnx_relief.evaluation import evaluate_model
 from onnx_relief.graph.document import input_specs, load
 from onnx_relief.pipeline import prune
 from onnx_relief.settings import Granularity, Settings
+from onnx_relief.structures import parse_structure
 from onnx_relief.surprise import Surprise
 
 SHARES = (0.0, 0.5, 0.9)
@@ -74,6 +75,29 @@ def test_a_trial_is_the_model_with_this_layer_pruned(criterion):
     assert row.kept == 0.5
     assert row.score == evaluate_model(alone, data).value
     assert row.distance == Divergence(dense, data, batch_size=16).of(alone) > 0
+
+
+@pytest.mark.parametrize("criterion", ["magnitude", "obs"])
+def test_a_pattern_is_tried_once_on_every_layer(criterion):
+    dense = load(cnn())
+    data = open_data(PICTURES, input_specs(dense.proto))
+    settings = Settings(
+        criterion=criterion,
+        granularity=Granularity.WEIGHT,
+        blocks=parse_structure("1:2"),
+        only=("conv",),
+    )
+    alone = prune(dense, data, settings).document
+    options = {"granularity": "1:2,channel", "criterion": criterion, "sparsities": (0.75,)}
+    found = tried(cnn(), PICTURES, **options)
+    assert found.names(LAYER) == ("conv", "fc")
+    for name in found.names(LAYER):
+        assert [(row.sparsity, row.kept) for row in found.rows(LAYER, name)] == [(0.5, 0.5)]
+    assert found.rows(LAYER, "conv")[0].distance == Divergence(dense, data, batch_size=16).of(alone)
+    assert [row.sparsity for row in found.rows(CHANNELS, "units of conv")] == [0.75]
+    assert found.sparsities == (0.5, 0.75)
+    (note,) = found.notes
+    assert note == "layers lose 1 of every 2 inputs, whatever --sparsities says"
 
 
 def test_processes_find_what_one_process_finds(found):
@@ -242,7 +266,6 @@ def test_a_softmax_in_the_model_changes_nothing_about_kl():
         ({"sparsities": (1.0,)}, SettingsError, "--sparsities are shares"),
         ({"sparsities": (float("nan"),)}, SettingsError, "--sparsities are shares"),
         ({"metric": "guess"}, SettingsError, "choose one of .* divergence, kl"),
-        ({"granularity": "2:4"}, SettingsError, "always drops the same share"),
         ({"granularity": "weight,row"}, SettingsError, "several ways to prune a layer"),
         ({"granularity": "brick"}, SettingsError, "does not exist"),
         ({"granularity": "7x7"}, UnsupportedError, "no layer that divides into 7x7"),

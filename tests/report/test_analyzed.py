@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
@@ -14,7 +15,7 @@ EXPLAINED = "in brackets: the share that really went"
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def analysis(*kept, kind=LAYER, unit="", metric="divergence", shares=(0.5, 0.9)):
+def analysis(*kept, kind=LAYER, shares=(0.5, 0.9), granularity="kernel", more=()):
     """Return an analysis of one part that really kept so much; scores are 1, 2, ..."""
     rows = [
         TrialRow(kind=kind, name="conv", sparsity=share, kept=left, score=number, distance=number)
@@ -24,13 +25,13 @@ def analysis(*kept, kind=LAYER, unit="", metric="divergence", shares=(0.5, 0.9))
     return Analysis(
         model="m.onnx",
         digest="",
-        metric=metric,
-        unit=unit,
+        metric="divergence",
+        unit="",
         data="x.npz",
         criterion="obs",
-        granularity="kernel",
-        sparsities=shares,
-        trials=(dense, *rows),
+        granularity=granularity,
+        sparsities=(*shares, *(row.sparsity for row in more)),
+        trials=(dense, *rows, *more),
     )
 
 
@@ -83,3 +84,17 @@ def test_where_nothing_went_is_no_colour_of_a_score():
 
 def test_losses_are_those_at_the_share_that_really_went():
     assert analysis(1.0, 0.5).losses() == {"conv": ((0.0, 1.0), (0.5, 2.0))}
+
+
+def test_a_pattern_is_one_column_of_layers():
+    channels = replace(analysis(0.1, kind=CHANNELS, shares=(0.9,)).trials[1], name="units")
+    found = analysis(0.5, shares=(0.5,), granularity="2:4,channel", more=(channels,))
+    lines = [line.split() for line in printed(found).splitlines()]
+    assert ["layer", "2:4"] in lines
+    assert ["conv", "1"] in lines
+    assert lines[3][-3:] == ["without", "90", "%"]
+    assert ["units", "1"] in lines
+    picture = ElementTree.fromstring(analysis_svg(found))
+    assert len(picture.findall(f".//{SVG}rect")[1:]) == 4
+    texts = [one.text or "" for one in picture.iter(f"{SVG}text")]
+    assert texts[1:] == ["50 %", "90 %", "conv", "1", "", "units", "", "1"]
