@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import math
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from onnx_relief.divergence import Divergence
+from onnx_relief.graph.document import load
+from onnx_relief.graph.layers import find_layers
 
 TOOLS = Path(__file__).parent.parent / "tools"
 
@@ -246,3 +251,37 @@ def test_criteria_stand_beside_repairs_and_training_of_so_many_epochs_is_a_repai
     assert parts[1].splitlines()[0].endswith("| none | reconstruct --repair-epochs 4 |")
     assert "`--repair reconstruct --repair-epochs 4` is behind obs at 1 of 1 budgets" in parts[2]
     assert [row.score for row in others] == [90.0, 91.0, 93.0]
+
+
+def test_resnet_in_int8_is_still_the_same_model(tool, tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.WARNING)  # what the tool sets is undone with it
+    make = tool("make_int8")
+    try:
+        dense = tool("oneshot.tasks").task("resnet20")
+    except tool("_bench").MissingError as error:
+        pytest.skip(str(error))
+    made = tmp_path / "new" / "int8.onnx"
+    monkeypatch.setattr(sys, "argv", ["make_int8.py", "--to", str(made)])
+    assert make.main() == 0
+    assert list(made.parent.iterdir()) == [made]
+    before, after = load(dense.model), load(made)
+    survey = find_layers(after)
+    assert len(survey.sites) == len(find_layers(before).sites)
+    assert all(part.view.quantised for site in survey.sites for part in site.parts)
+    few = dense.data(before, calibration=False).take(32)
+    lost = Divergence(before, few, batch_size=32).of(after)
+    assert 0 < lost < 0.01
+
+
+def test_quantising_says_what_data_is_missing(tool, tmp_path, monkeypatch, capsys, caplog):
+    caplog.set_level(logging.WARNING)
+    make = tool("make_int8")
+
+    def missing(_name):
+        raise tool("_bench").MissingError("no pictures; run tools/fetch_corpus.py")
+
+    monkeypatch.setattr(make, "task", missing)
+    monkeypatch.setattr(sys, "argv", ["make_int8.py", "--to", str(tmp_path / "int8.onnx")])
+    assert make.main() == 1
+    assert "run tools/fetch_corpus.py" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
