@@ -24,7 +24,7 @@ from onnx_relief.measuring.evidence import Reading
 from onnx_relief.scoring.relief import relief_scores
 from onnx_relief.scoring.table import Clues, Criterion
 from onnx_relief.selection.allocate import RUNGS
-from onnx_relief.solving.admm import Singles, descend, survivors
+from onnx_relief.solving.admm import Project, Singles, descend, survivors
 from onnx_relief.solving.support import damped, fit_on_support, output_error, shrinkage
 from onnx_relief.structures import Pattern, Structure
 
@@ -171,7 +171,7 @@ class Field:
         split = self.split()
         share = count / self.blocks
         moment = self._moment()
-        best = survivors(moment, split, share, self._project)
+        best = survivors(moment, split, share, self._projection(split))
         return self._fitted(moment, split, best.keep, best.weights)
 
     def choose_covering(self, keep: Bools) -> Choice:
@@ -179,8 +179,9 @@ class Field:
         if not self.solves or keep.all():
             return Choice(keep)
         assert self.reading is not None
+        split = self.split()
         wide = np.broadcast_to(keep, self.shape).reshape(len(keep), -1)
-        return self._fitted(self._moment(), self.split(), self.reading.split(wide))
+        return self._fitted(self._moment(), split, self.reading.split(wide) & (split != 0))
 
     def moment(self, *, centred: bool) -> Floats:
         """Return the damped second moments of the inputs, (groups, d, d).
@@ -232,10 +233,17 @@ class Field:
         assert self.reading is not None
         return np.asarray(self.reading.join(split).reshape(self.shape))
 
-    def _project(self, wishes: Singles, share: float) -> Bools:
-        assert self.reading is not None
-        kept = self._full(self.joined(np.square(wishes)), share)
-        return np.asarray(self.reading.split(kept.reshape(len(kept), -1)))
+    def _projection(self, split: Floats) -> Project:
+        """Return what picks survivors among the weights that are not zero: the others stay so."""
+        filled = split != 0
+
+        def project(wishes: Singles, share: float) -> Bools:
+            assert self.reading is not None
+            rows = self._full(self.joined(np.where(filled, np.square(wishes), 0)), share)
+            kept: Bools = self.reading.split(rows.reshape(len(rows), -1)) & filled
+            return kept
+
+        return project
 
     def _full(self, scores: NDArray[np.floating], share: float) -> Bools:
         count = round(share * self.blocks)
@@ -251,7 +259,7 @@ class Field:
         roughly = judge.astype(np.float32)
         energy = float(output_error(judge, split).sum()) or 1.0
         yield Rung(1.0, 0.0, None)
-        for step in descend(moment, split, RUNGS[1:], self._project):
+        for step in descend(moment, split, RUNGS[1:], self._projection(split)):
             weights = step.weights if self.updates else np.where(step.keep, split, 0.0)
             choice = self._choice(split, step.keep, weights)
             moved = (weights - split).astype(np.float32)

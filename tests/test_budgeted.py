@@ -291,6 +291,44 @@ def test_what_is_zero_already_is_no_part_of_what_stays(criterion, scope):
     assert kept == (16 * 6 + 16 * 3) // 2
 
 
+@pytest.mark.parametrize("granularity", ["weight", "row", "2x1", "1x2", "2:4"])
+@pytest.mark.parametrize("scope", list(Scope))
+def test_zeros_stay_zeros(granularity, scope):
+    text = WIDE.replace("N,6", "N,8").replace("N,3", "N,4")
+    model = build(text, w1=random(8, 16), b1=random(16), w2=random(16, 4), b2=random(4))
+    rng = np.random.default_rng(0)
+    before = {
+        name: array * (rng.random(array.shape) < 0.6) for name, array in weights(model).items()
+    }
+    for tensor in model.graph.initializer:
+        tensor.CopyFrom(onnx.numpy_helper.from_array(before[tensor.name], tensor.name))
+    budget = Budget() if ":" in granularity else Budget(sparsity=0.6)
+    _, found = pruned(
+        model, shape=(8,), criterion="obs", granularity=granularity, budget=budget, scope=scope
+    )
+    for name in ("w1", "w2"):
+        assert not found[name][before[name] == 0].any()
+        assert 0 < np.count_nonzero(found[name]) < np.count_nonzero(before[name])
+
+
+@pytest.mark.parametrize(
+    ("text", "shape"),
+    [
+        ("(float[N,16] x) => (float[N] y) { y = MatMul (x, w) }", (16,)),
+        ("(float[N,7,16] x) => (float[N,7] y) { y = MatMul (x, w) }", (7, 16)),
+        ("(float[N,16,7] x) => (float[N,7] y) { y = MatMul (w, x) }", (16, 7)),
+    ],
+)
+@pytest.mark.parametrize("repair", ["none", "bias", "least-squares"])
+def test_products_with_a_vector(tmp_path, text, shape, repair):
+    model = build(text, w=random(16, seed=1))
+    np.savez(tmp_path / "x.npz", x=random(40, *shape, seed=2))
+    path, out = written(tmp_path, model), tmp_path / "pruned.onnx"
+    said = ["prune", path, "--data", tmp_path / "x.npz", "-o", out, "--granularity", "weight"]
+    assert main([str(one) for one in (*said, "--sparsity", 0.5, "--repair", repair, "-q")]) == 0
+    assert np.count_nonzero(weights(onnx.load(out))["w"]) == 8
+
+
 def test_sizes_are_reached():
     whole = zipped_bytes(load(wide(200)))
     target = int(whole * 0.5)

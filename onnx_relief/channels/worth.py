@@ -238,7 +238,7 @@ def made_up(
             continue
         moment = field.moment(centred=has_room(field.site))
         split = field.split()
-        keep = np.broadcast_to(_columns_kept(field, lost), split.shape)
+        keep = np.broadcast_to(_columns_kept(field, lost), split.shape) & (split != 0)
         fitted = fit_on_support(moment, np.matmul(split, moment), keep)
         name = field.site.layer.name
         weights[name] = np.asarray(field.joined(fitted), dtype=np.float64)

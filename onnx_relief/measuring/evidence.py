@@ -130,6 +130,8 @@ def answers_of(site: Site, reading: Reading, read: Array, made: Array) -> Array:
     Returns:
         (samples, groups, units per group, positions).
     """
+    if reading.geometry is None and len(site.parts[0].view.shape) == 1:
+        return made.reshape(1, 1, 1, -1)  # a product with a vector has no axis of units
     if reading.geometry is None:
         rows = np.moveaxis(made, -1 if site.data_input == 0 else -2, -1)
         return rows.reshape(-1, rows.shape[-1]).T[None, None]
