@@ -162,7 +162,12 @@ def _refitted(
         return None
     rows = survey.rows(pair.site.parts[0])
     keep = pair.reading.split(rows.reshape(len(rows), -1) != 0)
-    change = refit(fit.gram, tune.gram if tune else None, keep, centred=pair.centred)
+    weigh = None
+    if pair.join is not None:  # what a unit lacks of a sum counts as it comes in there
+        gains = np.square(pair.join.gain).reshape(pair.reading.groups, -1)
+        weigh = np.repeat(gains, pair.reading.blocks, axis=0)
+    judge = tune.gram if tune else None
+    change = refit(fit.gram, judge, keep, centred=pair.centred, weigh=weigh)
     if change is None:
         return None
     return changed(survey, document, pair, change, fit.gram.mean)

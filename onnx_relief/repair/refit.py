@@ -42,7 +42,14 @@ class Change:
     ridge: float
 
 
-def refit(fit: Gram, tune: Gram | None, keep: NDArray[np.bool_], *, centred: bool) -> Change | None:
+def refit(
+    fit: Gram,
+    tune: Gram | None,
+    keep: NDArray[np.bool_],
+    *,
+    centred: bool,
+    weigh: Floats | None = None,
+) -> Change | None:
     """Return the change of a layer, or None where none of them helps on held-out samples.
 
     Args:
@@ -50,15 +57,17 @@ def refit(fit: Gram, tune: Gram | None, keep: NDArray[np.bool_], *, centred: boo
         tune: The same of held-out samples, to choose the ridge by; None to be cautious.
         keep: Weights that survive, (groups, units per group, entries).
         centred: Whether the layer has a bias that can be moved.
+        weigh: What the square of a unit's error counts, (groups, units per group); 1 by default.
     """
     if tune is None:
         return solve(fit, keep, CAUTIOUS, centred=centred)
     some = slice(None, None, max(1, keep.shape[1] // _TRIED))
     here, there, kept = fit.of_units(some), tune.of_units(some), keep[:, some]
+    counts = np.ones(kept.shape[:2]) if weigh is None else weigh[:, some]
     best, least = None, 0.0
     for ridge in RIDGES:
         change = solve(here, kept, ridge, centred=centred)
-        added = added_error(there, change)
+        added = float((added_error(there, change) * counts).sum())
         if added < least:
             best, least = change, added
     if best is None or kept.shape == keep.shape:
@@ -79,12 +88,14 @@ def solve(gram: Gram, keep: NDArray[np.bool_], ridge: float, *, centred: bool) -
     return Change(weights, offset, ridge)
 
 
-def added_error(gram: Gram, change: Change) -> float:
-    """Return E |r - D x - d|^2 - E |r|^2 on other samples: below zero where the change helps."""
+def added_error(gram: Gram, change: Change) -> Floats:
+    """Return E |r - D x - d|^2 - E |r|^2 on other samples, below zero where the change helps.
+
+    For every unit by itself, (groups, units per group).
+    """
     weights, offset = change.weights, change.offset
     moment = gram.covariance(centred=False)
-    curved = (np.matmul(weights, moment) * weights).sum()
-    sloped = (weights * gram.cross_covariance(centred=False)).sum()
+    curved = (np.matmul(weights, moment) * weights).sum(axis=2)
+    sloped = (weights * gram.cross_covariance(centred=False)).sum(axis=2)
     moved = np.einsum("gud,gd->gu", weights, gram.mean)
-    shifted = (offset * (offset + 2 * moved - 2 * gram.mean_answer)).sum()
-    return float(curved - 2 * sloped + shifted)
+    return np.asarray(curved - 2 * sloped + offset * (offset + 2 * moved - 2 * gram.mean_answer))
