@@ -17,7 +17,7 @@ from onnx_relief.data import Dataset
 from onnx_relief.fields import Choice, Field
 from onnx_relief.graph.cost import count_parameters, zipped_bytes
 from onnx_relief.graph.document import Document
-from onnx_relief.graph.layers import Survey
+from onnx_relief.graph.layers import Survey, find_layers
 from onnx_relief.graph.walk import TensorHome
 from onnx_relief.plan import PrunePlan
 from onnx_relief.progress import ticker
@@ -106,15 +106,30 @@ def prune_to(
     if budget.target_macs is not None:
         return _to_macs(prices, budget.target_macs, settings, judged, progress)
     wanted = _weights_left(fields.survey, prices, budget)
+    found = _to_weights(prices, wanted, settings, judged, progress)
+    if budget.target_params is None or found.missed is not None:
+        return found
+    allowed = budget.target_params * count_parameters(fields.survey)[0]
+    added = count_parameters(find_layers(found.document))[1] - allowed
+    if added <= _CLOSE * allowed:
+        return found
+    # Biases that a repair gives to layers without one are many beside the weights of a small model.
+    return _to_weights(prices, wanted - added, settings, judged, progress)
+
+
+def _to_weights(
+    prices: Priced, wanted: float, settings: Settings, judged: Judged, progress: Progress | None
+) -> Chosen:
+    """Return the finished model with so many weights left of those that may go."""
     choices = choose(prices, wanted, settings, progress=progress)
     kept = sum(_kept(choice, field) for field, choice in choices.items())
     missed = None
     if kept > wanted * 1.01 + 1 and not settings.has_exact_share:
         missed = (
-            f"{budget} is not reached: {kept:.0f} of the {prices.whole:.0f} weights that may go "
-            f"have to stay and only {max(wanted, 0):.0f} were allowed"
+            f"{settings.budget} is not reached: {kept:.0f} of the {prices.whole:.0f} weights that "
+            f"may go have to stay and only {max(wanted, 0):.0f} were allowed"
         )
-    return _finished(fields, choices, judged, missed)
+    return _finished(prices.fields, choices, judged, missed)
 
 
 def _weights_left(survey: Survey, prices: Priced, budget: Budget) -> float:

@@ -253,6 +253,27 @@ def test_shares_of_parameters_are_reached():
     assert abs(sum(np.count_nonzero(array) for array in found.values()) / total - 0.5) < 0.01
 
 
+@pytest.mark.parametrize("share", [0.25, 0.5])
+def test_biases_that_a_repair_adds_are_parameters_too(tmp_path, capsys, share):
+    model = build(
+        """(float[N,6] x) => (float[N,3] y) {
+            h = Gemm (x, w1)  a = Relu (h)  g = Gemm (a, w2)  b = Relu (g)  y = MatMul (b, w3)
+        }""",
+        w1=random(6, 16, seed=1),
+        w2=random(16, 16, seed=2),
+        w3=random(16, 3, seed=3),
+    )
+    flags = ("--granularity", "weight", "--criterion", "magnitude", "--repair", "bias")
+    chosen = (*flags, "--target-params", share)
+    code, _, _, out = told(capsys, tmp_path, model, *chosen)
+    whole, left = (
+        sum(np.count_nonzero(array) for array in weights(one).values())
+        for one in (model, onnx.load(out))
+    )
+    assert code == 0
+    assert 0.9 * share < left / whole <= 1.01 * share
+
+
 def test_shares_of_work_are_reached():
     made, found = pruned(cnn(), shape=(2, 8, 8), criterion="wanda", budget=Budget(target_macs=0.5))
     work = 64 * np.count_nonzero(found["k"]) + np.count_nonzero(found["w"])
