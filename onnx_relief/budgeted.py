@@ -119,6 +119,7 @@ def survey_fields(
         odd = settings.structure.why_not(field.shape)
         if odd:
             left[field.site.layer.name] = odd
+            taken.add(home)  # nor may a layer prune it that shares it, and reads it another way
         elif home not in taken:
             taken.add(home)
             found.append(field)

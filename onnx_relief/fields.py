@@ -216,10 +216,19 @@ class Field:
 
     def _mean_square(self) -> Floats:
         """Return mean x**2 of every input, (groups, inputs, taps or 1)."""
+        weight = self.site.layer.weights[self.part]
         if self.gram is None or self.reading is None:
             # What recurrent nodes and bodies show: a mean of |x|, whose square stands for it.
-            return np.asarray(self.activity.signals[self.part].measured ** 2)
-        weight = self.site.layer.weights[self.part]
+            signal = self.activity.signals[self.part]
+            squares = np.square(signal.measured)
+            if not signal.is_whole:
+                return np.asarray(squares)
+            # Norms of maps, where a kernel's weights are in already: over all units of a group.
+            made, energy = (
+                part.reshape(weight.groups, -1, weight.inputs).sum(axis=1, keepdims=True)
+                for part in (squares, np.square(self.rows()).sum(axis=2))
+            )
+            return np.asarray((made / np.where(energy > 0, energy, 1.0)).swapaxes(1, 2))
         flat = self.gram.mean_square.reshape(weight.groups, weight.inputs, -1)
         return np.asarray(flat)
 

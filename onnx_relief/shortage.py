@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from onnx_relief.activity.gram import PLACES
 from onnx_relief.data.held_out import fitted_to
 from onnx_relief.report.text import plain, plural
 from onnx_relief.results import LayerCost, ModelCost
@@ -55,4 +56,7 @@ def _inputs(layer: LayerCost) -> int:
 
 def _seen(layer: LayerCost, samples: int) -> float:
     """Return how often the inputs of a unit were seen; endless where that is not known."""
-    return float("inf") if layer.positions is None else layer.positions * samples
+    if layer.positions is None:
+        return float("inf")
+    convolves = layer.weights > layer.connections
+    return (min(layer.positions, PLACES) if convolves else layer.positions) * samples

@@ -582,3 +582,22 @@ def test_what_is_left_of_a_layer_counts():
     assert (np.diff(found) >= 0).all()
     assert np.isfinite(found).all()
     assert found[-1] > 100
+
+
+@pytest.mark.parametrize("criterion", ["wanda", "obs"])
+def test_kernels_in_a_body_are_scored_by_their_energy(criterion):
+    """Second order asks for more than a body shows, and makes do with the same as wanda."""
+    one, loud = random(4, 3, 3, 3, seed=1), np.array([1, 2, 4], np.float32)
+    text = """(float[N,3,8,8] x, bool c) => (float[N,4,6,6] y) {
+        y = If (c) <then_branch = t () => (float[N,4,6,6] a) { a = Conv (x, k) },
+                    else_branch = e () => (float[N,4,6,6] b) { b = Conv (x, k2) }>
+    }"""
+    document = load(build(text, k=one, k2=2 * one))
+    inputs = random(20, 3, 8, 8, seed=2) * loud[:, None, None]
+    feed = [{"x": x[None], "c": np.array(True)} for x in inputs]
+    data = open_data(feed, input_specs(document.proto))
+    settings = Settings(granularity=Granularity.KERNEL, criterion=criterion)
+    field = fields_of(look(document, data, settings), data, settings).fields[0]
+    energy = np.square(one.astype(float)).sum(axis=(2, 3)) * np.square(loud)
+    expected = energy / energy.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(field.scores().sum(axis=2), expected, atol=0.05)

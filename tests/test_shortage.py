@@ -43,3 +43,14 @@ def test_pruning_with_fewer_samples_than_inputs_says_it(tmp_path, count, told):
     data = {"x": np.random.default_rng(0).standard_normal((count, 6)).astype(np.float32)}
     found = relief.prune(written(tmp_path, mlp()), data, sparsity=0.5)
     assert any("more inputs than were seen" in text for text in found.report.advice) == told
+
+
+def test_maps_are_not_looked_at_everywhere():
+    layer = LayerCost(
+        layer="conv", connections=512, kept=512, weights=4608, nonzero=4608, units=1, alive=1,
+        positions=784.0,
+    )  # fmt: skip
+    file = FileSize(name="m.onnx", plain=1, zipped=1, sha256="0" * 64)
+    dense = ModelCost(name="m", files=(file,), parameters=4608, nonzero=4608, layers=(layer,))
+    (text,) = about_few_samples(dense, 10, criterion="obs", repair="none")
+    assert "4,608 inputs, 3,200 times" in text  # 8 samples of 400 places, not of 784

@@ -18,6 +18,8 @@ from onnx_relief.activity.mean import FloatArray
 from onnx_relief.activity.patches import patches
 from onnx_relief.geometry import ConvGeometry
 
+PLACES = 400
+"""About so many positions of a sample are looked at; those of one picture repeat each other."""
 _ROUNDING = 64 * float(np.finfo(np.float32).eps)
 """Variance, relative to the mean square, that sums of products in float32 cannot tell from none:
 each term of the same size may add a rounding error of the same sign."""
@@ -85,19 +87,28 @@ class Gram:
         moment = self.second / max(self.count, 1)
         if centred:
             moment = moment - self.mean[:, :, None] * self.mean[:, None, :]
-            noise = np.maximum(_ROUNDING * self.mean_square, _SMALLEST)
-            still = np.einsum("gii->gi", moment) <= noise
-            group, entry = np.nonzero(still)
+            group, entry = np.nonzero(self._still)
             moment[group, entry, :] = moment[group, :, entry] = 0.0
         return np.asarray(moment)
 
     def cross_covariance(self, *, centred: bool = True) -> FloatArray:
-        """Return the mean of y x', less that of the means if `centred`, (groups, units, d)."""
+        """Return the mean of y x', less that of the means if `centred`, (groups, units, d).
+
+        As in `covariance`, an input that never changes has none.
+        """
         assert self.cross is not None
         moment = self.cross / max(self.count, 1)
         if centred:
             moment = moment - self.mean_answer[:, :, None] * self.mean[:, None, :]
+            if self.second.ndim == 3:
+                moment = np.where(self._still[:, None, :], 0.0, moment)
         return np.asarray(moment)
+
+    @property
+    def _still(self) -> NDArray[np.bool_]:
+        """Which inputs never change, as far as can be told from rounding, (groups, d)."""
+        variance = self.mean_square - np.square(self.mean)
+        return np.asarray(variance <= np.maximum(_ROUNDING * self.mean_square, _SMALLEST))
 
 
 def gram_of(

@@ -207,14 +207,19 @@ def group_prices(
     """
     per_weight: dict[str, tuple[int, float]] = {}
     for site in survey.sites:
-        times = 1.0 if positions is None else positions.get(site.layer.name, 0.0)
-        for part in site.parts:
-            per_weight[part.view.home.name] = (part.view.size, times)
+        times = 0.0 if positions is None else positions.get(site.layer.name, 0.0)
+        for part in site.parts:  # a weight that several layers share works in each
+            _, before = per_weight.get(part.view.home.name, (0, 0.0))
+            per_weight[part.view.home.name] = (part.view.size, before + times)
     cost = np.zeros(trace.pool.size)
+    axes = {}  # once, however many layers read it
     for member in trace.members:
-        size, times = per_weight.get(member.constant, (0, 0.0))
         ids = groups.of(member.ids).reshape(-1)
-        np.add.at(cost, ids, size * times / max(ids.size, 1))
+        axes[member.constant, member.axis, ids.tobytes()] = ids
+    for (constant, *_), ids in axes.items():
+        size, times = per_weight.get(constant, (0, 0.0))
+        work = size if positions is None else size * times
+        np.add.at(cost, ids, work / max(ids.size, 1))
     return {kind: max(float(cost[roots].mean()), 1e-9) for kind, roots in kinds.items()}
 
 

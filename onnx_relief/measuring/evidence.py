@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnx_relief.activity.gram import Gram, coarse_answers, gram_of, patch_columns
+from onnx_relief.activity.gram import PLACES, Gram, coarse_answers, gram_of, patch_columns
 from onnx_relief.data import Dataset
 from onnx_relief.errors import DataError
 from onnx_relief.evaluation import first_sample
@@ -30,8 +30,6 @@ from onnx_relief.runtime import Session, open_session
 
 Array = NDArray[Any]
 Tick = Callable[[int], None]
-_PLACES = 400
-"""About so many positions of a sample are looked at; those of one picture repeat each other."""
 _PER_ENTRY, _FEWEST = 4, 64
 """Units of few inputs, as depthwise ones, need fewer: so many for each input, so many in all."""
 _WIDEST = 5000
@@ -66,7 +64,7 @@ class Reading:
     @property
     def places(self) -> int:
         """Positions of a sample's maps that are looked at, about; of other inputs it is all."""
-        return min(_PLACES, max(_FEWEST, _PER_ENTRY * self.entries))
+        return min(PLACES, max(_FEWEST, _PER_ENTRY * self.entries))
 
     def columns(self, tensor: Array) -> Array:
         """Return what positions read, (samples, groups * blocks, entries, about `places`)."""

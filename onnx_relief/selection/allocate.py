@@ -74,9 +74,23 @@ def allocate(ladders: Sequence[Ladder], budget: float) -> list[int]:
 
 
 def uniform(ladders: Sequence[Ladder], budget: float) -> list[int]:
-    """Return the same share of every layer's blocks, for a budget as in `allocate`."""
-    whole = sum(ladder.blocks * ladder.price for ladder in ladders)
-    shares = np.full(len(ladders), min(1.0, budget / whole) if whole else 1.0)
+    """Return the same share of every layer's blocks, for a budget as in `allocate`.
+
+    Where a layer has to keep more than that, the others keep less.
+    """
+    wholes = np.array([ladder.blocks * ladder.price for ladder in ladders])
+    leasts = np.array([min(one.least, one.blocks) / max(one.blocks, 1) for one in ladders])
+    shares = np.ones(len(ladders))
+    free = np.ones(len(ladders), dtype=bool)
+    while free.any():
+        left = budget - float((wholes * leasts)[~free].sum())
+        whole = float(wholes[free].sum())
+        share = min(max(left / whole, 0.0), 1.0) if whole > 0 else 1.0
+        shares = np.where(free, share, leasts)
+        bound = free & (leasts > share)
+        if not bound.any():
+            break
+        free &= ~bound
     return _whole_blocks(ladders, shares, budget)
 
 

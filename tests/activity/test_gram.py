@@ -53,7 +53,10 @@ def test_an_input_that_never_changes_has_no_covariance(samples, value, positions
     columns = np.random.default_rng(samples).standard_normal((samples, 1, 4, positions))
     columns = columns.astype(np.float32)
     columns[:, 0, 1] = value
-    found = gram_of(columns).covariance()[0]
+    answers = np.random.default_rng(1).standard_normal((samples, 1, 2, positions))
+    gram = gram_of(columns, answers.astype(np.float32))
+    assert not gram.cross_covariance()[0, :, 1].any()
+    found = gram.covariance()[0]
     assert not found[1].any()
     assert not found[:, 1].any()
     assert (np.diag(found) >= 0).all()

@@ -14,6 +14,7 @@ from text_models import build, random, run
 
 from onnx_relief.channels.pruning import prune_channels, rank_channels
 from onnx_relief.channels.settings import ChannelSettings
+from onnx_relief.channels.worth import group_prices
 from onnx_relief.cli import main
 from onnx_relief.data import open_data
 from onnx_relief.data.held_out import held_out
@@ -445,3 +446,17 @@ def test_the_best_is_written_where_a_target_is_not_reached(tmp_path, capsys):
     assert "at most, not to 0.1%" in found.err
     assert "the ratio is 0.999" in found.out
     assert weights(load(out)) == [(8, 3, 3, 3), (8, 8, 3, 3), (8, 4)]
+
+
+def test_a_weight_that_layers_share_works_in_each():
+    graph = """(float[N,6] x) => (float[N,3] y) {
+        a = MatMul (x, w1)  b = Relu (a)  c = MatMul (b, w2)  d = Relu (c)
+        e = MatMul (d, w2)  y = MatMul (e, w3)
+    }"""
+    model = build(graph, w1=random(6, 9), w2=random(9, 9), w3=random(9, 3))
+    found = ranked(model, samples(labelled=False))
+    kinds = (found.survey, found.trace, found.groups, found.kinds)
+    (work,) = group_prices(*kinds, found.positions).values()
+    (weights,) = group_prices(*kinds, None).values()
+    assert work > weights
+    assert work - weights == pytest.approx(2 * 9)

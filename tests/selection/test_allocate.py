@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -84,3 +85,16 @@ def test_a_budget_of_whole_blocks_is_met_whatever_losses_round_to(step, price):
         price=price,
     )
     assert [allocate([ladder], count * price) for count in (1, 2, 3, 4)] == [[1], [2], [3], [4]]
+
+
+@given(ladders(), st.floats(0, 1), st.integers(0, 2**16))
+def test_the_same_share_for_all_leaves_room_for_what_has_to_stay(found, share, seed):
+    rng = np.random.default_rng(seed)
+    found = [replace(one, least=int(rng.integers(1, one.blocks + 1))) for one in found]
+    budget = round(share * sum(one.blocks for one in found))
+    counts = uniform(found, budget)
+    assert all(count >= one.least for count, one in zip(counts, found, strict=True))
+    assert sum(counts) == max(budget, sum(one.least for one in found))
+    free = [n / one.blocks for n, one in zip(counts, found, strict=True) if n > one.least]
+    slack = 1 / min(one.blocks for one in found)
+    assert not free or max(free) - min(free) <= 2 * slack
