@@ -129,10 +129,17 @@ _TRAINED: Final = ("--granularity", "weight", "--criterion", "obs", *_LONG)
 _ENLARGED: Final = ("--flip", "--crop-scale", "0.3")
 _CHANGED: Final = (*_ENLARGED, "--color-jitter", "0.3", "--cutmix", "0.5")
 EXTRA: Final = {
-    "resnet20": tuple(
-        ("--granularity", "weight", "--criterion", criterion, *_LONG, "--sparsity", share)
-        for share in ("0.7", "0.8")
-        for criterion in CRITERIA
+    "resnet20": (
+        *(
+            ("--granularity", "weight", "--criterion", criterion, *_LONG, "--sparsity", share)
+            for share in ("0.7", "0.8")
+            for criterion in CRITERIA
+        ),
+        *((*_EXACT, *_LONG, "--target-params", share) for share in ("0.8", "0.7", "0.5")),
+    ),
+    "minilm-l6": tuple(
+        (*_EXACT, "--repair", repair, "--target-macs", "0.8")
+        for repair in ("none", "least-squares")
     ),
     "resnet20-int8": (
         *(
