@@ -58,7 +58,8 @@ class IterateSettings:
         alphas_fc: The same for everything else; empty for `alphas`.
         until_sparsity: Stop once so many percent of the layers' weights are zero.
         until_params: Stop once so few parameters are not zero.
-        max_drop: Stop once the metric is so much worse than the dense model's.
+        max_drop: Stop once the metric is so many points worse than the dense model's; of a cosine
+            or an error, hundredths.
     """
 
     prune: Settings

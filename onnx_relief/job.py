@@ -17,7 +17,7 @@ from onnx_relief.errors import DataError, SettingsError
 from onnx_relief.evaluation import try_out
 from onnx_relief.graph.document import Document, input_specs
 from onnx_relief.graph.origin import note_dense
-from onnx_relief.judge import Judge, loss_of
+from onnx_relief.judge import Judge, points_lost
 from onnx_relief.pipeline import Pruned, prune, prune_each, replay
 from onnx_relief.plan import PrunePlan
 from onnx_relief.repair import Mender, check_repair
@@ -227,8 +227,7 @@ def _drop_of(job: Job) -> Callable[[Document], float]:
         if not dense:
             dense.append(judge.score(job.document).value)
         found = judge.score(model)
-        lost = loss_of(found.metric, found.value, dense[0])
-        return lost if found.unit == "%" else 100 * lost  # a cosine of 1 is 100 points
+        return points_lost(found.metric, found.unit, found.value, dense[0])
 
     return drop
 

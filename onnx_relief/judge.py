@@ -89,6 +89,10 @@ def better(metric: str, value: float, than: float) -> bool:
     return value < than if metric == "error" else value > than
 
 
-def loss_of(metric: str, value: float, start: float) -> float:
-    """Return how much was lost since `start`, positive where it became worse."""
-    return value - start if metric == "error" else start - value
+def points_lost(metric: str, unit: str, value: float, start: float) -> float:
+    """Return how many points were lost since `start`, positive where it became worse.
+
+    A percentage point is one; of a cosine or an error it is a hundredth.
+    """
+    lost = value - start if metric == "error" else start - value
+    return lost if unit == "%" else 100 * lost

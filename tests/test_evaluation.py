@@ -13,6 +13,7 @@ from onnx_relief.data import open_data
 from onnx_relief.errors import DataError, ModelError, SettingsError
 from onnx_relief.evaluation import compare_models, evaluate_model, try_out
 from onnx_relief.graph.document import input_specs, load
+from onnx_relief.judge import points_lost
 from onnx_relief.tally import margin
 
 
@@ -425,3 +426,13 @@ def test_steps_of_a_sequence_are_not_taken_for_samples():
     found = compare_models(document, document, data, metric="agreement")
     assert found.pruned == 100
     assert found.margin is None
+
+
+@pytest.mark.parametrize(
+    ("metric", "unit", "value", "points"),
+    [("accuracy", "%", 88.0, 2.0), ("cosine", "", 0.88, 2.0), ("error", "", 0.92, 2.0)],
+)
+def test_points_are_percent_or_hundredths(metric, unit, value, points):
+    start = 90.0 if unit else 0.9
+    assert points_lost(metric, unit, value, start) == pytest.approx(points)
+    assert points_lost(metric, unit, start, start) == 0

@@ -25,6 +25,7 @@ from onnx_relief.files import write_file
 from onnx_relief.graph.document import Document, input_specs, load
 from onnx_relief.graph.origin import note_dense
 from onnx_relief.graph.save import save
+from onnx_relief.report.advice import SAME_DATA
 from onnx_relief.report.build import as_plain, to_json
 from onnx_relief.report.compared import Comparison
 from onnx_relief.report.table import evaluation_table, repair_sentences, sentences, totals_table
@@ -220,7 +221,8 @@ def cut_channels(job: ChannelJob, speaker: Speaker) -> None:
             criterion=job.settings.criterion,
             repair=job.channels.repair,
         )
-        _tell(job, found, comparison, tuple(few), speaker)
+        same = () if job.eval_data else (SAME_DATA,)
+        _tell(job, found, comparison, (*few, *same), speaker)
     if found.decision.missed is not None:
         raise TargetError(f"{found.decision.missed}; the model that comes closest is written")
 
@@ -272,6 +274,7 @@ def _table(
         *parts,
         *sentences([*_told(job, found), *advice, *notes]),
         Text(f"pruned model: {plain(str(job.target))}"),
+        *([Text(f"report: {plain(str(job.report))}")] if job.report else ()),
     )
 
 

@@ -26,6 +26,7 @@ from onnx_relief.graph.save import save, staged
 from onnx_relief.job import Job, run_each
 from onnx_relief.pipeline import Pruned
 from onnx_relief.repair import check_repair
+from onnx_relief.report.advice import SAME_DATA
 from onnx_relief.report.build import to_json
 from onnx_relief.report.swept import Sweep, SweepPoint, sweep_page, sweep_svg, sweep_table
 from onnx_relief.report.text import plain
@@ -79,6 +80,8 @@ def _about_samples(options: PruneOptions, job: Job, dense: ModelCost) -> Iterato
             criterion=job.settings.criterion,
             repair=(options.channel_settings() if options.cuts_channels else job.settings).repair,
         )
+    if job.same_data:
+        yield SAME_DATA
 
 
 def _masks(

@@ -20,6 +20,10 @@ _LARGER = 1.01
 _PAGE = 4096  # bytes: names of data files, fields that are written otherwise
 _MANY_ZEROS = 0.8
 """Share of zeros from which MNN's kernels for sparse weights gain anything (docs/deploy.md)."""
+SAME_DATA: Final = (
+    "the comparison used the calibration data itself; give other samples with --eval-data for a "
+    "number to rely on"
+)
 _LOSS_OF_ACCURACY = 1.0
 _LOSS_OF_AGREEMENT = 5.0
 
@@ -156,9 +160,11 @@ def _about_size(report: Report) -> Iterator[str]:
 
 def _about_data(report: Report) -> Iterator[str]:
     if report.data.same and report.evaluation is not None:
+        yield SAME_DATA
+    elif str(report.settings.get("budget")).startswith("--max-drop"):
         yield (
-            "the comparison used the calibration data itself; give other samples with --eval-data "
-            "for a number to rely on"
+            "the model was chosen by this very comparison, as the smallest of several; on data "
+            "that chose nothing it may lose a little more"
         )
     if report.data.skipped:
         name, reason = next(iter(report.data.skipped.items()))

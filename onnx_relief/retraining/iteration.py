@@ -14,7 +14,7 @@ from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import find_layers
 from onnx_relief.graph.origin import note_dense
 from onnx_relief.history import IterateSettings, IterationRow, choose_best
-from onnx_relief.judge import loss_of
+from onnx_relief.judge import points_lost
 from onnx_relief.measuring.positions import positions_on_data
 from onnx_relief.pipeline import prune
 from onnx_relief.results import Progress, Score
@@ -189,7 +189,9 @@ def _stops(row: IterationRow, dense: Score, settings: IterateSettings) -> str | 
         return None
     if settings.has_target and settings.reached(row):
         return "the size that was asked for is reached"
-    if not settings.good_enough(loss_of(dense.metric, row.metric_retrained, dense.value)):
+    if not settings.good_enough(
+        points_lost(dense.metric, dense.unit, row.metric_retrained, dense.value)
+    ):
         return f"the {dense.metric} {_FELL}"
     return None
 
@@ -204,7 +206,10 @@ def _finished(
 ) -> Iterated:
     candidates = rows[1:]
     if candidates:
-        lost = [loss_of(dense.metric, row.metric_retrained, dense.value) for row in candidates]
+        lost = [
+            points_lost(dense.metric, dense.unit, row.metric_retrained, dense.value)
+            for row in candidates
+        ]
         best, met = choose_best(candidates, lost, settings)
         document = folder.model(best.iteration)
     else:

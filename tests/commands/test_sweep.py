@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from xml.etree import ElementTree
 
 import numpy as np
@@ -160,3 +161,12 @@ def test_too_few_samples_are_told_once(command, how):
     assert "seen together" not in command(line)[1]
     few = command(f"{line} --samples 2")[1]
     assert " ".join(few.split()).count("more inputs than were seen together") == 1
+
+
+@pytest.mark.parametrize("how", ["--sparsity .5", "--sweep .5", "--granularity channel"])
+def test_a_comparison_on_the_calibration_data_is_told_everywhere(command, how):
+    line = f"prune model.onnx --data data.npz --granularity weight {how} -o m.onnx --force"
+    said = "used the calibration data itself"
+    assert " ".join(command(line)[1].split()).count(said) == 1
+    shutil.copy("data.npz", "other.npz")
+    assert said not in " ".join(command(f"{line} --eval-data other.npz")[1].split())

@@ -106,6 +106,11 @@ def test_a_comparison_on_the_calibration_data_is_said():
     assert not says("--eval-data")
 
 
+def test_a_comparison_that_chose_the_model_is_said():
+    assert says("chosen by this very comparison", settings={"budget": "--max-drop 1.0"})
+    assert not says("chosen by", settings={"budget": "--sparsity 0.5"})
+
+
 def test_no_comparison_at_all_is_said():
     assert says("was not compared", evaluation=None, latency=None)
 
