@@ -20,6 +20,7 @@ from onnx_relief.metrics import (
     choices,
     decisions,
     is_number,
+    is_share,
     metric_named,
 )
 from onnx_relief.results import Evaluation, Score
@@ -97,9 +98,12 @@ def evaluate_model(
     output: str | None = None,
     batch_size: int = 16,
     provider: str = "auto",
+    like: Document | None = None,
     tick: Tick | None = None,
 ) -> Score:
     """Run one model on labelled data and return how well it does; arguments as `compare_models`.
+
+    With `like`, if it has the same outputs, what an output is shows in what that one gives.
 
     Raises:
         SettingsError: The metric compares two models, or there are no labels.
@@ -118,6 +122,10 @@ def evaluate_model(
         )
     session = open_session(model, provider=provider)
     choice, hits, samples, highest = None, 0, 0, -1
+    if like is not None and _output_names(like) == _output_names(model):
+        first = first_sample(data)
+        given = _real_rows(open_session(like, provider=provider).run(first.feed), first, data)
+        choice = choose(given, first, metric, output)
     for batch in data.batches(batch_size):
         results = _real_rows(session.run(batch.feed), batch, data)
         choice = choice or choose(results, batch, metric, output)
@@ -220,12 +228,18 @@ def _unfit(value: object, metric: str, batch: Batch) -> str | None:
     if hits is None:
         return None
     try:
+        if metric == "accuracy" and not is_share(value):
+            return f"{shape}: one number per sample is a choice only between 0 and 1"
         if metric == "accuracy" and len(choices(value)) != batch.count:
             return f"{shape}, not one row for each of {batch.count} samples"
         hits(value, np.zeros(len(value), dtype=np.int64))
     except (ValueError, TypeError, ReliefError) as reason:
         return f"{shape}: {reason}" if isinstance(reason, ValueError) else shape
     return None
+
+
+def _output_names(model: Document) -> list[str]:
+    return [output.name for output in model.proto.graph.output]
 
 
 def _run(session: Session, model: Document, batch: Batch) -> Outputs:

@@ -21,7 +21,7 @@ from onnx_relief.judge import Judge, points_lost
 from onnx_relief.pipeline import Pruned, prune, prune_each, replay
 from onnx_relief.plan import PrunePlan
 from onnx_relief.repair import Mender, check_repair
-from onnx_relief.results import Progress
+from onnx_relief.results import Progress, Score
 from onnx_relief.settings import Settings
 from onnx_relief.targets import Judged
 
@@ -212,7 +212,7 @@ def _noted(job: Job, pruned: Pruned, mender: Mender) -> Pruned:
 
 def _drop_of(job: Job) -> Callable[[Document], float]:
     """Return what tells how many points of the metric a model loses."""
-    dense: list[float] = []
+    dense: list[Score] = []
 
     def drop(model: Document) -> float:
         assert job.evaluation is not None
@@ -225,9 +225,11 @@ def _drop_of(job: Job) -> Callable[[Document], float]:
             provider=job.settings.provider,
         )
         if not dense:
-            dense.append(judge.score(job.document).value)
+            dense.append(judge.score(job.document))
         found = judge.score(model)
-        return points_lost(found.metric, found.unit, found.value, dense[0])
+        if found.metric != dense[0].metric:  # its outputs are no longer of the same kind
+            return float("inf")
+        return points_lost(found.metric, found.unit, found.value, dense[0].value)
 
     return drop
 

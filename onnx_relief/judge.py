@@ -49,6 +49,7 @@ class Judge:
                 output=self.output,
                 batch_size=self.batch_size,
                 provider=self.provider,
+                like=self.dense,
                 tick=tick,
             )
         if self.dense is None:

@@ -82,6 +82,9 @@ def metric_named(name: str) -> Metric:
 def choices(output: Array) -> Array:
     """Return the class that an output chooses for each sample, (samples,).
 
+    One number for each sample is taken for the share of class 1; whether it is one shows in the
+    dense model's outputs (`is_share`), and a pruned one that leaves [0, 1] is on its side of 0.5.
+
     Raises:
         ValueError: The output does not choose a class; the text says why.
 
@@ -94,13 +97,18 @@ def choices(output: Array) -> Array:
     if values.ndim == 2 and values.shape[1] >= 2 and values.dtype.kind not in "biu":
         return np.asarray(values.argmax(axis=1))
     if values.ndim in (1, 2) and values.size == len(values):
-        if _are_shares(values):
-            return (values.reshape(-1) > 0.5).astype(np.int64)
-        raise ValueError("one number per sample is a choice only between 0 and 1")
+        return (values.reshape(-1) > 0.5).astype(np.int64)
     raise ValueError("it is neither (samples,) nor (samples, classes)")
 
 
-def decisions(output: Array, *, each: bool = False) -> Array | None:
+def is_share(output: Array) -> bool:
+    """Return whether an output chooses a class other than by one number that is no share."""
+    values = _flat_tail(output)
+    single = values.ndim in (1, 2) and values.size == len(values)
+    return not single or values.dtype.kind in "biu" or _are_shares(values)
+
+
+def decisions(output: Array, *, each: bool = False, shares: bool = False) -> Array | None:
     """Return what an output decides, of any shape, or None if it decides nothing.
 
     Integers are decisions; of scores (samples, classes) and (samples, steps, classes) the highest
@@ -110,13 +118,14 @@ def decisions(output: Array, *, each: bool = False) -> Array | None:
         output: What a model gives.
         each: Whether every number is a share for itself, as sigmoids are: then no number is to be
             the highest.
+        shares: Whether the numbers are known to be shares, of which some may have left [0, 1].
     """
     values = _flat_tail(output)
     if values.dtype.kind in "biu":
         return values
     if values.ndim in (2, 3) and values.shape[-1] >= 2 and not each:
         return np.asarray(values.argmax(axis=-1))
-    return np.asarray(values > 0.5) if _are_shares(values) else None
+    return np.asarray(values > 0.5) if shares or _are_shares(values) else None
 
 
 def are_directions(output: Array) -> bool:
@@ -155,7 +164,7 @@ class Gap:
     def __init__(self, output: str) -> None:
         self._output = output
         self._largest = self._squares = self._dense_squares = self._cosines = 0.0
-        self._rows = 0
+        self._rows = self._broken = 0
         self._nan = [0, 0]
         self._are_labels = False
 
@@ -165,14 +174,18 @@ class Gap:
         wide = [np.asarray(part, dtype=np.float64) for part in (dense, pruned)]
         for index, part in enumerate(wide):
             self._nan[index] += int(np.count_nonzero(np.isnan(part)))
-        finite = np.isfinite(wide[0]) & np.isfinite(wide[1])
-        first, second = (np.where(finite, part, 0.0) for part in wide)
+        known = np.isfinite(wide[0])
+        broken = known & ~np.isfinite(wide[1])
+        self._broken += int(np.count_nonzero(broken))
+        first, second = (np.where(known & ~broken, part, 0.0) for part in wide)
         gap = second - first
         self._largest = max(self._largest, float(np.abs(gap).max(initial=0.0)))
         self._squares += float(np.vdot(gap, gap))
         self._dense_squares += float(np.vdot(first, first))
         rows = _rows(first, samples)
-        self._cosines += float(_cosines(first.reshape(rows, -1), second.reshape(rows, -1)).sum())
+        cosines = _cosines(first.reshape(rows, -1), second.reshape(rows, -1))
+        whole = ~broken.reshape(rows, -1).any(axis=1)  # else there is no angle
+        self._cosines += float(cosines[whole].sum())
         self._rows += rows
 
     def finish(self) -> OutputDifference:
@@ -185,11 +198,12 @@ class Gap:
         error = np.sqrt(self._squares / self._dense_squares) if self._dense_squares > 0 else 0.0
         return OutputDifference(
             output=self._output,
-            largest=self._largest,
-            relative_error=float(error) if known else None,
+            largest=np.inf if self._broken else self._largest,
+            relative_error=np.inf if self._broken else float(error) if known else None,
             cosine=self._cosines / self._rows if self._rows else None,
             nan_dense=self._nan[0],
             nan_pruned=self._nan[1],
+            broken=self._broken,
         )
 
 

@@ -140,6 +140,8 @@ class OutputDifference:
         cosine: Mean over samples of the cosine between both outputs.
         nan_dense: Elements of the dense output that are NaN; they are left out above.
         nan_pruned: The same of the pruned output.
+        broken: Elements that are numbers in the dense output, and NaN or infinite in the pruned
+            one: the differences are infinite then, and such samples have a cosine of 0.
     """
 
     output: str
@@ -148,6 +150,7 @@ class OutputDifference:
     cosine: float | None
     nan_dense: int = 0
     nan_pruned: int = 0
+    broken: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -79,7 +79,9 @@ class Tally:
                 self.choice = Choice(beside_dense(dense, batch.count), self.choice.output)
                 return
             each = self.choice.each
-            one, other = decisions(dense, each=each), decisions(pruned, each=each)
+            one = decisions(dense, each=each)
+            # What the dense model's outputs are says what those of the pruned one are.
+            other = decisions(pruned, each=each, shares=True)
             if one is None or other is None:
                 other_metric = beside_dense(dense, batch.count)
                 self.choice = Choice(other_metric, self.choice.output)
@@ -93,6 +95,12 @@ class Tally:
             self.hits[1] += int(same.sum())
             self.apart += int((~same).sum())
             self.judged += same.size
+
+    @property
+    def _net(self) -> int:
+        """How many more samples count for one model than for the other."""
+        agreed = METRICS[self.choice.metric].hits is None
+        return self.apart if agreed else self.hits[0] - self.hits[1]
 
     def finish(self, data: Dataset) -> Evaluation:
         """Return the comparison over all batches."""
@@ -122,24 +130,30 @@ class Tally:
             pruned=scores[1],
             samples=self.samples,
             data=data.description,
-            margin=margin(self.apart, self.judged) if counted and self.alone else None,
+            margin=margin(self.apart, self._net, self.judged) if counted and self.alone else None,
             differences=tuple(gaps.values()),
             notes=tuple(self.notes),
         )
 
 
-def margin(apart: int, samples: int) -> float:
+def margin(apart: int, net: int, samples: int) -> float:
     """Return half of the 95 % confidence interval of the difference of two shares, in points.
 
-    Both shares are of the same samples, `apart` of which count for one of the models only: the
-    variance of the difference of paired proportions, with two of either kind added so that it is
-    not zero where no sample is apart (Agresti and Min 2005).
+    Both shares are of the same samples, b of which count for the first model only and c for the
+    second only: the variance of the difference of paired proportions is (b + c - (b - c)^2 / n) /
+    n^2. Half a sample is added to each of the four kinds there are, so that it is not zero where no
+    sample is apart (Agresti and Min 2005).
 
-    >>> round(margin(0, 100), 1), round(margin(9, 1000), 2)
-    (2.7, 0.65)
+    Args:
+        apart: b + c.
+        net: b - c; of an agreement, where all that is apart counts for one side, b + c.
+        samples: n.
+
+    >>> [round(margin(apart, net, 100), 1) for apart, net in ((0, 0), (40, 40), (40, 0))]
+    [1.9, 9.7, 12.3]
     """
-    share = (apart + 2) / (samples + 4)
-    return float(196 * np.sqrt(share / (samples + 4)))
+    number = samples + 2
+    return float(196 / number * np.sqrt(apart + 1 - net**2 / number))
 
 
 def hits_of(choice: Choice, output: object, batch: Batch) -> NDArray[np.bool_]:
@@ -193,6 +207,11 @@ def _about_nan(gaps: Iterable[OutputDifference]) -> Iterator[str]:
             yield f"{named} dense model holds {gap.nan_dense:,} NaN on this data"
         if gap.nan_pruned > gap.nan_dense:
             yield f"{named} pruned model holds {gap.nan_pruned:,} NaN on this data"
+        elif gap.broken:
+            yield (
+                f"{named} pruned model is infinite or NaN in {gap.broken:,} places where the dense "
+                "model's is a number"
+            )
 
 
 def odd_outputs(results: Outputs) -> Iterator[str]:

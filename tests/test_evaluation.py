@@ -13,7 +13,7 @@ from onnx_relief.data import open_data
 from onnx_relief.errors import DataError, ModelError, SettingsError
 from onnx_relief.evaluation import compare_models, evaluate_model, try_out
 from onnx_relief.graph.document import input_specs, load
-from onnx_relief.judge import points_lost
+from onnx_relief.judge import Judge, points_lost
 from onnx_relief.tally import margin
 
 
@@ -407,17 +407,6 @@ def test_labels_that_stop_before_the_classes_do_are_doubted():
     assert compare(mlp(), arrays=arrays).notes == ()
 
 
-@pytest.mark.parametrize(("apart", "samples"), [(0, 50), (5, 50), (40, 2000)])
-def test_the_margin_covers_nineteen_of_twenty_differences(apart, samples):
-    rng = np.random.default_rng(0)
-    share = apart / samples
-    one_way = rng.binomial(samples, share / 2, 4000)
-    other_way = rng.binomial(samples, share / 2, 4000)
-    points = 100 * (one_way - other_way) / samples
-    margins = np.array([margin(int(n), samples) for n in one_way + other_way])
-    assert (np.abs(points) <= margins).mean() >= 0.94
-
-
 def test_steps_of_a_sequence_are_not_taken_for_samples():
     model = build("(float[N,5,3] x) => (float[N,5,3] y) { y = Identity (x) }")
     document = load(model)
@@ -436,3 +425,57 @@ def test_points_are_percent_or_hundredths(metric, unit, value, points):
     start = 90.0 if unit else 0.9
     assert points_lost(metric, unit, value, start) == pytest.approx(points)
     assert points_lost(metric, unit, start, start) == 0
+
+
+LOG = "(float[N,6] x) => (float[N,4] y) { h = MatMul (x, w)  r = Relu (h)  y = Log (r) }"
+SHARE = "(float[N,6] x) => (float[N,1] y) { h = MatMul (x, w)  y = Add (h, b) }"
+
+
+def test_outputs_that_are_no_numbers_any_more_are_no_match():
+    x = np.abs(samples()["x"])
+    weight = np.abs(random(6, 4, seed=1))
+    half = weight.copy()
+    half[:, :2] = 0  # the logarithm of nothing
+    found = compare(build(LOG, w=weight), build(LOG, w=half), {"x": x}, metric="cosine")
+    (gap,) = found.differences
+    assert (gap.broken, gap.largest, gap.relative_error) == (80, np.inf, np.inf)
+    assert found.pruned == 0
+    assert "infinite or NaN in 80 places" in " ".join(found.notes)
+    same = compare(build(LOG, w=half), build(LOG, w=half), {"x": x}, metric="error")
+    assert same.pruned == 0  # what the dense model does not say cannot be lost
+
+
+def share(scale):
+    """Return a model of one number, from 0 to 1 for the scale 1 and beyond that for others."""
+    x = samples()["x"]
+    weight = random(6, 1, seed=1)
+    low, high = (x @ weight).min(), (x @ weight).max()
+    return build(
+        SHARE,
+        w=scale * weight / (high - low),
+        b=np.array([0.5 + scale * (-low / (high - low) - 0.5)], np.float32),
+    )
+
+
+def test_a_share_that_leaves_its_range_stays_a_choice():
+    whole, wide = share(0.999), share(3.0)  # on the same side of one half everywhere
+    arrays = samples(labelled=False)
+    found = compare(whole, wide, arrays)
+    assert (found.metric, found.pruned) == ("agreement", 100)
+    labels = (run(whole, arrays)[0][:, 0] > 0.5).astype(np.int64)
+    labelled = {**arrays, "labels": labels}
+    assert compare(whole, wide, labelled).pruned == 100
+    data = open_data(labelled, input_specs(whole))
+    assert Judge(data=data, dense=load(whole)).score(load(wide)).value == 100
+    with pytest.raises(SettingsError, match="only between 0 and 1"):
+        Judge(data=data, dense=None).score(load(wide))
+
+
+@pytest.mark.parametrize(("both", "one"), [(0.2, 0.1), (0.02, 0.6), (0.0, 0.3)])
+def test_the_interval_holds_the_true_difference_as_often_as_it_says(both, one):
+    rng = np.random.default_rng(2109)
+    n, draws = 200, 4000
+    first, second, _ = rng.multinomial(n, [one, both, 1 - one - both], draws).T
+    widths = np.array([margin(b + c, b - c, n) for b, c in zip(first, second, strict=True)])
+    inside = np.abs(100 * (first - second) / n - 100 * (one - both)) <= widths
+    assert 0.93 < inside.mean() < 0.98

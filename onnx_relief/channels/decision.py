@@ -166,7 +166,10 @@ def _fastest(choice: Choice, options: Sequence[Decision], watch: Stopwatch) -> D
         for place, one in enumerate(options)
         if not any(np.array_equal(one.gone, coarser.gone) for coarser in options[:place])
     ]
-    near = _near([one for one in different if one.missed is None] or different)
+    reached = [one for one in different if one.missed is None]
+    if not reached and choice.settings.target_latency is None:
+        return min(different, key=_left)
+    near = _near(reached or different)
     if len(near) == 1:
         return near[0]
     models = [choice.model(one.gone) for one in near]

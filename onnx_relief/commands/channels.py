@@ -119,7 +119,7 @@ class ChannelOptions(RepairOptions):
         Raises:
             SettingsError: One of them makes no sense.
         """
-        if not (self.round_to == "auto" or self.round_to.isdigit()):
+        if not (self.round_to == "auto" or (self.round_to.isascii() and self.round_to.isdigit())):
             raise SettingsError(f"--round-to {self.round_to!r} is no number; give 8, 1, or auto")
         return ChannelSettings(
             ratio=self.ratio,

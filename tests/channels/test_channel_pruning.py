@@ -460,3 +460,10 @@ def test_a_weight_that_layers_share_works_in_each():
     (weights,) = group_prices(*kinds, None).values()
     assert work > weights
     assert work - weights == pytest.approx(2 * 9)
+
+
+def test_what_no_multiple_reaches_is_cut_as_far_as_the_finest_goes():
+    auto = cut(cnn(64, 96), shape=(3, 8, 8), target_macs=1e-5)
+    finest = cut(cnn(64, 96), shape=(3, 8, 8), target_macs=1e-5, round_to=1)
+    assert auto.decision.missed is not None
+    assert auto.decision.left == finest.decision.left

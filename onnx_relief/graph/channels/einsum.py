@@ -42,7 +42,7 @@ def einsum(trace: Trace, node: onnx.NodeProto) -> None:
     for one in moving:
         if one.carries:
             _meet(trace, one, moving, carried)
-    for letter in carried.keys() - set(out):
+    for letter in (one for one in carried if one not in out):
         _end(trace, moving, letter, carried[letter])
     passing = {letter: ids for letter, ids in carried.items() if letter in out}
     if len(passing) > 1:
