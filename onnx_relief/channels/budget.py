@@ -155,6 +155,7 @@ class Decision:
         left: The share of weights or work that is left, where that was the target.
         tried: The ways to round that were measured.
         latency: What is left of the latency, where that was the target.
+        batch: Samples per run wherever latency was measured.
         missed: What was not reached, in a sentence; None if there is nothing to complain.
     """
 
@@ -164,6 +165,7 @@ class Decision:
     left: float | None = None
     tried: tuple[Tried, ...] = ()
     latency: float | None = None
+    batch: int | None = None
     missed: str | None = None
 
 

@@ -49,8 +49,8 @@ def decide(choice: Choice, watch: Stopwatch) -> Decision:
     if len(options) > 1:
         chosen = _fastest(choice, options, watch)
     if settings.target_latency is not None:
-        return _for_latency(choice, chosen, settings.target_latency, watch)
-    return chosen
+        chosen = _for_latency(choice, chosen, settings.target_latency, watch)
+    return replace(chosen, batch=watch.batch.count)
 
 
 def _for_latency(choice: Choice, start: Decision, target: float, watch: Stopwatch) -> Decision:

@@ -306,7 +306,7 @@ def _decided(channels: ChannelSettings, decision: Decision) -> Iterator[str]:
     """Yield what was found by measuring."""
     threads = {0: "ONNX Runtime's own number of threads", 1: "one thread"}
     how = (
-        f"batch {channels.latency_batch}, "
+        f"batch {decision.batch}, "
         f"{threads.get(channels.latency_threads, f'{channels.latency_threads} threads')}"
     )
     if decision.tried:

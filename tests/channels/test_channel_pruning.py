@@ -467,3 +467,12 @@ def test_what_no_multiple_reaches_is_cut_as_far_as_the_finest_goes():
     finest = cut(cnn(64, 96), shape=(3, 8, 8), target_macs=1e-5, round_to=1)
     assert auto.decision.missed is not None
     assert auto.decision.left == finest.decision.left
+
+
+def test_latency_is_told_with_the_batch_that_it_was_measured_with(tmp_path, capsys):
+    model, data = written(tmp_path, cnn()), data_file(tmp_path, count=3, shape=(3, 8, 8))
+    words = f"prune {model} --data {data} --granularity channel -o {tmp_path / 'out.onnx'}"
+    assert main(f"{words} --target-latency 0.9x --latency-batch 32".split()) in (0, 6)
+    told = " ".join(capsys.readouterr().out.split())
+    assert "batch 3, one thread" in told
+    assert "batch 32" not in told
