@@ -58,7 +58,10 @@ KEPT: Final = (
     "Large models are trained four times through their data for the grid, since the ten minutes "
     "that `reconstruct` takes by default are long for so many rows. EfficientNet's 45, 90 and 200 "
     "epochs were trained on parts of the pictures' middles, its 300 on parts of whole pictures, "
-    "which `--crop-scale` draws from by now. "
+    "which `--crop-scale` draws from by now. What channels cost is reckoned anew since 2026-11-22 "
+    "(a mean over the layers that read them, and what queries and keys say): rows of ResNet-20, "
+    "of MiniLM-L6 and of EfficientNet under obs are from after that, those of EfficientNet under "
+    "other criteria and of the int8 model from before. "
     "Cells of the grid that are empty or missing here were not measured."
 )
 Measure = Callable[[Task], Row]
