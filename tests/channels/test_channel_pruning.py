@@ -476,3 +476,26 @@ def test_latency_is_told_with_the_batch_that_it_was_measured_with(tmp_path, caps
     told = " ".join(capsys.readouterr().out.split())
     assert "batch 3, one thread" in told
     assert "batch 32" not in told
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_channels_of_a_branch_that_is_never_taken_stay(scope):
+    branch = """() => (float[N,4] {n}) {{
+        {n}a = MatMul (x, {n}1)  {n}b = Relu ({n}a)  {n}c = MatMul ({n}b, {n}2)
+        {n}d = Relu ({n}c)  {n} = MatMul ({n}d, {n}3)
+    }}"""
+    text = f"""(float[N,6] x, bool c) => (float[N,4] y) {{
+        y = If (c) <then_branch = one {branch.format(n="t")},
+                    else_branch = two {branch.format(n="e")}>
+    }}"""
+    shapes = ((6, 20), (20, 24), (24, 4))
+    made = {f"{n}{i}": random(*s, seed=i) for n in "te" for i, s in enumerate(shapes, 1)}
+    document = load(build(text, **made))
+    feeds = [{"x": x[None], "c": np.array(True)} for x in random(20, 6, seed=9)]
+    data = open_data(feeds, input_specs(document.proto))
+    chosen = ChannelSettings(ratio=0.5, scope=scope, round_to=1)
+    found = prune_channels(document, data, Settings(provider="cpu"), chosen)
+    sizes = weights_of(found.document.proto)
+    assert all(sizes[f"e{i}"].shape == shape for i, shape in enumerate(shapes, 1))
+    assert sizes["t2"].size < 20 * 24
+    assert any("never run on this data" in why for why in found.kept)
