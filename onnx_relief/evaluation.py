@@ -194,7 +194,10 @@ def choose(results: Outputs, batch: Batch, metric: str | None, output: str | Non
         )
     reasons = {}
     nobody_asked = name == "agreement" and metric is None
-    for key in results if output is None else [output]:
+    keys = list(results) if output is None else [output]
+    if nobody_asked:  # integers may well be ids and lengths that no weight has to do with
+        keys.sort(key=lambda key: _holds_integers(results[key]))
+    for key in keys:
         reason = _unfit(results[key], name, batch)
         if reason is None and nobody_asked and are_directions(results[key]):
             reason = "has rows of length 1, whose largest number decides nothing"
@@ -236,6 +239,10 @@ def _unfit(value: object, metric: str, batch: Batch) -> str | None:
     except (ValueError, TypeError, ReliefError) as reason:
         return f"{shape}: {reason}" if isinstance(reason, ValueError) else shape
     return None
+
+
+def _holds_integers(value: object) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.kind in "biu"
 
 
 def _output_names(model: Document) -> list[str]:

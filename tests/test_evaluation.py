@@ -479,3 +479,15 @@ def test_the_interval_holds_the_true_difference_as_often_as_it_says(both, one):
     widths = np.array([margin(b + c, b - c, n) for b, c in zip(first, second, strict=True)])
     inside = np.abs(100 * (first - second) / n - 100 * (one - both)) <= widths
     assert 0.93 < inside.mean() < 0.98
+
+
+def test_numbers_are_compared_before_integers_if_nobody_says_what():
+    text = """(float[N,6] x) => (int64[R] length, float[N,3] y) {
+        s = Shape (x)  length = Identity (s)  y = MatMul (x, w)
+    }"""
+    dense, pruned = (build(text, w=random(6, 3, seed=seed)) for seed in (1, 2))
+    arrays = samples(labelled=False)
+    found = compare(dense, pruned, arrays)
+    assert (found.metric, found.output) == ("agreement", "y")
+    assert found.pruned < 90
+    assert compare(dense, pruned, arrays, output="length").pruned == 100
