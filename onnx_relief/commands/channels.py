@@ -324,6 +324,9 @@ def _decided(channels: ChannelSettings, decision: Decision) -> Iterator[str]:
             f"a ratio of {decision.ratio:.3g} leaves {decision.latency:.1%} of the latency "
             f"({how}), when measured last"
         )
+    elif decision.left is not None:
+        what = "weights" if channels.target_params is not None else "multiply-accumulates"
+        yield f"{decision.left:.3%} of the {what} of all layers are left"
     elif decision.ratio != channels.ratio:
         yield f"the ratio is {decision.ratio:.3g}"
 
