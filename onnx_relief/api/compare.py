@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from onnx_relief.accounting import compared
 from onnx_relief.data import Dataset, Preprocess, open_data
 from onnx_relief.errors import SettingsError
 from onnx_relief.evaluation import compare_models, evaluate_model
-from onnx_relief.graph.cost import cost_of, total_bytes
+from onnx_relief.graph.cost import cost_of, layer_costs, total_bytes
 from onnx_relief.graph.document import Document, input_specs, load
+from onnx_relief.graph.folded import with_whole_weights
 from onnx_relief.graph.layers import find_layers
 from onnx_relief.inspection import Model
 from onnx_relief.measuring.positions import positions_on_data, positions_on_shapes
@@ -138,10 +140,12 @@ def _cost(
     provider: str,
     progress: Progress | None,
 ) -> ModelCost:
-    survey = find_layers(document)
+    # Weights that are joined when the model runs are work as well: in a cut model they are whole.
+    survey = find_layers(with_whole_weights(document))
     if data is not None:
         positions = positions_on_data(survey, data, provider)
     else:
         positions = positions_on_shapes(survey, input_specs(document.proto), shapes, provider)
     tick = ticker(progress, "reading the model", total_bytes(document))
-    return cost_of(survey, positions.by_layer, tick=tick)
+    layers = layer_costs(survey, positions.by_layer)
+    return replace(cost_of(find_layers(document), {}, tick=tick), layers=layers)

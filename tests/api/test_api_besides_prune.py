@@ -93,3 +93,21 @@ def test_cutting_channels_in_python_is_what_the_command_does(tmp_path, capsys):
     assert sum(w.size for w in weights(found.model).values()) < sum(
         w.size for w in weights(path).values()
     )
+
+
+def test_weights_that_are_joined_at_run_time_are_work_in_both_models():
+    parts = {"a": random(6, 2, seed=1), "b": random(6, 3, seed=2), "v": random(5, 4, seed=3)}
+    joined = build(
+        """(float[N,6] x) => (float[N,4] y) {
+            w = Concat <axis = 1> (a, b)  h = MatMul (x, w)  y = MatMul (h, v)
+        }""",
+        **parts,
+    )
+    whole = build(
+        "(float[N,6] x) => (float[N,4] y) { h = MatMul (x, w)  y = MatMul (h, v) }",
+        w=np.concatenate([parts["a"], parts["b"]], axis=1),
+        v=parts["v"],
+    )
+    found = relief.compare(joined, whole, shapes={"x": (1, 6)})
+    assert (found.first.macs, found.second.macs) == (50, 50)
+    assert (found.first.parameters, found.second.parameters) == (50, 50)
