@@ -60,6 +60,7 @@ class ChannelsPruned(Made):
         removed: Those that went.
         corrected: Layers whose bias makes up for the mean signal that they lost.
         kept: Why channels stay that could not be followed, and how many.
+        unseen: Why channels stay of which the data shows nothing, and how many.
         decision: How much of them was to go, in which multiples, and how that was found.
         repair: How the repair turned out; None where there was none.
     """
@@ -68,6 +69,7 @@ class ChannelsPruned(Made):
     removed: int
     corrected: int
     kept: Mapping[str, int]
+    unseen: Mapping[str, int]
     decision: Decision
     repair: RepairRow | None = None
 
@@ -179,7 +181,8 @@ class Ranked:
             groups=sum(map(len, self.kinds.values())),
             removed=int(gone.sum()),
             corrected=corrected,
-            kept=Counter(self.groups.reasons.values()) + Counter(self.unseen),
+            kept=Counter(self.groups.reasons.values()),
+            unseen=self.unseen,
             decision=decision,
             repair=row_of(first, found),
         )

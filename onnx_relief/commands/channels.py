@@ -290,7 +290,7 @@ def _told(job: ChannelJob, found: ChannelsPruned) -> list[str]:
     ]
     return lines + [
         f"{plural(count, 'channel')} {'stays' if count == 1 else 'stay'}: {why}"
-        for why, count in _most(found.kept)
+        for why, count in (*_most(found.unseen), *_most(found.kept))
     ]
 
 
@@ -345,7 +345,7 @@ def _json(
             "removed": found.removed,
             "corrected": found.corrected,
             "repair": None if found.repair is None else as_plain(found.repair),
-            "kept": dict(found.kept),
+            "kept": {**found.unseen, **found.kept},
             "ratio": found.decision.ratio,
             "round_to": found.decision.multiple,
             "tried": [as_plain(one) for one in found.decision.tried],
