@@ -58,7 +58,8 @@ class BudgetOptions:
         Path | None,
         typer.Option(
             metavar="ANALYSIS.json",
-            help="Spread the budget by what `analyze` measured of each layer.",
+            help="Spread the budget by what `analyze` measured of each layer. Not with "
+            "--granularity channel.",
             rich_help_panel=BUDGETS,
         ),
     ] = None

@@ -199,7 +199,9 @@ def cut_channels(job: ChannelJob, speaker: Speaker) -> None:
         raise DataError("there is no calibration data; give some with --data")
     document = load(job.model)
     data = _opened(document, job, job.data)
-    judged = data if job.eval_data is None else _opened(document, job, job.eval_data)
+    judged = data.take(job.settings.samples)
+    if job.eval_data is not None:
+        judged = _opened(document, job, job.eval_data)
     try_out(document, judged, metric=job.metric, output=job.output, provider=job.settings.provider)
     with speaker.progress() as progress:
         found = prune_channels(document, data, job.settings, job.channels, progress=progress)
@@ -213,7 +215,7 @@ def cut_channels(job: ChannelJob, speaker: Speaker) -> None:
                 provider=job.settings.provider,
             )
         save(smaller, job.target, force=job.force)
-        comparison = _comparison(job, document, progress) if job.read else None
+        comparison = _comparison(job, document, judged, progress) if job.read else None
     if comparison is not None:
         few = about_few_samples(
             comparison.first,
@@ -227,17 +229,17 @@ def cut_channels(job: ChannelJob, speaker: Speaker) -> None:
         raise TargetError(f"{found.decision.missed}; the model that comes closest is written")
 
 
-def _comparison(job: ChannelJob, document: Document, progress: Progress | None) -> Comparison:
+def _comparison(
+    job: ChannelJob, document: Document, judged: Dataset, progress: Progress | None
+) -> Comparison:
     return compare(
         document.proto if document.path is None else document.path,
         job.target,
-        job.data if job.eval_data is None else job.eval_data,
+        judged,
         metric=job.metric,
         output=job.output,
         batch_size=job.settings.batch_size,
         provider=job.settings.provider,
-        preprocess=job.preprocess,
-        strict=job.strict,
         progress=progress,
     )
 

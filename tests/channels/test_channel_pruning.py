@@ -499,3 +499,11 @@ def test_channels_of_a_branch_that_is_never_taken_stay(scope):
     assert all(sizes[f"e{i}"].shape == shape for i, shape in enumerate(shapes, 1))
     assert sizes["t2"].size < 20 * 24
     assert any("never run on this data" in why for why in found.unseen)
+
+
+def test_only_the_samples_that_were_asked_for_are_compared(tmp_path, capsys):
+    model, data = written(tmp_path, cnn()), data_file(tmp_path, shape=(3, 8, 8))
+    flags = f"--granularity channel --ratio .5 --json -o {tmp_path / 'out.onnx'}"
+    assert main(f"prune {model} --data {data} --samples 8 {flags}".split()) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["comparison"]["evaluation"]["samples"] == 8
