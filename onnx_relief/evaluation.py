@@ -36,7 +36,6 @@ from onnx_relief.tally import (
     is_array,
     odd_outputs,
 )
-from onnx_relief.tensors import TensorSpec
 
 
 def compare_models(
@@ -286,21 +285,9 @@ def _check_alike(dense: Document, pruned: Document) -> None:
             )
     others = {spec.name: spec for spec in input_specs(pruned.proto)}
     for spec in input_specs(dense.proto):
-        if not _take_the_same(spec, others[spec.name]):
+        if not spec.may_be(others[spec.name]):
             raise ModelError(
                 f"{dense.name} takes {spec.name!r} as {spec.describe()} and {pruned.name} as "
                 f"{others[spec.name].describe()}, so they cannot be compared on data; give two "
                 "versions of the same model"
             )
-
-
-def _take_the_same(one: TensorSpec, other: TensorSpec) -> bool:
-    """Return whether there may be arrays that both inputs take."""
-    if one.dtype is not None and other.dtype is not None and one.dtype != other.dtype:
-        return False
-    if one.shape is None or other.shape is None:
-        return True
-    return len(one.shape) == len(other.shape) and all(
-        size == also or not (isinstance(size, int) and isinstance(also, int))
-        for size, also in zip(one.shape, other.shape, strict=True)
-    )

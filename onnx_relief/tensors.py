@@ -32,6 +32,18 @@ class TensorSpec:
             return None
         return self.shape[0]
 
+    def may_be(self, other: TensorSpec, *, with_type: bool = True) -> bool:
+        """Return whether one array can suit both, as far as is known; free sizes may be any."""
+        known = self.dtype is not None and other.dtype is not None  # `==` takes None for float64
+        if with_type and known and self.dtype != other.dtype:
+            return False
+        if self.shape is None or other.shape is None:
+            return True
+        return len(self.shape) == len(other.shape) and all(
+            one == two or not (isinstance(one, int) and isinstance(two, int))
+            for one, two in zip(self.shape, other.shape, strict=True)
+        )
+
     def describe(self) -> str:
         """Return for example ``float32 (N, 3, 224, 224)``."""
         kind = "unknown" if self.dtype is None else self.dtype.name

@@ -8,7 +8,7 @@ it; with the others, the share of their units' score that comes through these ch
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,17 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_relief.channels.budget import Choice, Decision, Stopwatch
+from onnx_relief.channels.consumers import consumers_of, sites_of, with_evidence
 from onnx_relief.channels.decision import decide
 from onnx_relief.channels.mending import mean_inputs, nearer, row_of
 from onnx_relief.channels.settings import ChannelSettings
-from onnx_relief.channels.worth import (
-    Consumer,
-    Worth,
-    consumers_of,
-    made_up,
-    sites_of,
-    worth_of,
-)
+from onnx_relief.channels.worth import Worth, made_up, worth_of
 from onnx_relief.data import Dataset
 from onnx_relief.data.held_out import held_out
 from onnx_relief.errors import UnsupportedError
@@ -40,7 +34,6 @@ from onnx_relief.graph.inline import inlined
 from onnx_relief.graph.layers import Survey, find_layers, require_layers, uniquely_named
 from onnx_relief.graph.orphans import drop_orphans
 from onnx_relief.graph.unique_names import Names, with_old_names
-from onnx_relief.measuring.measure import Measurement
 from onnx_relief.measuring.observe import observe
 from onnx_relief.measuring.second_moments import measure_at_once
 from onnx_relief.progress import ticker
@@ -272,7 +265,7 @@ def rank_channels(
         signals=False,
         tick=tick,
     )
-    kinds, unseen = _seen(kinds, consumers, survey, trace, groups, measured)
+    kinds, unseen = with_evidence(kinds, consumers, survey, trace, groups, measured)
     if not kinds:
         raise UnsupportedError(
             f"{document.name} has no channels that could go ({next(iter(unseen))})"
@@ -302,39 +295,6 @@ def rank_channels(
         settings=settings,
         unseen=unseen,
     )
-
-
-def _seen(
-    kinds: Mapping[object, NDArray[np.int64]],
-    consumers: Sequence[Consumer],
-    survey: Survey,
-    trace: Trace,
-    groups: Groups,
-    measured: Measurement,
-) -> tuple[dict[object, NDArray[np.int64]], dict[str, int]]:
-    """Return the kinds that the data shows something of, and why and how many others stay.
-
-    In a branch that the data never takes all channels look free, and are not.
-    """
-    seen = measured.activities.keys()
-    makers = {  # by constant, the layers that it belongs to
-        part.view.home.name: site.layer.name for site in survey.sites for part in site.parts
-    }
-    found, unseen = dict[object, NDArray[np.int64]](), Counter[str]()
-    for kind, roots in kinds.items():
-        names = [one.site.layer.name for one in consumers if np.isin(one.roots, roots).any()]
-        if not names:  # nothing reads them, as queries and keys: then those that make them
-            names = [
-                makers[member.constant]
-                for member in trace.members
-                if member.constant in makers and np.isin(groups.of(member.ids), roots).any()
-            ]
-        if not names or seen & set(names):
-            found[kind] = roots
-        else:
-            why = measured.unobserved.get(names[0], "it was not seen on this data")
-            unseen[f"nothing is known of what {names[0]} makes of them: {why}"] += roots.size
-    return found, dict(unseen)
 
 
 def _units_kept(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_relief.channels.consumers import Consumer, Kinds, sites_of
 from onnx_relief.data import Dataset
 from onnx_relief.data.held_out import held_out
 from onnx_relief.divergence import (
@@ -29,7 +30,6 @@ from onnx_relief.graph.channels.mean_signal import Correction, give_back, has_ro
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.rows import write_rows
-from onnx_relief.graph.sites import Site
 from onnx_relief.measuring.measure import Measurement
 from onnx_relief.measuring.second_moments import SecondMoments
 from onnx_relief.progress import ticker
@@ -39,7 +39,6 @@ from onnx_relief.solving.structured import Elimination, Reader, eliminate
 from onnx_relief.solving.support import fit_on_support
 
 Floats = NDArray[np.float64]
-Kinds = Mapping[object, NDArray[np.int64]]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -71,47 +70,6 @@ class Worth:
     scores: Floats
     losses: Mapping[object, Floats]
     readings: tuple[Reading, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Consumer:
-    """A layer that reads channels.
-
-    Attributes:
-        site: The layer.
-        part: Which of its weights reads them.
-        node: Index of its node in the trace.
-        roots: Group of every input.
-    """
-
-    site: Site
-    part: int
-    node: int
-    roots: NDArray[np.int64]
-
-
-def consumers_of(survey: Survey, trace: Trace, groups: Groups) -> list[Consumer]:
-    """Return the layers that read channels, those of depthwise convolutions left out."""
-    by_output = {site.node.output[0]: site for site in survey.sites}
-    found = []
-    for read in trace.reads:
-        node = trace.whole.nodes[read.node]
-        site = by_output.get(node.output[0])
-        if site is None:
-            continue
-        # What a recurrent layer reads of itself it reads through its second weight.
-        part = 1 if read.tensor in node.output else 0
-        weight = site.layer.weights[part]
-        depthwise = weight.inputs == 1 and weight.groups > 1
-        roots = groups.of(read.ids).reshape(-1)
-        if not depthwise and roots.size == weight.inputs * weight.groups:
-            found.append(Consumer(site, part, read.node, roots))
-    return found
-
-
-def sites_of(consumers: Sequence[Consumer]) -> list[Site]:
-    """Return their layers, each once."""
-    return list({one.site.layer.name: one.site for one in consumers}.values())
 
 
 def worth_of(

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Group
-from rich.text import Text
 
 from onnx_relief.api.compare import compare
-from onnx_relief.channels.budget import Decision
 from onnx_relief.channels.pruning import ChannelsPruned, prune_channels
 from onnx_relief.channels.settings import ChannelSettings
 from onnx_relief.commands.budget_options import BUDGETS
+from onnx_relief.commands.channels_told import channels_json, channels_table
 from onnx_relief.commands.console import Speaker
 from onnx_relief.commands.repair_options import RepairOptions
 from onnx_relief.data import Dataset, Preprocess, open_data
@@ -26,10 +24,7 @@ from onnx_relief.graph.document import Document, input_specs, load
 from onnx_relief.graph.origin import note_dense
 from onnx_relief.graph.save import save
 from onnx_relief.report.advice import SAME_DATA
-from onnx_relief.report.build import as_plain, to_json
 from onnx_relief.report.compared import Comparison
-from onnx_relief.report.table import evaluation_table, repair_sentences, sentences, totals_table
-from onnx_relief.report.text import plain, plural, time_text
 from onnx_relief.results import Progress
 from onnx_relief.settings import Settings
 from onnx_relief.shortage import about_few_samples
@@ -251,110 +246,16 @@ def _tell(
     advice: Sequence[str],
     speaker: Speaker,
 ) -> None:
-    told = _json(job, found, comparison, advice)
+    told = channels_json(found, comparison, advice, written=job.target)
     if job.report is not None:
         text = f"{told}\n".encode()
         write_file(job.report, "--report", lambda file: file.write(text), force=job.force)
-    speaker.result(_table(job, found, comparison, advice), told)
+    written = {"pruned model": job.target} | ({"report": job.report} if job.report else {})
+    table = channels_table(found, comparison, advice, channels=job.channels, written=written)
+    speaker.result(table, told)
 
 
 def _opened(document: Document, job: ChannelJob, source: str) -> Dataset:
     return open_data(
         source, input_specs(document.proto), preprocess=job.preprocess, strict=job.strict
-    )
-
-
-def _table(
-    job: ChannelJob, found: ChannelsPruned, comparison: Comparison, advice: Sequence[str]
-) -> Group:
-    parts = [totals_table(comparison.first, comparison.second, comparison.latency)]
-    notes: tuple[str, ...] = ()
-    if comparison.evaluation is not None:
-        parts.append(evaluation_table(comparison.evaluation))  # type: ignore[arg-type]
-        notes = comparison.evaluation.notes
-    return Group(
-        *parts,
-        *sentences([*_told(job, found), *advice, *notes]),
-        Text(f"pruned model: {plain(str(job.target))}"),
-        *([Text(f"report: {plain(str(job.report))}")] if job.report else ()),
-    )
-
-
-def _told(job: ChannelJob, found: ChannelsPruned) -> list[str]:
-    layers = plural(found.corrected, "layer")
-    given = f"biases of {layers} give back the mean signal that was lost"
-    lines = [
-        *_decided(job.channels, found.decision),
-        f"{found.removed:,} of {plural(found.groups, 'group')} of channels are cut",
-        *([given] if found.corrected else ()),
-        *(repair_sentences(found.repair) if found.repair else ()),
-        _remedy(job),
-    ]
-    return lines + [
-        f"{plural(count, 'channel')} {'stays' if count == 1 else 'stay'}: {why}"
-        for why, count in (*_most(found.unseen), *_most(found.kept))
-    ]
-
-
-def _remedy(job: ChannelJob) -> str:
-    """Say what brings accuracy back: a few hundred samples are too few for training anew."""
-    retrain = "with thousands of samples `onnx-relief retrain`"
-    if job.channels.repair != "reconstruct":
-        retrain = f"`--repair reconstruct` or {retrain}"
-    return f"{retrain} brings back much of the accuracy that this cost"
-
-
-def _decided(channels: ChannelSettings, decision: Decision) -> Iterator[str]:
-    """Yield what was found by measuring."""
-    threads = {0: "ONNX Runtime's own number of threads", 1: "one thread"}
-    how = (
-        f"batch {decision.batch}, "
-        f"{threads.get(channels.latency_threads, f'{channels.latency_threads} threads')}"
-    )
-    if decision.tried:
-        times = ", ".join(
-            f"{one.multiple}: {time_text(one.milliseconds)}"
-            for one in decision.tried
-            if one.milliseconds is not None
-        )
-        yield (
-            f"multiples of {decision.multiple} channels stay, the coarsest that is not slower "
-            f"({times}; {how})"
-        )
-    if decision.latency is not None:
-        yield (
-            f"a ratio of {decision.ratio:.3g} leaves {decision.latency:.1%} of the latency "
-            f"({how}), when measured last"
-        )
-    elif decision.left is not None:
-        what = "weights" if channels.target_params is not None else "multiply-accumulates"
-        yield f"{decision.left:.3%} of the {what} of all layers are left"
-    elif decision.ratio != channels.ratio:
-        yield f"the ratio is {decision.ratio:.3g}"
-
-
-def _most(kept: Mapping[str, int]) -> list[tuple[str, int]]:
-    return sorted(kept.items(), key=lambda pair: -pair[1])[:5]
-
-
-def _json(
-    job: ChannelJob, found: ChannelsPruned, comparison: Comparison, advice: Sequence[str]
-) -> str:
-    return to_json(
-        {
-            "format": "onnx-relief channels 1",
-            "groups": found.groups,
-            "removed": found.removed,
-            "corrected": found.corrected,
-            "repair": None if found.repair is None else as_plain(found.repair),
-            "kept": {**found.unseen, **found.kept},
-            "ratio": found.decision.ratio,
-            "round_to": found.decision.multiple,
-            "tried": [as_plain(one) for one in found.decision.tried],
-            "latency": found.decision.latency,
-            "missed": found.decision.missed,
-            "advice": list(advice),
-            "comparison": as_plain(comparison),
-            "written": str(job.target),
-        }
     )

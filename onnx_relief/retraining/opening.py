@@ -14,7 +14,6 @@ from onnx_relief.graph.document import Document, input_specs, load, output_specs
 from onnx_relief.graph.origin import find_dense, noted_name
 from onnx_relief.job import NO_PREPROCESSING
 from onnx_relief.judge import Judge
-from onnx_relief.tensors import TensorSpec
 from onnx_relief.training import TrainSettings
 
 JUDGING_BATCH = 64
@@ -174,23 +173,11 @@ def _check_teacher(teacher: Document, document: Document, followed: Sequence[str
                 f"{_listed(ours)}; give another version of the same model"
             )
         for name, spec in ours.items():
-            if not _alike(spec, theirs[name], with_type=verb == "takes"):
+            if not spec.may_be(theirs[name], with_type=verb == "takes"):
                 raise SettingsError(
                     f"the teacher {teacher.name} {verb} {name!r} as {theirs[name].describe()}, "
                     f"{document.name} as {spec.describe()}; give another version of the same model"
                 )
-
-
-def _alike(one: TensorSpec, other: TensorSpec, *, with_type: bool) -> bool:
-    """Whether two tensors can be the same as far as is known; sizes that are free may be any."""
-    if with_type and None not in (one.dtype, other.dtype) and one.dtype != other.dtype:
-        return False
-    if one.shape is None or other.shape is None:
-        return True
-    return len(one.shape) == len(other.shape) and all(
-        a == b or not (isinstance(a, int) and isinstance(b, int))
-        for a, b in zip(one.shape, other.shape, strict=True)
-    )
 
 
 def _listed(names: Iterable[str]) -> str:

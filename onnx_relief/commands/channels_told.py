@@ -1,0 +1,119 @@
+"""What `prune --granularity channel` has to tell, as a table for a terminal and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Group
+from rich.text import Text
+
+from onnx_relief.channels.budget import Decision
+from onnx_relief.channels.pruning import ChannelsPruned
+from onnx_relief.channels.settings import ChannelSettings
+from onnx_relief.report.build import as_plain, to_json
+from onnx_relief.report.compared import Comparison
+from onnx_relief.report.table import evaluation_table, repair_sentences, sentences, totals_table
+from onnx_relief.report.text import plain, plural, time_text
+
+
+def channels_table(
+    found: ChannelsPruned,
+    comparison: Comparison,
+    advice: Sequence[str],
+    *,
+    channels: ChannelSettings,
+    written: Mapping[str, Path],
+) -> Group:
+    """Return sizes, outputs and what to make of them; `written` are files by what they are."""
+    parts = [totals_table(comparison.first, comparison.second, comparison.latency)]
+    notes: tuple[str, ...] = ()
+    if comparison.evaluation is not None:
+        parts.append(evaluation_table(comparison.evaluation))  # type: ignore[arg-type]
+        notes = comparison.evaluation.notes
+    return Group(
+        *parts,
+        *sentences([*_told(channels, found), *advice, *notes]),
+        *(Text(f"{what}: {plain(str(path))}") for what, path in written.items()),
+    )
+
+
+def _told(channels: ChannelSettings, found: ChannelsPruned) -> list[str]:
+    layers = plural(found.corrected, "layer")
+    given = f"biases of {layers} give back the mean signal that was lost"
+    lines = [
+        *_decided(channels, found.decision),
+        f"{found.removed:,} of {plural(found.groups, 'group')} of channels are cut",
+        *([given] if found.corrected else ()),
+        *(repair_sentences(found.repair) if found.repair else ()),
+        _remedy(channels),
+    ]
+    return lines + [
+        f"{plural(count, 'channel')} {'stays' if count == 1 else 'stay'}: {why}"
+        for why, count in (*_most(found.unseen), *_most(found.kept))
+    ]
+
+
+def _remedy(channels: ChannelSettings) -> str:
+    """Say what brings accuracy back: a few hundred samples are too few for training anew."""
+    retrain = "with thousands of samples `onnx-relief retrain`"
+    if channels.repair != "reconstruct":
+        retrain = f"`--repair reconstruct` or {retrain}"
+    return f"{retrain} brings back much of the accuracy that this cost"
+
+
+def _decided(channels: ChannelSettings, decision: Decision) -> Iterator[str]:
+    """Yield what was found by measuring."""
+    threads = {0: "ONNX Runtime's own number of threads", 1: "one thread"}
+    how = (
+        f"batch {decision.batch}, "
+        f"{threads.get(channels.latency_threads, f'{channels.latency_threads} threads')}"
+    )
+    if decision.tried:
+        times = ", ".join(
+            f"{one.multiple}: {time_text(one.milliseconds)}"
+            for one in decision.tried
+            if one.milliseconds is not None
+        )
+        yield (
+            f"multiples of {decision.multiple} channels stay, the coarsest that is not slower "
+            f"({times}; {how})"
+        )
+    if decision.latency is not None:
+        yield (
+            f"a ratio of {decision.ratio:.3g} leaves {decision.latency:.1%} of the latency "
+            f"({how}), when measured last"
+        )
+    elif decision.left is not None:
+        what = "weights" if channels.target_params is not None else "multiply-accumulates"
+        yield f"{decision.left:.3%} of the {what} of all layers are left"
+    elif decision.ratio != channels.ratio:
+        yield f"the ratio is {decision.ratio:.3g}"
+
+
+def _most(kept: Mapping[str, int]) -> list[tuple[str, int]]:
+    return sorted(kept.items(), key=lambda pair: -pair[1])[:5]
+
+
+def channels_json(
+    found: ChannelsPruned, comparison: Comparison, advice: Sequence[str], *, written: Path
+) -> str:
+    """Return the same as JSON text."""
+    return to_json(
+        {
+            "format": "onnx-relief channels 1",
+            "groups": found.groups,
+            "removed": found.removed,
+            "corrected": found.corrected,
+            "repair": None if found.repair is None else as_plain(found.repair),
+            "kept": {**found.unseen, **found.kept},
+            "ratio": found.decision.ratio,
+            "round_to": found.decision.multiple,
+            "tried": [as_plain(one) for one in found.decision.tried],
+            "latency": found.decision.latency,
+            "missed": found.decision.missed,
+            "advice": list(advice),
+            "comparison": as_plain(comparison),
+            "written": str(written),
+        }
+    )
