@@ -139,8 +139,8 @@ class EpochRow:
     """What one epoch came to.
 
     Attributes:
-        epoch: Its number, from 1.
-        train_loss: Mean over its steps.
+        epoch: Its number, from 1; 0 for the weights that training began with.
+        train_loss: Mean over its steps; None for epoch 0.
         validation_loss: Mean over the validation samples, or None without them.
         validation_accuracy: Share of them that are classified rightly in percent, or None.
         lr: Learning rate of its last step.
@@ -148,7 +148,7 @@ class EpochRow:
     """
 
     epoch: int
-    train_loss: float
+    train_loss: float | None
     validation_loss: float | None
     validation_accuracy: float | None
     lr: float
@@ -170,13 +170,15 @@ class Trained:
     """How training ended; the module holds the weights of the best epoch.
 
     Attributes:
+        start: What the weights that training began with were worth, or None without validation.
         history: One row for each epoch.
-        best_epoch: Number of the epoch whose weights were kept.
+        best_epoch: Number of the epoch whose weights were kept; 0 if none was better than `start`.
         reason: Why it stopped, in words.
         resumed_from: Epochs that an earlier run had done already.
         is_main: Whether this process is the one that reports and writes.
     """
 
+    start: EpochRow | None
     history: tuple[EpochRow, ...]
     best_epoch: int
     reason: str
@@ -187,9 +189,9 @@ class Trained:
 OnEpoch = Callable[[EpochRow], None]
 
 
-def best_row(history: Iterable[EpochRow]) -> EpochRow | None:
-    """Return the row of the best epoch, the earlier one of equals."""
-    best = None
+def best_row(start: EpochRow | None, history: Iterable[EpochRow]) -> EpochRow | None:
+    """Return the row of the best epoch, the start among them, the earlier one of equals."""
+    best = start
     for row in history:
         if best is None or row.better_than(best):
             best = row

@@ -32,13 +32,18 @@ class Account:
         """What was done and what not, in sentences; each reason once."""
         reasons = Counter(self.left.values()).most_common()
         return (
-            self.told.format(_counted(len(self.layers))),
+            self.told.format(counted(len(self.layers), "layer")),
             *(
-                f"{_counted(count)} {'is' if count == 1 else 'are'} not {self.undone}: {reason}"
+                f"{counted(count, 'layer')} {_are(count)} not {self.undone}: {reason}"
                 for reason, count in reasons
             ),
         )
 
 
-def _counted(count: int) -> str:
-    return f"{count:,} layer{'' if count == 1 else 's'}"
+def counted(count: int, thing: str) -> str:
+    """Return how many there are of something, in words."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"

@@ -28,7 +28,7 @@ from onnx_relief.graph.walk import TensorHome
 from onnx_relief.measuring.moments import Channels, Moments, merged, moments, watched, watches
 from onnx_relief.plan import LayerKind
 from onnx_relief.progress import ticker
-from onnx_relief.repair.account import Account
+from onnx_relief.repair.account import Account, counted
 from onnx_relief.repair.pairs import (
     BY_ZERO,
     NO_TWIN,
@@ -46,6 +46,8 @@ from onnx_relief.settings import DEFAULT_MEMORY
 _MOST = 3.0
 """Largest factor: units that have become nearly constant are not blown up."""
 _TINY = 1e-12
+_SAME = 1e-4
+"""Largest distance of a factor from 1 that changes nothing to speak of."""
 
 
 def match_moments(
@@ -91,6 +93,7 @@ def match_moments(
     groups = stages(survey, names)
     relay = Relay(data, batch_size=batch_size, budget=memory // 4, provider=provider, models=1)
     tick = ticker(progress, "repairing layers", len(names))
+    short = 0
     for number, group in enumerate(groups):
         survey = find_layers(pruned)
         sites = _repairable(survey)[0]
@@ -100,17 +103,20 @@ def match_moments(
         for site, now in zip(here, _moments_of(here, pruned, relay), strict=True):
             places, target = chosen[site.layer.name], before[site.output]
             wished = Moments(target.mean[places], target.variance[places])
-            pruned = _repaired(pruned, survey, site, now, wished)
+            factor, clipped = _factor(site, now, wished)
+            pruned = _repaired(pruned, survey, site, now, wished, factor)
+            short += clipped
             tick(1)
     integers = any(sites[name].parts[0].view.quantised for name in names)
     restored = (
         "mean (and where weights are no integers, variance)" if integers else "mean and variance"
     )
+    but = f"; {counted(short, 'unit')} that changed too much only in part" if short else ""
     return Account(
         document=pruned,
         layers=tuple(names),
         left=left,
-        told=f"the units of {{}} have their {restored} again",
+        told=f"the units of {{}} have their {restored} again{but}",
         undone="repaired",
     )
 
@@ -123,16 +129,26 @@ def _moments_of(sites: Sequence[Site], document: Document, relay: Relay) -> list
     return [found[site.output] for site in sites]
 
 
+def _factor(site: Site, now: Moments, wished: Moments) -> tuple[NDArray[np.float64], int]:
+    """Return what to scale the weights of each unit by, and for how many that is not enough."""
+    if site.parts[0].view.quantised:
+        return np.ones(now.variance.size), 0
+    wanted = np.sqrt((wished.variance + _TINY) / (now.variance + _TINY))
+    factor = np.clip(wanted, 1 / _MOST, _MOST)
+    factor[now.variance < _TINY] = 1.0
+    return factor, int(((factor != wanted) & (np.abs(wanted - 1) > _SAME)).sum())
+
+
 def _repaired(
-    document: Document, survey: Survey, site: Site, now: Moments, wished: Moments
+    document: Document,
+    survey: Survey,
+    site: Site,
+    now: Moments,
+    wished: Moments,
+    factor: NDArray[np.float64],
 ) -> Document:
     """Return the document with one layer rescaled and moved."""
-    factor = np.sqrt((wished.variance + _TINY) / (now.variance + _TINY))
-    factor = np.clip(factor, 1 / _MOST, _MOST)
-    factor[now.variance < _TINY] = 1.0
-    if site.parts[0].view.quantised:
-        factor[:] = 1.0
-    if np.allclose(factor, 1, atol=1e-4) and np.allclose(now.mean, wished.mean, atol=1e-5):
+    if np.allclose(factor, 1, atol=_SAME) and np.allclose(now.mean, wished.mean, atol=1e-5):
         return document
     values: dict[TensorHome, NDArray[np.generic]] = {}
     rows = survey.rows(site.parts[0]).astype(np.float64)

@@ -62,7 +62,7 @@ def retrain_table(report: RetrainReport, *, verbose: bool = False) -> Renderable
     """Return epochs, scores and what to make of them."""
     rows = report.trained.history if verbose else report.trained.history[-_SHOWN:]
     table = named_table("epoch", "training loss", "validation loss", "validation accuracy", "rate")
-    for row in rows:
+    for row in (*((report.trained.start,) if report.trained.start else ()), *rows):
         table.add_row(*epoch_cells(row, best=row.epoch == report.trained.best_epoch))
     scores = Table(box=None, pad_edge=False)
     scores.add_column("")
@@ -88,17 +88,19 @@ def epoch_cells(row: EpochRow, *, best: bool = False) -> list[str]:
     accuracy = "-" if row.validation_accuracy is None else f"{row.validation_accuracy:.2f} %"
     loss = "-" if row.validation_loss is None else f"{row.validation_loss:.5f}"
     return [
-        f"{row.epoch}{' *' if best else ''}",
-        f"{row.train_loss:.5f}",
+        f"{row.epoch or 'before'}{' *' if best else ''}",
+        "-" if row.train_loss is None else f"{row.train_loss:.5f}",
         loss,
         accuracy,
-        f"{row.lr:.2e}",
+        f"{row.lr:.2e}" if row.epoch else "-",
     ]
 
 
 def epoch_line(row: EpochRow, total: int) -> str:
     """Return one epoch as a line of progress."""
-    parts = [f"epoch {row.epoch}/{total}", f"loss {row.train_loss:.4f}"]
+    parts = [f"epoch {row.epoch}/{total}"]
+    if row.train_loss is not None:
+        parts.append(f"loss {row.train_loss:.4f}")
     if row.validation_loss is not None:
         parts.append(f"validation {row.validation_loss:.4f}")
     if row.validation_accuracy is not None:

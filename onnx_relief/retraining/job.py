@@ -117,6 +117,11 @@ def _advice(job: TrainingJob, report: RetrainReport) -> list[str]:
             f"{steps * len(report.trained.history)} steps ({steps} in each epoch) are few; more "
             "--epochs or a smaller --batch-size may bring more"
         )
-    if better(report.after.metric, report.before.value, report.after.value):
+    if report.trained.start is not None and report.trained.best_epoch == 0:
+        advice.append(
+            "No epoch was better than the weights before on the validation samples, so these were "
+            "kept; try a lower --lr, more data or --distill"
+        )
+    elif better(report.after.metric, report.before.value, report.after.value):
         advice.append("Training made it worse; try a lower --lr, more data or --distill")
     return advice

@@ -73,8 +73,8 @@ def interrupted_after(monkeypatch, command):
     def run(line, number, checkpoint):
         save, count = Checkpoints.save, [0]
 
-        def save_and_signal(self, state, rows):
-            save(self, state, rows)
+        def save_and_signal(self, state, start, rows):
+            save(self, state, start, rows)
             count[0] += 1
             if count[0] == checkpoint:
                 signal.raise_signal(number)

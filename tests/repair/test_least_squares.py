@@ -251,6 +251,18 @@ def test_a_bias_in_the_node_and_one_after_it_are_of_one_layer(repaired):
     np.testing.assert_allclose(*outputs, atol=1e-4)
 
 
+@pytest.mark.parametrize(("left", "short"), [(0.5, None), (0.01, "1 unit"), (0.0, "1 unit")])
+def test_a_variance_that_cannot_be_restored_is_not_said_to_be(left, short):
+    graph = "(float[N,4] x) => (float[N,3] y) { y = Gemm (x, w, b) }"
+    weight, fewer = random(4, 3, seed=1), random(4, 3, seed=1)
+    fewer[:, 1] *= left
+    models = [load(build(graph, w=w, b=random(3))) for w in (fewer, weight)]
+    data = open_data({"x": twice((4,))}, input_specs(models[0].proto))
+    told = match_moments(*models, {}, data, batch_size=7, provider="cpu").notes
+    but = f"; {short} that changed too much only in part" if short else ""
+    assert told == (f"the units of 1 layer have their mean and variance again{but}",)
+
+
 def test_units_that_nobody_tells_of_are_left_alone():
     dense = constants(network())
     small = network(

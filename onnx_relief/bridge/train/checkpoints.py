@@ -76,14 +76,20 @@ class Checkpoints:
                 )
         return state
 
-    def save(self, state: Mapping[str, Any], history: list[EpochRow]) -> None:
+    def save(
+        self, state: Mapping[str, Any], start: EpochRow | None, history: list[EpochRow]
+    ) -> None:
         """Write where training stands.
 
         Raises:
             OutputError: It cannot be written; the checkpoint before stays.
         """
-        rows = [asdict(row) for row in history]
-        whole = {**state, "history": rows, "fingerprint": self._fingerprint}
+        whole = {
+            **state,
+            "start": None if start is None else asdict(start),
+            "history": [asdict(row) for row in history],
+            "fingerprint": self._fingerprint,
+        }
         self._write(self.folder / LAST, whole)
 
     def save_best(self, module: nn.Module) -> None:
@@ -108,7 +114,7 @@ class Checkpoints:
             state: State = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises many kinds on a damaged file
             raise self._damaged(path) from error
-        wanted = {"module"} if path.name == BEST else {"module", "history", "fingerprint"}
+        wanted = {"module"} if path.name == BEST else {"module", "start", "history", "fingerprint"}
         if not isinstance(state, dict) or not wanted <= state.keys():
             raise self._damaged(path)
         return state
@@ -122,9 +128,12 @@ class Checkpoints:
         write_file(path, self._flag, lambda file: _save(state, file), force=True)
 
 
-def rows_of(state: State) -> list[EpochRow]:
-    """Return the history in a checkpoint."""
-    return [EpochRow(**row) for row in state["history"]]
+def rows_of(state: State | None) -> tuple[EpochRow | None, list[EpochRow]]:
+    """Return the start and the history in a checkpoint, none if there is none."""
+    if state is None:
+        return None, []
+    start = state["start"]
+    return None if start is None else EpochRow(**start), [EpochRow(**r) for r in state["history"]]
 
 
 def fingerprint(

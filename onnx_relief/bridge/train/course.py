@@ -25,11 +25,13 @@ class Course(lightning.Callback):
     """What happens around the steps.
 
     Attributes:
+        start: What the weights that training begins with are worth, once they are judged.
         history: One row for each epoch.
     """
 
     def __init__(
         self,
+        start: EpochRow | None,
         history: list[EpochRow],
         checkpoints: Checkpoints,
         settings: TrainSettings,
@@ -37,6 +39,7 @@ class Course(lightning.Callback):
         tick: Callable[[int], None],
         on_epoch: OnEpoch | None,
     ) -> None:
+        self.start = start
         self.history = history
         self._checkpoints = checkpoints
         self._settings = settings
@@ -46,6 +49,12 @@ class Course(lightning.Callback):
         self._began = monotonic()
         self._checked = 0
         self._stepped = 0
+
+    def on_sanity_check_end(self, trainer: lightning.Trainer, trainee: Any) -> None:  # noqa: ANN401
+        """Keep the weights that training begins with: no epoch may turn out better."""
+        self.start = self._row(trainer, trainee, epoch=0, train_loss=None)
+        if trainer.is_global_zero:
+            self._checkpoints.save_best(trainee.module)
 
     def on_train_epoch_start(self, _trainer: lightning.Trainer, trainee: Any) -> None:  # noqa: ANN401
         """Begin to count."""
@@ -69,16 +78,17 @@ class Course(lightning.Callback):
         self._look(trainer, trainee)
         self._check_weights(trainee)
         _share_buffers(trainer, trainee)
-        row = self._row(trainer, trainee)
+        train = _reduced(trainer, torch.stack(trainee.losses).double().mean()) / trainer.world_size
+        row = self._row(trainer, trainee, epoch=trainee.epoch + 1, train_loss=float(train))
         self.history.append(row)
         if trainer.is_global_zero:
-            if best_row(self.history) is row:
+            if best_row(self.start, self.history) is row:
                 self._checkpoints.save_best(trainee.module)
-            self._checkpoints.save(_state(trainer, trainee), self.history)
+            self._checkpoints.save(_state(trainer, trainee), self.start, self.history)
         trainer.strategy.barrier()
         if trainer.is_global_zero and self._on_epoch is not None:
             self._on_epoch(row)
-        trainer.should_stop = impatient(self.history, self._settings)
+        trainer.should_stop = impatient(self.start, self.history, self._settings)
 
     def _look(self, trainer: lightning.Trainer, trainee: Trainee) -> None:
         """Stop if a loss is no number.
@@ -112,8 +122,14 @@ class Course(lightning.Callback):
             f"{'' if self._settings.clip else ', or with --clip 1'}"
         )
 
-    def _row(self, trainer: lightning.Trainer, trainee: Trainee) -> EpochRow:
-        train = _reduced(trainer, torch.stack(trainee.losses).double().mean()) / trainer.world_size
+    def _row(
+        self,
+        trainer: lightning.Trainer,
+        trainee: Trainee,
+        *,
+        epoch: int,
+        train_loss: float | None,
+    ) -> EpochRow:
         loss = accuracy = None
         if trainer.val_dataloaders is not None:
             total, hits, samples, judged = _reduced(trainer, trainee.judged).tolist()
@@ -122,8 +138,8 @@ class Course(lightning.Callback):
         if loss is not None and not math.isfinite(loss):
             raise self._diverged(trainee.epoch, None)
         return EpochRow(
-            epoch=trainee.epoch + 1,
-            train_loss=float(train),
+            epoch=epoch,
+            train_loss=train_loss,
             validation_loss=loss,
             validation_accuracy=accuracy,
             lr=trainee.rate(max(0, trainee.step - 1)),
@@ -131,9 +147,9 @@ class Course(lightning.Callback):
         )
 
 
-def impatient(history: list[EpochRow], settings: TrainSettings) -> bool:
+def impatient(start: EpochRow | None, history: list[EpochRow], settings: TrainSettings) -> bool:
     """Return whether the best epoch lies so far back that training stops."""
-    best = best_row(history)
+    best = best_row(start, history)
     if settings.patience is None or best is None:
         return False
     return history[-1].epoch - best.epoch >= settings.patience

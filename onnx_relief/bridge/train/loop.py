@@ -42,6 +42,8 @@ def train(
 ) -> Trained:
     """Train `module` in place and leave the weights of the best epoch in it.
 
+    The weights that it began with are kept where no epoch is better on the validation data.
+
     Started again with the same arguments and the same initial weights, it goes on from the last
     epoch that `folder` holds and ends with the weights that an uninterrupted run has.
 
@@ -82,33 +84,34 @@ def train(
     )
     checkpoints.prepare()
     state = checkpoints.load()
-    history = [] if state is None else rows_of(state)
+    start, history = rows_of(state)
     done = len(history)
     if state is not None:
         module.load_state_dict(state["module"])
-    if done < settings.epochs and not (history and impatient(history, settings)):
+    if done < settings.epochs and not (history and impatient(start, history, settings)):
         with (
             quiet(),
             without_denormals(),
             same_random_numbers_after(task.world),
             together(task.world),
         ):
-            _fit(task, checkpoints, state, history, progress, on_epoch)
+            start = _fit(task, checkpoints, state, start, history, progress, on_epoch)
     module.load_state_dict(checkpoints.load_best())
     task.module.hold_masks()
     module.eval()
-    return _trained(history, settings, done, task.world)
+    return _trained(start, history, settings, done, task.world)
 
 
 def _fit(
     task: Task,
     checkpoints: Checkpoints,
     state: dict[str, Any] | None,
+    start: EpochRow | None,
     history: list[EpochRow],
     progress: Progress | None,
     on_epoch: OnEpoch | None,
-) -> None:
-    """Do the epochs that are left, with Lightning."""
+) -> EpochRow | None:
+    """Do the epochs that are left, with Lightning, and return what the start was worth."""
     settings, plan, done = task.settings, task.plan, len(history)
     trainee = Trainee(
         task.module,
@@ -123,8 +126,8 @@ def _fit(
         progress if task.world.is_main else None, "training", settings.epochs * plan.steps
     )
     tick(done * plan.steps)
-    course = Course(history, checkpoints, settings, plan, tick, on_epoch)
-    trainer = make_trainer(task, course, settings.epochs - done)
+    course = Course(start, history, checkpoints, settings, plan, tick, on_epoch)
+    trainer = make_trainer(task, course, settings.epochs - done, judge_start=state is None)
     walk = task.walk(lambda: (trainee.epoch, trainer.global_rank))
     judge = task.judge(lambda: (trainer.global_rank, trainer.world_size))
     task.module.train()
@@ -136,14 +139,22 @@ def _fit(
         if isinstance(left.__context__, KeyboardInterrupt):
             raise left.__context__ from None
         raise
+    return course.start
 
 
-def _trained(history: list[EpochRow], settings: TrainSettings, done: int, world: World) -> Trained:
-    best = best_row(history)
+def _trained(
+    start: EpochRow | None,
+    history: list[EpochRow],
+    settings: TrainSettings,
+    done: int,
+    world: World,
+) -> Trained:
+    best = best_row(start, history)
     reason = f"all {settings.epochs} epochs are done"
     if len(history) < settings.epochs:
         reason = f"no improvement for {settings.patience} epochs (--patience)"
     return Trained(
+        start=start,
         history=tuple(history),
         best_epoch=0 if best is None else best.epoch,
         reason=reason,

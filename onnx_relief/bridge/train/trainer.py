@@ -17,7 +17,9 @@ from onnx_relief.bridge.train.processes import World
 from onnx_relief.bridge.train.task import Task
 
 
-def make_trainer(task: Task, course: Course, epochs: int) -> lightning.Trainer:
+def make_trainer(
+    task: Task, course: Course, epochs: int, *, judge_start: bool
+) -> lightning.Trainer:
     """Return a trainer without anything that takes time, writes files or talks."""
     settings = task.settings
     precision: Any = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[settings.precision]
@@ -42,7 +44,7 @@ def make_trainer(task: Task, course: Course, epochs: int) -> lightning.Trainer:
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_autolog_hparams=False,
-        num_sanity_val_steps=0,
+        num_sanity_val_steps=-1 if judge_start else 0,
         use_distributed_sampler=False,
         inference_mode=False,
     )

@@ -61,11 +61,26 @@ def test_training_learns_and_keeps_the_best_epoch(tmp_path):
     assert not module.training
 
 
+def test_the_start_is_kept_where_no_epoch_is_better(tmp_path):
+    module, data = nets.mlp(masked=0.3), nets.points(400)
+    train(module, data, replace(QUICK, epochs=8, lr=3e-2), folder=tmp_path / "good")
+    good = nets.state_of(module)
+    bad = replace(QUICK, epochs=4, lr=5.0, optimizer="sgd", momentum=0.0, patience=2)
+    done = train(module, data, bad, folder=tmp_path / "bad")
+    assert (done.best_epoch, len(done.history)) == (0, 2)
+    assert not any(row.better_than(done.start) for row in done.history)
+    nets.assert_same(nets.state_of(module), good)
+    again = train(module, data, bad, folder=tmp_path / "bad")
+    assert (again.start, again.history, again.best_epoch) == (done.start, done.history, 0)
+    nets.assert_same(nets.state_of(module), good)
+
+
 def test_without_validation_the_last_epoch_counts(tmp_path):
     done = train(nets.mlp(), nets.points(), replace(QUICK, validation=0.0), folder=tmp_path)
     assert done.best_epoch == 3
     assert done.history[0].validation_loss is None
     assert done.history[0].validation_accuracy is None
+    assert done.start is None
 
 
 def test_patience_stops_at_the_best(tmp_path):
