@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from onnx_relief.plan import LayerKind
 from onnx_relief.report.build import Report
 from onnx_relief.report.text import bytes_text, plural, score_text, time_text
 
@@ -119,12 +120,13 @@ def _about_speed(report: Report) -> Iterator[str]:
             f"{verdict} ({time_text(dense.median)} before, {time_text(pruned.median)} now): "
             "zeros alone make no common runtime faster"
         )
-    dead = report.dead_units
+    # Gates of a recurrent layer go together with a cell, or not at all.
+    dead = sum(r.units - r.alive for r in report.layers if r.kind != LayerKind.RECURRENT.value)
     if report.pruned.parameters < report.dense.parameters:
         return  # they are cut out already
-    if not dead:
+    if not report.dead_units:
         yield "no unit lost all of its connections, so no tensor could become smaller either"
-    else:
+    elif dead:
         yield f"`onnx-relief compact` cuts the {plural(dead, 'dead unit')} out of the tensors"
 
 

@@ -51,6 +51,7 @@ def test_a_gain_within_the_spread_of_sessions_is_none():
 def test_dead_units_are_counted():
     assert says("`onnx-relief compact` cuts the 2 dead units out of the tensors")
     assert says("no unit lost all", layers=(row(alive=10, removed=0),))
+    assert not says("`onnx-relief compact`", layers=(row(kind="recurrent"),))
 
 
 @pytest.mark.parametrize(
