@@ -142,7 +142,7 @@ def plain_settings(job: Job) -> dict[str, Any]:
     """Return what the user chose as plain data."""
     values = {field.name: getattr(job.settings, field.name) for field in fields(job.settings)}
     said = {key: v.value if isinstance(v, Enum) else v for key, v in values.items()}
-    said |= {"blocks": str(job.settings.structure), "budget": str(job.settings.budget)}
+    said |= {"structure": str(job.settings.structure), "budget": str(job.settings.budget)}
     return {
         **said,
         "alpha_layers": dict(job.settings.alpha_layers),

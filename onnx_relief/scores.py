@@ -21,19 +21,19 @@ from onnx_relief.decide import Scores
 from onnx_relief.graph.sites import Site
 from onnx_relief.pipeline import Pruned
 from onnx_relief.plan import LayerKind
-from onnx_relief.settings import Granularity
+from onnx_relief.structures import KERNEL, Structure
 
 Array = NDArray[Any]
 
 
-def scores_by_weight(pruned: Pruned, granularity: Granularity) -> dict[str, Array]:
+def scores_by_weight(pruned: Pruned, structure: Structure) -> dict[str, Array]:
     """Return the scores of all layers; a weight that several layers score gets ``@layer``."""
     found: dict[str, Array] = {}
     for site in pruned.survey.sites:
         scores = pruned.scores.get(site.layer.name)
         if scores is None:
             continue
-        arrays = dict(_arrays(site, scores, granularity))
+        arrays = dict(_arrays(site, scores, structure))
         suffix = f"@{site.layer.name}" if any(name in found for name in arrays) else ""
         found |= {f"{name}{suffix}": array for name, array in arrays.items()}
     return found
@@ -49,9 +49,9 @@ def write_scores(file: IO[bytes], scores: Mapping[str, Array]) -> None:
                 np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
 
 
-def _arrays(site: Site, scores: Scores, granularity: Granularity) -> Iterator[tuple[str, Array]]:
+def _arrays(site: Site, scores: Scores, structure: Structure) -> Iterator[tuple[str, Array]]:
     layer = site.layer
-    whole = layer.kind is LayerKind.CONVOLUTION and granularity is Granularity.WEIGHT
+    whole = layer.kind is LayerKind.CONVOLUTION and structure != KERNEL
     for weight, part, rows in zip(layer.weights, site.parts, scores.weights, strict=True):
         if rows.size:
             shaped = part.layout.from_rows(rows, part.view.shape) if whole else rows.sum(axis=2)

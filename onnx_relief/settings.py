@@ -26,13 +26,6 @@ class Estimator(Enum):
     MEAN_MAP = "mean-map"
 
 
-class Granularity(Enum):
-    """What one connection of a convolution is."""
-
-    KERNEL = "kernel"
-    WEIGHT = "weight"
-
-
 class Scope(Enum):
     """Whether every layer keeps the same share, or what the whole model needs most."""
 
@@ -84,8 +77,7 @@ class Settings:
         alpha_fc: The same for everything else.
         alpha_layers: (pattern, alpha) by name of layer or weight; the last match counts.
         estimator: How the signal of kernels is estimated.
-        granularity: Whether convolutions lose kernels or single weights.
-        blocks: What goes as one, where that is neither kernels nor single weights.
+        structure: What goes as one (``--granularity``).
         criterion: What scores connections; empty for ``relief``, the paper's, without a budget and
             ``obs``, which is ahead of it on every model that was measured, with one.
         budget: How much goes, where that is not said by alpha.
@@ -108,8 +100,7 @@ class Settings:
     alpha_fc: float | None = None
     alpha_layers: tuple[tuple[str, float], ...] = ()
     estimator: Estimator = Estimator.PAPER
-    granularity: Granularity = Granularity.KERNEL
-    blocks: Structure | None = None
+    structure: Structure = KERNEL
     criterion: str = ""
     budget: Budget = NO_BUDGET
     scope: Scope = Scope.GLOBAL
@@ -159,14 +150,9 @@ class Settings:
                 refuse_besides(flag, self.budget, self.structure)
 
     @property
-    def structure(self) -> Structure:
-        """What goes or stays as one."""
-        return self.blocks or (KERNEL if self.granularity is Granularity.KERNEL else WEIGHT)
-
-    @property
     def covers(self) -> bool:
         """Whether this is the paper's method: per unit, the share alpha of its signal."""
-        plain = self.blocks is None and self.criterion == "relief"
+        plain = self.structure in (KERNEL, WEIGHT) and self.criterion == "relief"
         return plain and self.budget.name is None
 
     @property

@@ -22,7 +22,7 @@ from onnx_relief.graph.cost import zipped_bytes
 from onnx_relief.graph.document import input_specs, load
 from onnx_relief.pipeline import fields_of, look, prune
 from onnx_relief.scoring.table import CRITERIA
-from onnx_relief.settings import Granularity, Scope, Settings
+from onnx_relief.settings import Scope, Settings
 from onnx_relief.structures import KERNEL, WEIGHT, parse_structure
 from onnx_relief.targets import AS_IT_IS, Judged
 
@@ -58,10 +58,8 @@ def pruned(model, *, shape=(6,), count=40, judged=AS_IT_IS, granularity="weight"
     structure = parse_structure(granularity)
     document = load(model)
     inputs = samples(count, shape, labelled=False)
-    kernels = structure == KERNEL
     settings = Settings(
-        granularity=Granularity.KERNEL if kernels else Granularity.WEIGHT,
-        blocks=None if structure in (KERNEL, WEIGHT) else structure,
+        structure=structure,
         **chosen,
     )
     data = open_data(inputs, input_specs(document.proto))
@@ -154,7 +152,7 @@ def test_weights_that_may_not_change_are_not_taken_for_mended_ones():
     document = load(model)
     inputs = {"x": samples(200, (6,), labelled=False)["x"] @ mixed}
     data = open_data(inputs, input_specs(document.proto))
-    settings = Settings(granularity=Granularity.WEIGHT, criterion="obs")
+    settings = Settings(structure=WEIGHT, criterion="obs")
     field = fields_of(look(document, data, settings), data, settings).fields[0]
     assert field.solves
     assert not field.updates
@@ -203,7 +201,7 @@ def test_a_layer_is_pruned_alike_as_gemm_matmul_or_convolution(seed):
         for criterion in ("relief", "wanda", "obs", "magnitude"):
             chosen = Settings(
                 criterion=criterion,
-                granularity=Granularity.WEIGHT,
+                structure=WEIGHT,
                 budget=Budget(sparsity=0.5),
                 only=("layer",),
             )
@@ -238,9 +236,7 @@ def test_obs_makes_up_for_what_goes():
         document = load(model)
         data = open_data(inputs, input_specs(document.proto))
         for criterion in ("wanda", "obs"):
-            chosen = Settings(
-                criterion=criterion, granularity=Granularity.WEIGHT, budget=Budget(sparsity=0.6)
-            )
+            chosen = Settings(criterion=criterion, structure=WEIGHT, budget=Budget(sparsity=0.6))
             made = prune(document, data, chosen).document
             errors[criterion] = Divergence(document, data, batch_size=64).of(made)
         better += errors["obs"] < errors["wanda"]
@@ -539,7 +535,7 @@ def test_two_of_four_go_behind_dequantize_linear(criterion):
 def test_the_error_is_spread_over_integers_too():
     document = load(behind_dequantize_linear())
     x = random(40, 5, seed=3) @ random(5, 8, seed=4) + random(40, 8, seed=5) / 10
-    settings = Settings(blocks=parse_structure("2:4"), criterion="obs", repair="none")
+    settings = Settings(structure=parse_structure("2:4"), criterion="obs", repair="none")
     data = open_data({"x": x}, input_specs(document.proto))
     found = weights(prune(document, data, settings, judged=AS_IT_IS).document.proto)
     before, after = shifted(weights(document.proto)), shifted(found)
@@ -596,7 +592,7 @@ def test_kernels_in_a_body_are_scored_by_their_energy(criterion):
     inputs = random(20, 3, 8, 8, seed=2) * loud[:, None, None]
     feed = [{"x": x[None], "c": np.array(True)} for x in inputs]
     data = open_data(feed, input_specs(document.proto))
-    settings = Settings(granularity=Granularity.KERNEL, criterion=criterion)
+    settings = Settings(structure=KERNEL, criterion=criterion)
     field = fields_of(look(document, data, settings), data, settings).fields[0]
     energy = np.square(one.astype(float)).sum(axis=(2, 3)) * np.square(loud)
     expected = energy / energy.sum(axis=1, keepdims=True)

@@ -25,7 +25,8 @@ from reference import (
 from scored import assert_scores, model_of, one_layer, run, scores_of
 
 from onnx_relief.errors import ModelError
-from onnx_relief.settings import Estimator, Granularity
+from onnx_relief.settings import Estimator
+from onnx_relief.structures import KERNEL, WEIGHT, Structure
 
 few = settings(max_examples=60, deadline=None)
 
@@ -40,7 +41,7 @@ class Case:
     weight: Any
     bias: Any
     estimator: Estimator
-    granularity: Granularity
+    structure: Structure
 
     @property
     def seen(self) -> Any:
@@ -69,7 +70,7 @@ class Case:
             self.kernels,
             self.groups,
             mean_map=self.estimator is Estimator.MEAN_MAP,
-            weights=self.granularity is Granularity.WEIGHT,
+            weights=self.structure == WEIGHT,
         )
         if self.bias is None:
             return shares(signals, np.zeros((len(signals), 0)))
@@ -96,7 +97,7 @@ def cases(draw: Any, of: Any = shapes(), groups: Any = st.sampled_from([1, 1, 2,
         weight=weight.astype(np.float32),
         bias=None if bias is None else bias.astype(np.float32),
         estimator=draw(st.sampled_from(Estimator)),
-        granularity=draw(st.sampled_from(Granularity)),
+        structure=draw(st.sampled_from([KERNEL, WEIGHT])),
     )
 
 
@@ -110,7 +111,7 @@ def check(case: Case) -> None:
     mine = mine if case.bias is None else mine + case.bias[:, None]
     close = 1e-5 * np.abs(mine).max() + 1e-6
     np.testing.assert_allclose(output.reshape(mine.shape), mine, rtol=0, atol=close)
-    said = {"estimator": case.estimator, "granularity": case.granularity}
+    said = {"estimator": case.estimator, "structure": case.structure}
     scores = scores_of(case.model, {"x": case.x[:1]}, {"x": case.x[1:]}, **said)["layer"]
     assert_scores(scores, *case.expected, rtol=1e-5, atol=1e-8)
 
@@ -143,7 +144,7 @@ def test_pointwise_convolutions(estimator: Estimator, strides: list[int], pads: 
     x = rng.standard_normal((3, 4, 6, 5)).astype(np.float32)
     weight = rng.standard_normal((3, 4, 1, 1)).astype(np.float32)
     shape = Shape((6, 5), (1, 1), {"strides": strides, "pads": pads}, transposed=False)
-    check(Case(shape, 1, x, weight, weight[:, 0, 0, 0], estimator, Granularity.KERNEL))
+    check(Case(shape, 1, x, weight, weight[:, 0, 0, 0], estimator, KERNEL))
 
 
 @pytest.mark.parametrize("shape", [(3, 1, 1), (1, 3, 1, 1)])
@@ -158,7 +159,7 @@ def test_a_bias_in_a_following_add_competes(shape: tuple[int, ...]) -> None:
     ]
     model = model_of(nodes, {"w": weight, "b": bias.reshape(shape)}, {"x": x}, ["y"])
     square = Shape((5, 5), (2, 2), {}, transposed=False)
-    case = Case(square, 1, x, weight, bias, Estimator.PAPER, Granularity.KERNEL)
+    case = Case(square, 1, x, weight, bias, Estimator.PAPER, KERNEL)
     assert_scores(scores_of(model, {"x": x})["layer"], *case.expected, rtol=1e-5, atol=1e-8)
 
 

@@ -13,8 +13,8 @@ from onnx_relief.graph.document import input_specs, load
 from onnx_relief.inspection import Model
 from onnx_relief.job import choose_member
 from onnx_relief.results import Progress
-from onnx_relief.settings import Estimator, Granularity, Settings
-from onnx_relief.structures import KERNEL, WEIGHT, Structure, parse_structure
+from onnx_relief.settings import Estimator, Settings
+from onnx_relief.structures import KERNEL, Structure, parse_structure
 from onnx_relief.trials.cluster import on_cluster
 from onnx_relief.trials.log import TrialLog
 from onnx_relief.trials.sensitivity import SPARSITIES, AnalyzeSettings, analyze_model
@@ -86,12 +86,10 @@ def analyze(
         ReliefError: One sentence that says what, where, and what to do.
     """
     structure, layers, channels = parse_granularity(granularity)
-    whole = structure in (KERNEL, WEIGHT)
     settings = AnalyzeSettings(
         prune=Settings(
             estimator=choose_member("--estimator", Estimator, estimator),
-            granularity=Granularity.KERNEL if structure == KERNEL else Granularity.WEIGHT,
-            blocks=None if whole else structure,
+            structure=structure,
             criterion=criterion,
             memory=memory,
             seed=seed,

@@ -21,7 +21,8 @@ from onnx_relief.retraining.iteration import iterate as run_iterations
 from onnx_relief.retraining.opening import TrainingJob, TrainingSources, open_training
 from onnx_relief.retraining.run_folder import RunFolder
 from onnx_relief.retraining.train import require_extra
-from onnx_relief.settings import Estimator, Granularity, Settings
+from onnx_relief.settings import Estimator, Settings
+from onnx_relief.structures import KERNEL, WEIGHT, Structure, parse_structure
 from onnx_relief.training import OnEpoch, plain_train_settings, train_settings
 
 Alpha = float | Sequence[float]
@@ -37,7 +38,7 @@ def iterate(
     alpha_conv: Alpha = (),
     alpha_fc: Alpha = (),
     estimator: str = Estimator.PAPER.value,
-    granularity: str = Granularity.KERNEL.value,
+    granularity: str = str(KERNEL),
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
     rewind_to: Model | None = None,
@@ -104,7 +105,7 @@ def iterate(
     settings = IterateSettings(
         prune=Settings(
             estimator=choose_member("--estimator", Estimator, estimator),
-            granularity=choose_member("--granularity", Granularity, granularity),
+            structure=_structure(granularity),
             only=tuple(only),
             skip=tuple(skip),
             samples=calibration_samples,
@@ -201,7 +202,7 @@ def _said(
             "--alpha-conv": settings.alphas_conv,
             "--alpha-fc": settings.alphas_fc,
             "--estimator": prune.estimator.value,
-            "--granularity": prune.granularity.value,
+            "--granularity": str(prune.structure),
             "--only": prune.only,
             "--skip": prune.skip,
             "--calibration-samples": prune.samples,
@@ -215,3 +216,17 @@ def _said(
 
 
 _FLAGS = {"label_output": "--output", "distill_outputs": "--distill-output"}
+
+
+def _structure(granularity: str) -> Structure:
+    """Return what the paper's method drops: kernels or single weights.
+
+    Raises:
+        SettingsError: It is something else.
+    """
+    structure = parse_structure(granularity)
+    if structure not in (KERNEL, WEIGHT):
+        raise SettingsError(
+            f"--granularity {granularity!r} does not go with iterate; choose kernel or weight"
+        )
+    return structure

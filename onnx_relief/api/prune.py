@@ -23,13 +23,12 @@ from onnx_relief.scores import scores_by_weight
 from onnx_relief.settings import (
     DEFAULT_MEMORY,
     Estimator,
-    Granularity,
     Reconstruction,
     Scope,
     Settings,
     alpha_besides,
 )
-from onnx_relief.structures import KERNEL, WEIGHT, parse_structure
+from onnx_relief.structures import parse_structure
 
 
 def prune(
@@ -140,8 +139,7 @@ def prune(
         alpha_fc=alpha_fc,
         alpha_layers=tuple((alpha_layer or {}).items()),
         estimator=choose_member("--estimator", Estimator, estimator),
-        granularity=Granularity.KERNEL if structure == KERNEL else Granularity.WEIGHT,
-        blocks=None if structure in (KERNEL, WEIGHT) else structure,
+        structure=structure,
         criterion=criterion or "",
         budget=budget,
         scope=choose_member("--scope", Scope, scope),
@@ -188,5 +186,5 @@ def _finished(job: Job, pruned: Pruned, progress: Progress | None) -> Result:
         document=pruned.document,
         plan=pruned.plan,
         report=report,
-        scores=scores_by_weight(pruned, job.settings.granularity),
+        scores=scores_by_weight(pruned, job.settings.structure),
     )

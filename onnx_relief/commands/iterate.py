@@ -40,7 +40,7 @@ from onnx_relief.report.text import plain
 from onnx_relief.retraining.iteration import Iterated
 from onnx_relief.retraining.run_folder import RunFolder
 from onnx_relief.retraining.train import require_extra
-from onnx_relief.settings import Granularity
+from onnx_relief.structures import KERNEL
 
 _STOPPING = "When to stop"
 
@@ -105,7 +105,7 @@ class IterateOptions(ChooseOptions, TrainOptions, PrepareOptions, JudgeOptions, 
     granularity: Annotated[
         str,
         typer.Option(help="What convolutions lose: kernel or weight.", rich_help_panel=CHOOSING),
-    ] = Granularity.KERNEL.value
+    ] = str(KERNEL)
     rewind_to: Annotated[
         Path | None,
         typer.Option(

@@ -163,5 +163,5 @@ def _stage(
         text = f"{report.to_json()}\n".encode()
         files.add(options.report, "--report", lambda file: file.write(text))
     if options.save_scores is not None:
-        scores = scores_by_weight(pruned, options.settings.granularity)
+        scores = scores_by_weight(pruned, options.settings.structure)
         files.add(options.save_scores, "--save-scores", lambda file: write_scores(file, scores))

@@ -26,12 +26,11 @@ from onnx_relief.job import choose_member
 from onnx_relief.settings import (
     DEFAULT_ALPHA,
     Estimator,
-    Granularity,
     Scope,
     Settings,
     alpha_besides,
 )
-from onnx_relief.structures import KERNEL, WEIGHT, Structure, parse_structure
+from onnx_relief.structures import KERNEL, Structure, parse_structure
 
 CHANNEL = "channel"
 
@@ -91,7 +90,7 @@ class PruneOptions(
             "4x1 or N of M inputs like 2:4 (all of them become zeros), or channel (cut out).",
             rich_help_panel=CHOOSING,
         ),
-    ] = Granularity.KERNEL.value
+    ] = str(KERNEL)
     plan: Annotated[
         Path | None,
         typer.Option(
@@ -203,7 +202,6 @@ class PruneOptions(
     def settings(self) -> Settings:
         """The choices that the method knows."""
         structure = self._structure
-        whole = structure in (KERNEL, WEIGHT)
         budget = self._budget
         return Settings(
             alpha=alpha_besides(self.alpha, budget, structure),
@@ -211,8 +209,7 @@ class PruneOptions(
             alpha_fc=self.alpha_fc,
             alpha_layers=parse_alphas(self.alpha_layer),
             estimator=choose_member("--estimator", Estimator, self.estimator),
-            granularity=Granularity.KERNEL if structure == KERNEL else Granularity.WEIGHT,
-            blocks=None if whole else structure,
+            structure=structure,
             criterion=self.criterion or ("obs" if self.cuts_channels else ""),
             budget=budget,
             scope=choose_member("--scope", Scope, self.scope or Scope.GLOBAL.value),

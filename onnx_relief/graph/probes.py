@@ -15,7 +15,8 @@ from onnx_relief.geometry import ConvGeometry
 from onnx_relief.graph.sites import Site
 from onnx_relief.graph.views import attributes
 from onnx_relief.plan import LayerKind
-from onnx_relief.settings import Estimator, Granularity
+from onnx_relief.settings import Estimator
+from onnx_relief.structures import KERNEL, Structure
 
 
 class ProbeKind(Enum):
@@ -79,14 +80,14 @@ class Probe:
 
 
 def probes_for(
-    site: Site, estimator: Estimator, granularity: Granularity, *, brief: bool = False
+    site: Site, estimator: Estimator, structure: Structure, *, brief: bool = False
 ) -> tuple[Probe, ...]:
     """Return the probes that `site` needs, one per weight of its layer.
 
     Args:
         site: The layer.
         estimator: How the signal of kernels is estimated.
-        granularity: Whether that of kernels or of single weights is wanted.
+        structure: Whether the signal of kernels or of single weights is wanted.
         brief: Whether the norm of every channel is enough, which takes a fraction of the time that
             the patches of convolutions take.
     """
@@ -94,7 +95,7 @@ def probes_for(
     path = site.scope.path
     wide = site.parts[0].view.dtype == np.float64
     if layer.kind is LayerKind.CONVOLUTION:
-        kind = ProbeKind.NORMS if brief else _kind_for(site, estimator, granularity)
+        kind = ProbeKind.NORMS if brief else _kind_for(site, estimator, structure)
         return (_convolution_probe(site, path, wide, kind),)
     if layer.kind is LayerKind.RECURRENT:
         return _recurrent_probes(site, path, wide)
@@ -122,12 +123,12 @@ def feature_axis(site: Site) -> int:
     return -2 if weight_left != transposed else -1
 
 
-def _kind_for(site: Site, estimator: Estimator, granularity: Granularity) -> ProbeKind:
+def _kind_for(site: Site, estimator: Estimator, structure: Structure) -> ProbeKind:
     """Return how the signal of a convolution's connections is measured."""
     layer = site.layer
     if estimator is Estimator.MEAN_MAP:
         return ProbeKind.MAP
-    if granularity is Granularity.WEIGHT or layer.taps == 1:
+    if structure != KERNEL or layer.taps == 1:
         return ProbeKind.TAPS
     # Where few filters read a channel that has many taps (depthwise), their own maps are the
     # cheaper way to the same norms than the Gram matrix of the patches.

@@ -20,7 +20,8 @@ from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.probes import Probe, ProbeKind
 from onnx_relief.graph.sites import Part, Site
 from onnx_relief.plan import Layer, Weight
-from onnx_relief.settings import Granularity, Settings
+from onnx_relief.settings import Settings
+from onnx_relief.structures import KERNEL
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -182,7 +183,7 @@ def _signal(
     if probe.kind is ProbeKind.MAP:
         assert layer.geometry is not None
         gram = patch_gram(value, layer.geometry)
-        if settings.granularity is Granularity.KERNEL and layer.taps > 1:
+        if settings.structure == KERNEL and layer.taps > 1:
             gram = gram[None].astype(np.float64 if probe.wide else np.float32)
             norms = kernel_norms(survey.rows(part), gram, weight.groups)[:, :, None]
             return Signal(measured=norms, is_whole=True, reads=reads)

@@ -166,7 +166,7 @@ def _plan_probes(
     plan: dict[str, tuple[Probe, ...]] = {}
     unobserved: dict[str, str] = {}
     for site in sites:
-        probes = probes_for(site, settings.estimator, settings.granularity, brief=id(site) in brief)
+        probes = probes_for(site, settings.estimator, settings.structure, brief=id(site) in brief)
         inside = site.scope
         while inside.parent is not None and inside.owner is not None:
             if inside.owner.op_type not in ("If", "Loop", "Scan"):

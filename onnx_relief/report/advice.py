@@ -50,7 +50,7 @@ def advise(report: Report) -> tuple[str, ...]:
 def _why_nothing(report: Report) -> str:
     """Return why nothing was dropped, or what would drop more, in the words that were used."""
     budget = str(report.settings.get("budget", "alpha"))
-    blocks = str(report.settings.get("blocks", ""))
+    blocks = str(report.settings.get("structure", ""))
     if report.missed is not None:
         return report.missed
     if not any(layer.nonzero for layer in report.dense.layers):
@@ -84,7 +84,7 @@ def _about_quality(report: Report) -> Iterator[str]:
 def _remedy(report: Report) -> str:
     """Return what would help, in the words of the flags that were used."""
     budget = str(report.settings.get("budget", "alpha"))
-    pattern = ":" in str(report.settings.get("blocks", ""))
+    pattern = ":" in str(report.settings.get("structure", ""))
     by_alpha = budget == "alpha" and not pattern
     more = "a higher --alpha keeps more" if by_alpha else f"prune less than with {budget}"
     if pattern:

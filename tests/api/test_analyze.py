@@ -27,8 +27,8 @@ from onnx_relief.errors import (
 from onnx_relief.evaluation import evaluate_model
 from onnx_relief.graph.document import input_specs, load
 from onnx_relief.pipeline import prune
-from onnx_relief.settings import Granularity, Settings
-from onnx_relief.structures import parse_structure
+from onnx_relief.settings import Settings
+from onnx_relief.structures import WEIGHT, parse_structure
 from onnx_relief.surprise import Surprise
 
 SHARES = (0.0, 0.5, 0.9)
@@ -65,7 +65,7 @@ def test_a_trial_is_the_model_with_this_layer_pruned(criterion):
     data = open_data(PICTURES, input_specs(dense.proto))
     settings = Settings(
         criterion=criterion,
-        granularity=Granularity.WEIGHT,
+        structure=WEIGHT,
         budget=Budget(sparsity=0.5),
         only=("conv",),
     )
@@ -83,8 +83,7 @@ def test_a_pattern_is_tried_once_on_every_layer(criterion):
     data = open_data(PICTURES, input_specs(dense.proto))
     settings = Settings(
         criterion=criterion,
-        granularity=Granularity.WEIGHT,
-        blocks=parse_structure("1:2"),
+        structure=parse_structure("1:2"),
         only=("conv",),
     )
     alone = prune(dense, data, settings).document

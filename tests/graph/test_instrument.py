@@ -22,7 +22,8 @@ from onnx_relief.graph.document import load
 from onnx_relief.graph.instrument import instrument
 from onnx_relief.graph.layers import find_layers
 from onnx_relief.graph.probes import probes_for
-from onnx_relief.settings import Estimator, Granularity
+from onnx_relief.settings import Estimator
+from onnx_relief.structures import KERNEL, WEIGHT, Structure
 
 RNG = np.random.default_rng(7)
 
@@ -71,13 +72,13 @@ def small_net(opset: int, batch: int | None = None, dtype: Any = np.float32) -> 
 PICTURES = numbers(4, 2, 6, 6)
 
 
-@pytest.mark.parametrize("granularity", Granularity)
+@pytest.mark.parametrize("structure", [KERNEL, WEIGHT], ids=str)
 @pytest.mark.parametrize("estimator", Estimator)
 @pytest.mark.parametrize("opset", [7, 8, 9, 10, 11, 13, 18, 21])
 def test_every_operator_set_gives_the_same_scores(
-    opset: int, estimator: Estimator, granularity: Granularity
+    opset: int, estimator: Estimator, structure: Structure
 ) -> None:
-    said = {"estimator": estimator, "granularity": granularity}
+    said = {"estimator": estimator, "structure": structure}
     expected = scores_of(small_net(17), {"x": PICTURES}, **said)
     scores = scores_of(small_net(opset), {"x": PICTURES}, **said)
     assert (
@@ -286,9 +287,7 @@ def test_a_sparse_initializer() -> None:
 
 def instrumented(model: onnx.ModelProto) -> Any:
     survey = find_layers(load(model))
-    wanted = {
-        s.layer.name: probes_for(s, Estimator.PAPER, Granularity.WEIGHT) for s in survey.sites
-    }
+    wanted = {s.layer.name: probes_for(s, Estimator.PAPER, WEIGHT) for s in survey.sites}
     return instrument(survey, wanted, {})
 
 
@@ -317,8 +316,6 @@ def test_the_document_is_not_changed() -> None:
     document = load(small_net(17))
     before = document.proto.SerializeToString()
     survey = find_layers(document)
-    wanted = {
-        s.layer.name: probes_for(s, Estimator.PAPER, Granularity.WEIGHT) for s in survey.sites
-    }
+    wanted = {s.layer.name: probes_for(s, Estimator.PAPER, WEIGHT) for s in survey.sites}
     instrument(survey, wanted, {}, list(wanted))
     assert document.proto.SerializeToString() == before

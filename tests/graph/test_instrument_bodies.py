@@ -19,7 +19,8 @@ from reference import (
 from scored import assert_scores, measured, model_of, run, scores_of
 
 from onnx_relief.errors import UnsupportedError
-from onnx_relief.settings import Estimator, Granularity
+from onnx_relief.settings import Estimator
+from onnx_relief.structures import KERNEL, WEIGHT
 
 RNG = np.random.default_rng(11)
 
@@ -42,7 +43,7 @@ def expect_kernels(scores: Any, x: Any, weight: Any, pads: int = 0, **said: Any)
         kernels_by_unit(weight, 1, transposed=False),
         1,
         mean_map=said.get("estimator") is Estimator.MEAN_MAP,
-        weights=said.get("granularity") is Granularity.WEIGHT,
+        weights=said.get("structure") == WEIGHT,
     )
     assert_scores(scores, *shares(signals), np.zeros((len(weight), 0)), rtol=1e-5, atol=0)
 
@@ -103,7 +104,7 @@ def test_a_branch_that_is_never_taken_is_left_alone() -> None:
     assert "never run on this data" in found.unobserved["y.else_branch/b"]
 
 
-SETTINGS = [{"estimator": e, "granularity": g} for e in Estimator for g in Granularity]
+SETTINGS = [{"estimator": e, "structure": s} for e in Estimator for s in (KERNEL, WEIGHT)]
 
 
 @pytest.mark.parametrize("said", SETTINGS, ids=str)

@@ -21,7 +21,8 @@ from onnx_relief.graph import patch_probes
 from onnx_relief.graph.document import load
 from onnx_relief.graph.layers import find_layers
 from onnx_relief.graph.probes import probes_for
-from onnx_relief.settings import Estimator, Granularity
+from onnx_relief.settings import Estimator
+from onnx_relief.structures import KERNEL, WEIGHT, Structure
 
 RNG = np.random.default_rng(9)
 
@@ -32,7 +33,7 @@ def numbers(*shape: int) -> Any:
 
 def probes_of(model: onnx.ModelProto) -> list[Any]:
     survey = find_layers(load(model))
-    return [p for s in survey.sites for p in probes_for(s, Estimator.PAPER, Granularity.KERNEL)]
+    return [p for s in survey.sites for p in probes_for(s, Estimator.PAPER, KERNEL)]
 
 
 def test_layers_that_read_alike_share_a_probe_and_are_scored_alike() -> None:
@@ -84,15 +85,15 @@ def test_convolutions_of_other_groups_share_the_patches() -> None:
         assert_scores(scores[name], *shares(signals), np.zeros((12, 0)), rtol=1e-5, atol=0)
 
 
-@pytest.mark.parametrize("granularity", Granularity)
+@pytest.mark.parametrize("structure", [KERNEL, WEIGHT], ids=str)
 @pytest.mark.parametrize("entries", [1, 300, 1000])
 def test_blocks_of_samples_do_not_show(
-    entries: int, granularity: Granularity, monkeypatch: pytest.MonkeyPatch
+    entries: int, structure: Structure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x, weights = numbers(7, 2, 5, 5), {"v": numbers(20, 2, 3, 3), "w": numbers(4, 2, 3, 3)}
     nodes = [helper.make_node("Conv", ["x", name], [f"y{name}"], name=name) for name in weights]
     model = model_of(nodes, weights, {"x": x}, ["yv", "yw"])
-    whole = scores_of(model, {"x": x}, granularity=granularity)
+    whole = scores_of(model, {"x": x}, structure=structure)
     monkeypatch.setattr(patch_probes, "_BLOCK_ENTRIES", entries)
-    for name, scores in scores_of(model, {"x": x}, granularity=granularity).items():
+    for name, scores in scores_of(model, {"x": x}, structure=structure).items():
         np.testing.assert_allclose(scores.weights, whole[name].weights, rtol=1e-6, atol=0)

@@ -15,6 +15,7 @@ from onnx import helper
 from reference import convolution_signals, kernels_by_unit, seen_by_taps, shares
 from scored import assert_scores, measured, model_of, one_layer, scores_of
 
+from onnx_relief import structures
 from onnx_relief.activity.record import Record
 from onnx_relief.data.batch import Batch, whole_dataset
 from onnx_relief.errors import DataError, ModelError, OutputError
@@ -25,7 +26,7 @@ from onnx_relief.graph.probes import probes_for
 from onnx_relief.measuring.digest import digest, finish, merged
 from onnx_relief.measuring.measure import _kernel_banks, full_batches, measure
 from onnx_relief.runtime import open_session
-from onnx_relief.settings import Estimator, Granularity, Settings
+from onnx_relief.settings import Estimator, Settings
 
 RNG = np.random.default_rng(3)
 SAMPLES = RNG.standard_normal((6, 2, 5, 4)).astype(np.float32)
@@ -53,12 +54,12 @@ def net() -> Any:
 
 NET = net()
 SETTINGS = [
-    {"estimator": estimator, "granularity": granularity}
+    {"estimator": estimator, "structure": structure}
     for estimator in Estimator
-    for granularity in Granularity
+    for structure in (structures.KERNEL, structures.WEIGHT)
 ]
 each_setting = pytest.mark.parametrize(
-    "said", SETTINGS, ids=lambda s: " ".join(v.value for v in s.values())
+    "said", SETTINGS, ids=lambda s: f"{s['estimator'].value} {s['structure']}"
 )
 
 
@@ -121,18 +122,18 @@ CONVOLUTION = one_layer(
 )
 
 
-@pytest.mark.parametrize("granularity", Granularity)
-def test_paper_takes_maps_of_several_sizes(granularity: Granularity) -> None:
+@pytest.mark.parametrize("structure", [structures.KERNEL, structures.WEIGHT], ids=str)
+def test_paper_takes_maps_of_several_sizes(structure: structures.Structure) -> None:
     said = {"pads": (1,) * 4, "strides": (2, 1)}
     kernels = kernels_by_unit(WEIGHT, 1, transposed=False)
     signals, roots = 0, 0
     for x in (SMALL, LARGE):
         seen = seen_by_taps(x, (3, 3), said, transposed=False)
-        weights = granularity is Granularity.WEIGHT
+        weights = structure == structures.WEIGHT
         signals += len(x) * convolution_signals(seen, kernels, 1, mean_map=False, weights=weights)
         roots += len(x) * np.sqrt(seen.shape[-1])
     bias = np.abs(BIAS.astype(float))[:, None] * roots / 3
-    scores = scores_of(CONVOLUTION, {"x": SMALL}, {"x": LARGE}, granularity=granularity)["layer"]
+    scores = scores_of(CONVOLUTION, {"x": SMALL}, {"x": LARGE}, structure=structure)["layer"]
     assert_scores(scores, *shares(signals / 3, bias), rtol=1e-5, atol=0)
 
 

@@ -20,7 +20,8 @@ from onnx_relief.measuring.measure import full_batches, measure
 from onnx_relief.measuring.second_moments import SecondMoments, measure_at_once, moments_of
 from onnx_relief.pipeline import fields_of, look
 from onnx_relief.scoring.table import CRITERIA
-from onnx_relief.settings import Estimator, Granularity, Settings
+from onnx_relief.settings import Estimator, Settings
+from onnx_relief.structures import WEIGHT
 from onnx_relief.targets import AS_IT_IS, prune_to
 
 # Two layers read one tensor, one layer sits in a branch, and one reads sums over positions.
@@ -126,7 +127,7 @@ def test_signals_that_nobody_looks_at_change_nothing_by_being_left_out(criterion
     settings = Settings(
         criterion=criterion,
         estimator=estimator,
-        granularity=Granularity.WEIGHT,
+        structure=WEIGHT,
         budget=Budget(sparsity=0.5),
     )
     document = load(model())

@@ -85,8 +85,8 @@ def test_a_loss_of_agreement_is_said():
 @pytest.mark.parametrize(
     ("settings", "remedy", "never"),
     [
-        ({"budget": "alpha", "blocks": "weight"}, "a higher --alpha keeps more", "--repair"),
-        ({"budget": "alpha", "blocks": "2:4"}, "take --repair least-squares", "--alpha"),
+        ({"budget": "alpha", "structure": "weight"}, "a higher --alpha keeps more", "--repair"),
+        ({"budget": "alpha", "structure": "2:4"}, "take --repair least-squares", "--alpha"),
         ({"budget": "--sparsity 0.5"}, "prune less than with --sparsity 0.5, take", "--alpha"),
     ],
 )
@@ -134,7 +134,7 @@ def test_nothing_dropped_is_said_first():
         ({"settings": {"budget": "--sparsity 0.3"}}, "it meets --sparsity 0.3 already"),
         ({"settings": {"budget": "--target-bytes 9"}}, "it meets --target-bytes 9 already"),
         ({"settings": {"budget": "--max-drop 0.0"}}, "nothing can go within --max-drop 0.0"),
-        ({"settings": {"budget": "alpha", "blocks": "2:4"}}, "it has 2:4 zeros already"),
+        ({"settings": {"budget": "alpha", "structure": "2:4"}}, "it has 2:4 zeros already"),
         ({"settings": {"replayed_plan": True}}, "the plan keeps all that is not zero"),
         (
             {"dense": model(nonzero=0), "pruned": model(nonzero=0)},

@@ -22,7 +22,8 @@ from onnx_relief.graph.document import Document, input_specs, load
 from onnx_relief.graph.mask import mask
 from onnx_relief.pipeline import Pruned, prune
 from onnx_relief.plan import LayerKind, LayerPlan, PrunePlan
-from onnx_relief.settings import Estimator, Granularity, Settings
+from onnx_relief.settings import Estimator, Settings
+from onnx_relief.structures import KERNEL, WEIGHT, Structure
 
 ALPHAS: Final = (0.99, 0.975, 0.95, 0.925, 0.9, 0.85, 0.8)
 QUICK_ALPHAS: Final = (0.99, 0.95, 0.9)
@@ -133,26 +134,26 @@ def section(name: str, task: Task, alphas: Sequence[float]) -> str:
     return "\n\n".join(parts)
 
 
-def _variants(task: Task) -> Iterator[tuple[str, Estimator, Granularity]]:
+def _variants(task: Task) -> Iterator[tuple[str, Estimator, Structure]]:
     calibration = task.calibration.take(1)
     found = prune(task.document, calibration, Settings(alpha=1.0)).survey.layers
     if not any(layer.kind is LayerKind.CONVOLUTION for layer in found):
         title = "no convolutions, so estimators and granularities do not differ"
-        yield title, Estimator.PAPER, Granularity.KERNEL
+        yield title, Estimator.PAPER, KERNEL
         return
-    for granularity in Granularity:
+    for structure in (KERNEL, WEIGHT):
         for estimator in Estimator:
             yield (
-                f"granularity {granularity.value}, estimator {estimator.value}",
+                f"granularity {structure}, estimator {estimator.value}",
                 estimator,
-                granularity,
+                structure,
             )
 
 
-def measured(task: Task, alpha: float, estimator: Estimator, granularity: Granularity) -> Line:
+def measured(task: Task, alpha: float, estimator: Estimator, structure: Structure) -> Line:
     """Return what one alpha leaves, and the accuracy of all ways to leave as much."""
     settings = Settings(
-        alpha=alpha, estimator=estimator, granularity=granularity, samples=1000, batch_size=BATCH
+        alpha=alpha, estimator=estimator, structure=structure, samples=1000, batch_size=BATCH
     )
     pruned = prune(task.document, task.calibration, settings, keep_scores=False)
     models = [pruned.document, *(_by_magnitude(pruned, together) for together in (True, False))]
