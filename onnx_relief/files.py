@@ -32,7 +32,18 @@ def check_output(path: Path, flag: str, *, force: bool) -> None:
         raise OutputError(
             f"{path} exists already; choose another name with {flag}, or add --force to replace it"
         )
+    check_regular(path, flag)
     _check_folder(path.parent, flag)
+
+
+def check_regular(path: Path, flag: str) -> None:
+    """Refuse to replace what is no file: a pipe, a device.
+
+    Raises:
+        OutputError: It is one.
+    """
+    if os.path.lexists(path) and not os.path.islink(path) and not os.path.isfile(path):
+        raise OutputError(f"{path} is not a regular file; choose another name with {flag}")
 
 
 def check_output_folder(path: Path, flag: str, *, force: bool) -> None:
@@ -64,9 +75,12 @@ def check_distinct(places: Sequence[tuple[str, Path]]) -> None:
     """
     taken: dict[Path, str] = {}
     for flag, path in places:
-        other = taken.setdefault(path.resolve(), flag)
-        if other != flag:
-            raise OutputError(f"{other} and {flag} both name {path}; give them different names")
+        place = path.resolve()
+        if place in taken:
+            raise OutputError(
+                f"{taken[place]} and {flag} both name {path}; give them different names"
+            )
+        taken[place] = flag
 
 
 class StagedFiles:

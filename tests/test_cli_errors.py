@@ -159,10 +159,21 @@ def test_data_of_the_wrong_shape(refusal, here):
         ("-o data.npz", "--data and -o both name data.npz"),
         ("--eval-data e.npz -o e.npz", "--eval-data and -o both name e.npz"),
         ("--save-plan model.onnx", "MODEL and --save-plan both name model.onnx"),
+        ("--eval-data data.npz:test --save-scores data.npz", "--data and --save-scores both name"),
+        ("--eval-data e.npz:test --save-scores e.npz", "--eval-data and --save-scores both name"),
+        ("--save-plan w.bin", "the data of MODEL and --save-plan both name w.bin"),
+        ("--sparsity .5 --sensitivity s.json --report s.json", "--sensitivity and --report both"),
+        ("--sweep .5,.50000001", "-o and -o both name model.pruned-50.onnx"),
+        ("--save-plan pipe.json", "pipe.json is not a regular file"),
     ],
 )
-def test_nothing_that_is_read_is_written_over(refusal, flags, clash):
+def test_nothing_that_is_read_is_written_over(refusal, here, flags, clash):
+    onnx.save(mlp(), "model.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    os.mkfifo("pipe.json")
+    Path("e.npz").touch()
+    before = {path.name for path in here.iterdir()}
     assert clash in refusal(f"{PRUNE}{flags} --force", 2)
+    assert {path.name for path in here.iterdir()} == before
 
 
 def test_no_layer_to_prune(refusal, here):

@@ -28,9 +28,10 @@ from onnx_relief.commands.options import (
     parse_sparsities,
     preprocess_of,
 )
+from onnx_relief.commands.outputs import check_outputs
 from onnx_relief.commands.signals import Stopped, undisturbed
 from onnx_relief.errors import SettingsError
-from onnx_relief.files import check_distinct, check_output, staged_files
+from onnx_relief.files import check_distinct, staged_files
 from onnx_relief.report.analyzed import analysis_page, analysis_svg, analysis_table
 from onnx_relief.report.build import to_json
 from onnx_relief.report.text import plain
@@ -215,10 +216,14 @@ def _check(options: AnalyzeOptions) -> None:
     check_plot(options.plot)
     if options.out is not None and options.out.suffix.lower() != ".json":
         raise SettingsError(f"-o writes JSON, so {options.out} has to end in .json")
-    check_distinct([("MODEL", options.model), *options.outputs])
-    check_distinct([("--data", Path(options.data)), *options.outputs])
-    for flag, path in options.outputs:
-        check_output(path, flag, force=options.force)
+    if options.out is not None:
+        check_distinct([("MODEL", options.model), ("-o", options.out)])
+    check_outputs(
+        options.outputs,
+        models=[("MODEL", options.model)],
+        data=[("--data", options.data), ("--eval-data", options.eval_data)],
+        force=options.force,
+    )
 
 
 @contextmanager

@@ -24,12 +24,13 @@ from onnx_relief.commands.options import (
     parse_samples,
     preprocess_of,
 )
+from onnx_relief.commands.outputs import check_outputs
 from onnx_relief.commands.signals import Stopped
 from onnx_relief.commands.train_options import TrainOptions, parse_shares
 from onnx_relief.compaction import compact_on
 from onnx_relief.data import open_data
 from onnx_relief.errors import TargetError
-from onnx_relief.files import check_distinct, check_output
+from onnx_relief.files import check_distinct
 from onnx_relief.graph.document import input_specs
 from onnx_relief.graph.save import save
 from onnx_relief.report.build import as_plain, to_json
@@ -257,10 +258,11 @@ def _choices(options: IterateOptions) -> dict[str, Any]:
 
 
 def _check(options: IterateOptions) -> None:
-    inputs = [("MODEL", options.model), ("--data", Path(options.data))]
-    inputs += [("--rewind-to", options.rewind_to)] if options.rewind_to else []
-    inputs += [("--teacher", options.teacher)] if options.teacher else []
-    for named in inputs:
-        check_distinct([named, ("-o", options.target)])
-    if options.out is not None:
-        check_output(options.out, "-o", force=options.force)
+    models = [("--rewind-to", options.rewind_to), ("--teacher", options.teacher)]
+    check_distinct([("MODEL", options.model), ("-o", options.target)])
+    check_outputs(
+        [] if options.out is None else [("-o", options.out)],
+        models=models,
+        data=[("--data", options.data), ("--eval-data", options.eval_data)],
+        force=options.force,
+    )

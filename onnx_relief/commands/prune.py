@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from rich.console import Group
 from rich.text import Text
 
@@ -12,6 +10,7 @@ from onnx_relief.commands.channels import ChannelJob, cut_channels
 from onnx_relief.commands.console import Speaker
 from onnx_relief.commands.opening import open_options
 from onnx_relief.commands.options import check_plot, preprocess_of
+from onnx_relief.commands.outputs import check_outputs
 from onnx_relief.commands.prune_checks import check_flags
 from onnx_relief.commands.prune_options import PruneOptions
 from onnx_relief.commands.signals import check_stopped, undisturbed
@@ -20,8 +19,6 @@ from onnx_relief.commands.sweep import sweep
 from onnx_relief.errors import SettingsError, TargetError
 from onnx_relief.files import (
     StagedFiles,
-    check_distinct,
-    check_output,
     check_output_folder,
     remove_asides,
     staged_files,
@@ -142,13 +139,13 @@ def _check_outputs(options: PruneOptions) -> None:
         raise SettingsError(f"--report writes JSON, so {options.report} has to end in .json")
     if options.plan is not None and options.save_scores is not None:
         raise SettingsError("--plan replays without measuring, so there are no --save-scores")
-    check_distinct(options.outputs)
-    check_distinct([("MODEL", options.model), *options.outputs[1:]])
-    for flag, source in (("--data", options.data), ("--eval-data", options.eval_data)):
-        if source is not None:
-            check_distinct([(flag, Path(source)), *options.outputs])
-    for flag, path in options.outputs:
-        check_output(path, flag, force=options.force)
+    check_outputs(
+        options.outputs,
+        models=[("MODEL", options.model)],
+        data=[("--data", options.data), ("--eval-data", options.eval_data)],
+        others=[("--plan", options.plan), ("--sensitivity", options.sensitivity)],
+        force=options.force,
+    )
     if options.dump_activations is not None:
         check_output_folder(options.dump_activations, "--dump-activations", force=options.force)
 

@@ -32,11 +32,12 @@ from onnx_relief.commands.options import (
     parse_samples,
     preprocess_of,
 )
+from onnx_relief.commands.outputs import check_outputs
 from onnx_relief.commands.signals import Stopped, check_stopped, undisturbed
 from onnx_relief.commands.train_options import TrainOptions
 from onnx_relief.compaction import compact_on
 from onnx_relief.errors import SettingsError
-from onnx_relief.files import check_distinct, check_output, remove_asides, staged_files
+from onnx_relief.files import remove_asides, staged_files
 from onnx_relief.graph.document import Document, load
 from onnx_relief.graph.save import staged
 from onnx_relief.job import read_plan
@@ -176,18 +177,13 @@ def _told_how_to_go_on(speaker: Speaker, folder: Path) -> Iterator[None]:
 def _check_outputs(options: RetrainOptions) -> None:
     if options.report is not None and options.report.suffix.lower() != ".json":
         raise SettingsError(f"--report writes JSON, so {options.report} has to end in .json")
-    check_distinct([("MODEL", options.model), *options.outputs[1:]])
-    check_distinct([("--data", Path(options.data)), *options.outputs])
-    given = (
-        ("--teacher", options.teacher),
-        ("--plan", options.plan),
-        ("--eval-data", options.eval_data),
+    check_outputs(
+        options.outputs,
+        models=[("MODEL", options.model), ("--teacher", options.teacher)],
+        data=[("--data", options.data), ("--eval-data", options.eval_data)],
+        others=[("--plan", options.plan)],
+        force=options.force,
     )
-    for flag, read in given:
-        if read is not None:
-            check_distinct([(flag, Path(read)), *options.outputs])
-    for flag, path in options.outputs:
-        check_output(path, flag, force=options.force)
     check_folder(options.folder, "--run")
 
 

@@ -16,11 +16,12 @@ from onnx_relief.channels.pruning import rank_channels
 from onnx_relief.commands.console import Speaker
 from onnx_relief.commands.opening import open_options
 from onnx_relief.commands.options import parse_sparsities
+from onnx_relief.commands.outputs import check_outputs
 from onnx_relief.commands.prune_options import PruneOptions
 from onnx_relief.commands.signals import check_stopped
 from onnx_relief.commands.storing import stored
 from onnx_relief.errors import DataError, SettingsError, TargetError
-from onnx_relief.files import check_distinct, check_output, remove_asides, write_file
+from onnx_relief.files import remove_asides, write_file
 from onnx_relief.graph.origin import note_dense
 from onnx_relief.graph.save import save, staged
 from onnx_relief.job import Job, run_each
@@ -207,11 +208,13 @@ def _check(options: PruneOptions, places: Sequence[Path]) -> None:
     outputs += [(flag, path) for flag, path in files if path is not None]
     if options.report is not None and options.report.suffix.lower() != ".json":
         raise SettingsError(f"--report writes JSON, so {options.report} has to end in .json")
-    for flag, path in (("MODEL", options.model), ("--data", options.data)):
-        if path is not None:
-            check_distinct([(flag, Path(path)), *outputs])
-    for flag, path in outputs:
-        check_output(path, flag, force=options.force)
+    check_outputs(
+        outputs,
+        models=[("MODEL", options.model)],
+        data=[("--data", options.data), ("--eval-data", options.eval_data)],
+        others=[("--sensitivity", options.sensitivity)],
+        force=options.force,
+    )
 
 
 def _write(options: PruneOptions, curve: Sweep, told: str) -> None:

@@ -125,6 +125,14 @@ def _split_path(text: str) -> tuple[Path, str | None]:
     raise DataError(f"{text} does not exist; give {FORMS}")
 
 
+def file_of(source: str) -> Path:
+    """Return the file or folder of data that was named, without a split behind a colon."""
+    try:
+        return _split_path(source)[0]
+    except DataError:  # told where it is opened
+        return Path(source)
+
+
 def _open_folder(path: Path, request: Request) -> Dataset:
     if request.split is not None and _form_of(path / request.split) not in (None, _open_pictures):
         return _open_folder(path / request.split, replace(request, split=None))

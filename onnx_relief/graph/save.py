@@ -14,13 +14,13 @@ import mmap
 import os
 import secrets
 import shutil
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from onnx_relief.errors import ModelError, OutputError
+from onnx_relief.files import check_regular
 from onnx_relief.graph import external
 from onnx_relief.graph.document import Document, parse_file
 from onnx_relief.graph.writing import write_model
@@ -71,7 +71,7 @@ class Staged:
         with suppress(OSError):
             _sync(self.target.parent)
         for file in self.replaced:
-            _remove_unless_mentioned(file)
+            _remove_unless_mentioned(file, self.target.parent)
 
     def _move(self, moved: list[Path]) -> None:
         """Move data files, then the model; `moved` tells what now exists, also on failure."""
@@ -172,8 +172,7 @@ def _refuse_target(document: Document, target: Path, *, force: bool) -> None:
         )
     if not os.path.lexists(target):
         return
-    if not stat.S_ISREG(target.lstat().st_mode) and not target.is_symlink():
-        raise OutputError(f"{target} is not a regular file; choose another name with -o")
+    check_regular(target, "-o")
     if any(target.exists() and target.samefile(file) for file in _inputs_data(document)):
         raise OutputError(
             f"{target} holds the weights of the input model; choose another name with -o"
@@ -263,18 +262,26 @@ def _remove(moved: list[Path]) -> None:
                 path.unlink()
 
 
-def _remove_unless_mentioned(file: Path) -> None:
-    """Remove a data file, unless a model in its folder still speaks of it."""
-    name = file.name.encode()
-    with suppress(OSError, ValueError):
-        for model in file.parent.glob("*.onnx"):
-            with (
-                model.open("rb") as opened,
-                mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content,
-            ):
-                if content.find(name) >= 0:
+def _remove_unless_mentioned(file: Path, folder: Path) -> None:
+    """Remove a data file, unless another file beside it or its model still speaks of it.
+
+    Whatever that file is called: a copy ``model.onnx.bak`` needs its weights, too.
+    """
+    with suppress(OSError):
+        for place in {folder.resolve(), file.parent.resolve()}:
+            for other in place.iterdir():
+                if other.is_file() and not other.samefile(file) and _mentions(other, file.name):
                     return
         file.unlink()
+
+
+def _mentions(file: Path, name: str) -> bool:
+    """Return whether a name stands anywhere in a file."""
+    with file.open("rb") as opened:
+        if os.fstat(opened.fileno()).st_size == 0:
+            return False
+        with mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return content.find(name.encode()) >= 0
 
 
 def _sync(path: Path) -> None:

@@ -135,12 +135,19 @@ def test_forced_runs_do_not_pile_up_data_files(tmp_path):
     assert (tmp_path / "w.bin").read_bytes() == WEIGHT.tobytes()
 
 
-def test_data_that_another_model_mentions_is_not_removed(tmp_path):
-    path = written(tmp_path)
+@pytest.mark.parametrize("other", ["other.onnx", "out.onnx.bak"])
+@pytest.mark.parametrize("location", ["w.bin", "below/w.bin"])
+def test_data_that_another_model_mentions_is_not_removed(tmp_path, location, other):
+    path = written(tmp_path, outside(location="w.bin"), w_bin=WEIGHT.tobytes())
+    if location != "w.bin":
+        (tmp_path / "below").mkdir()
+        (tmp_path / "w.bin").rename(tmp_path / location)
+        path.write_bytes(model_of(outside(location=location)).SerializeToString())
     save(load(path), tmp_path / "out.onnx")
-    shutil.copy(tmp_path / "out.onnx", tmp_path / "other.onnx")
+    shutil.copy(tmp_path / "out.onnx", tmp_path / other)
     save(edited(path), tmp_path / "out.onnx", force=True)
-    assert np.array_equal(weights(tmp_path / "other.onnx")["w"], WEIGHT)
+    (tmp_path / other).rename(tmp_path / "restored.onnx")
+    assert np.array_equal(weights(tmp_path / "restored.onnx")["w"], WEIGHT)
 
 
 def test_input_may_be_replaced_by_force_but_not_its_data(tmp_path):
