@@ -152,6 +152,7 @@ def priced(
             fields.survey.document,
             held_out(calibration, settings.samples).judge.take(FEW),
             batch_size=settings.batch_size,
+            memory=settings.memory,
             provider=settings.provider,
         )
     tick = ticker(progress, "trying every layer alone", len(fields.fields))

@@ -75,5 +75,63 @@ def test_outputs_of_all_floats_count(dtype, monkeypatch):
 def test_outputs_of_nothing_but_integers_tell_nothing(dtype, monkeypatch):
     dense, other, data = both(dtype, monkeypatch)
     assert Guard(dense, data, batch_size=7, provider="cpu").error(other) is None
-    with pytest.raises(UnsupportedError, match="no output that holds floats"):
+    with pytest.raises(UnsupportedError, match="no output of real numbers"):
         Divergence(dense, data, batch_size=7)
+
+
+FOUND = """(float[N,4] x) => (float[N,3] y, float[M] found) {
+    y = MatMul (x, w)
+    large = Greater (y, bar)
+    flat = Reshape (large, all)
+    found = Compress (y, flat)
+}"""
+ALONE = "(float[N,4] x) => (float[N,3] y) { y = MatMul (x, w) }"
+
+
+def detectors(graph, bar):
+    """Return a model, one like it, and one that is twice as far from it."""
+    weight, noise = random(4, 3, seed=1), random(4, 3, seed=2)
+    more = {"bar": np.float32(bar), "all": np.array([-1])} if graph == FOUND else {}
+    return [load(build(graph, w=weight + far * noise, **more)) for far in (0.0, 0.1, 0.2)]
+
+
+# With the higher bar nothing is found in most batches.
+@pytest.mark.parametrize("bar", [0.5, 4.0])
+def test_outputs_whose_length_hangs_on_the_data_do_not_count(bar):
+    x = {"x": random(40, 4)}
+    told = []
+    for graph in (FOUND, ALONE):
+        dense, near, far = detectors(graph, bar)
+        data = open_data(x, input_specs(dense.proto))
+        guard = Guard(dense, data, batch_size=5, provider="cpu")
+        probe = Divergence(dense, data, batch_size=5)
+        told.append([of(model) for of in (guard.error, probe.of) for model in (near, far)])
+    assert told[0] == told[1]
+    assert 3 * told[0][0] < told[0][1]
+    assert 3 * told[0][2] < told[0][3]
+
+
+def test_a_changed_length_counts_as_silence():
+    dense, *_ = detectors(FOUND, 0.5)
+    data = open_data({"x": random(5, 4)}, input_specs(dense.proto))  # one batch, so nobody knows
+    far = detectors(FOUND, -9.0)[0]
+    assert Guard(dense, data, batch_size=5, provider="cpu").error(far) == pytest.approx(0.5)
+    assert 0.1 < Divergence(dense, data, batch_size=5).of(far) < 10
+
+
+def test_answers_are_held_of_as_many_samples_as_fit():
+    dense = load(build("(float[N,1000] x) => (float[N,1000] y) { y = Mul (x, c) }", c=random(1000)))
+    other = load(build("(float[N,1000] x) => (float[N,1000] y) { y = Mul (x, c) }", c=random(1)))
+    data = open_data({"x": random(100, 1000)}, input_specs(dense.proto))
+    probe = Divergence(dense, data, batch_size=5, memory=4 * 20 * 8000)
+    assert probe.of(other) == Divergence(dense, data.take(20), batch_size=5).of(other) > 0
+    assert probe.of(other) != Divergence(dense, data, batch_size=5).of(other)
+
+
+def test_one_output_can_be_asked_for():
+    dense, near, _ = detectors(FOUND, 0.5)
+    data = open_data({"x": random(40, 4)}, input_specs(dense.proto))
+    asked = Divergence(dense, data, batch_size=5, output="y")
+    assert asked.of(near) == Divergence(dense, data, batch_size=5).of(near)
+    with pytest.raises(UnsupportedError, match="no output 'found' of real numbers"):
+        Divergence(dense, data, batch_size=5, output="found")

@@ -120,6 +120,7 @@ def worth_of(
             survey.document,
             held_out(calibration, settings.samples).judge.take(FEW),
             batch_size=settings.batch_size,
+            memory=settings.memory,
             provider=settings.provider,
         )
     scores = np.zeros(trace.pool.size)

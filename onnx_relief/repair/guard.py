@@ -13,18 +13,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_relief.comparable import comparable_outputs, like
 from onnx_relief.data import Dataset
 from onnx_relief.graph.document import Document
 from onnx_relief.measuring.measure import full_batches
 from onnx_relief.runtime import open_session
-from onnx_relief.tensors import is_float
 
 _TINY = 1e-30
+_LOOKED_AT = 8
+"""Batches by which is found out which outputs can be compared."""
 
 
 Array = NDArray[np.float64]
@@ -52,12 +54,15 @@ class Guard:
     def __init__(self, dense: Document, data: Dataset, *, batch_size: int, provider: str) -> None:
         self._data, self._batch_size, self._provider = data, batch_size, provider
         self._dense = open_session(dense, provider=provider)
+        self._names = comparable_outputs(
+            self._dense, islice(full_batches(data, batch_size), _LOOKED_AT)
+        )
 
     def error(self, document: Document) -> float | None:
-        """Return the relative mean square error, averaged over outputs.
+        """Return the relative mean square error, averaged over outputs that can be compared.
 
         Infinite where an output is NaN or infinite and the dense model's is not. None where there
-        is no output to compare: one of real numbers, that keeps its shape.
+        is none to compare.
 
         Raises:
             ModelError, DataError: A model cannot be run on the data.
@@ -98,12 +103,14 @@ class Guard:
         """Yield the outputs that can be compared, the dense model's first, batch by batch."""
         opened = [open_session(document, provider=self._provider) for document in documents]
         for batch in full_batches(self._data, self._batch_size):
-            dense, *others = (session.run(batch.feed) for session in (self._dense, *opened))
+            dense = self._dense.run(batch.feed)
+            others = [session.run(batch.feed) for session in opened]
             yield {
-                name: tuple(np.asarray(found[name], np.float64) for found in (dense, *others))
-                for name, array in dense.items()
-                if _holds_floats(array)
-                and all(_are_alike(array, found.get(name)) for found in others)
+                name: tuple(
+                    np.asarray(array, np.float64)
+                    for array in (dense[name], *(like(dense[name], o.get(name)) for o in others))
+                )
+                for name in self._names
             }
 
 
@@ -127,14 +134,6 @@ class _Sums:
             return None
         errors = [self.wrong[name] / max(self.right[name], _TINY) for name in self.wrong]
         return float(np.mean([error if np.isfinite(error) else np.inf for error in errors]))
-
-
-def _are_alike(value: NDArray[Any], other: object) -> bool:
-    return isinstance(other, np.ndarray) and is_float(other.dtype) and value.shape == other.shape
-
-
-def _holds_floats(value: object) -> bool:
-    return isinstance(value, np.ndarray) and is_float(value.dtype)
 
 
 def _square(array: NDArray[np.float64]) -> float:

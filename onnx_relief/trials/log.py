@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -73,6 +73,7 @@ class TrialLog:
             return
         if any(self.folder.iterdir()) and not self.file.exists():
             raise OutputError(f"--run {self.folder} holds no analysis, so it is left alone")
+        self._refuse_others(MADE)
         try:
             for name in MADE:
                 (self.folder / name).unlink(missing_ok=True)
@@ -91,12 +92,18 @@ class TrialLog:
     def _start(self, said: Mapping[str, Any]) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            if any(path.name != NAME for path in self.folder.iterdir()):
-                raise OutputError(f"--run {self.folder} holds other files; name a new folder")
+            self._refuse_others((NAME,))
             self.file.unlink(missing_ok=True)
         except OSError as error:
             raise self._unwritable(error) from error
         self._append(said)
+
+    def _refuse_others(self, known: Collection[str]) -> None:
+        other = next((p.name for p in self.folder.iterdir() if p.name not in known), None)
+        if other is not None:
+            raise OutputError(
+                f"--run {self.folder} holds other files, for example {other}; name a new folder"
+            )
 
     def _append(self, said: Mapping[str, Any]) -> None:
         line = json.dumps(said, allow_nan=False).encode() + b"\n"

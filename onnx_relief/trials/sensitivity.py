@@ -22,10 +22,9 @@ from onnx_relief.progress import ticker
 from onnx_relief.results import Progress
 from onnx_relief.settings import Settings
 from onnx_relief.trials.log import Key, TrialLog
-from onnx_relief.trials.trial import DIVERGENCE, KL, PROBED, Bench, Runner, Task
+from onnx_relief.trials.trial import DIVERGENCE, OWN_METRICS, PROBED, Bench, Runner, Task
 
 SPARSITIES = (0.3, 0.5, 0.7, 0.9)
-OWN_METRICS = (DIVERGENCE, KL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,10 +109,13 @@ def analyze_model(
             metric=metric,
             output=settings.output,
             batch_size=settings.prune.batch_size,
+            memory=settings.prune.memory,
             provider=settings.prune.provider,
         )
         bench.check()
         parts = _opened(document, calibration, settings, progress)
+        # Under the same name, so that the answers which the check has kept can go.
+        bench = replace(bench, fields=parts.fields)
         rows = _tried(bench, parts, settings, done, run, log, progress, on_trial)
     except BaseException:
         if log is not None:
@@ -215,7 +217,7 @@ def _tried(
 
     rows = dict(done)
 
-    for row in run(replace(bench, fields=parts.fields), missing()):
+    for row in run(bench, missing()):
         rows[row.key] = row
         if log is not None:
             log.add(row)
@@ -246,6 +248,8 @@ def said_of(
             "--only": list(prune.only),
             "--skip": list(prune.skip),
             "--batch-size": prune.batch_size,
+            "--memory": prune.memory,
+            "--provider": prune.provider,
             "--seed": prune.seed,
         },
     }

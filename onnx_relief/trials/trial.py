@@ -17,14 +17,17 @@ from onnx_relief.budgeted import Fields, written
 from onnx_relief.data import Dataset
 from onnx_relief.divergence import Divergence, open_probe
 from onnx_relief.errors import UnsupportedError
+from onnx_relief.evaluation import try_out
 from onnx_relief.fields import Choice, Field
 from onnx_relief.graph.document import Document
 from onnx_relief.judge import Judge
 from onnx_relief.runtime import threads_per_session
+from onnx_relief.settings import DEFAULT_MEMORY
 from onnx_relief.surprise import Surprise
 
 DIVERGENCE: Final = "divergence"
 KL: Final = "kl"
+OWN_METRICS: Final = (DIVERGENCE, KL)
 PROBED: Final = 128
 """Samples on which outputs are compared with the dense model's."""
 _FARTHEST = 1e9
@@ -68,6 +71,7 @@ class Bench:
         metric: Name of the metric; `DIVERGENCE` and `KL` are among them here.
         output: The output that the metric looks at; None for the first that suits it.
         batch_size: Samples per run.
+        memory: Bytes that answers may take, about.
         provider: Execution provider of ONNX Runtime.
     """
 
@@ -77,6 +81,7 @@ class Bench:
     metric: str
     output: str | None = None
     batch_size: int = 16
+    memory: int = DEFAULT_MEMORY
     provider: str = "auto"
 
     def row(self, task: Task) -> TrialRow:
@@ -104,12 +109,21 @@ class Bench:
         """
         with threads_per_session(1):
             if self.metric == DIVERGENCE and self._probe is None:
+                what = "no output" if self.output is None else f"no output {self.output!r}"
                 raise UnsupportedError(
-                    f"{self.dense.name} has no output that holds floats to compare; use "
-                    "--metric agreement"
+                    f"{self.dense.name} has {what} of real numbers that can be compared one by "
+                    "one; use --metric agreement"
                 )
             if self.metric == KL:
                 assert self._surprise is not None
+            if self.metric not in OWN_METRICS:
+                try_out(
+                    self.dense,
+                    self.data,
+                    metric=self.metric,
+                    output=self.output,
+                    provider=self.provider,
+                )
 
     def _made(self, task: Task) -> tuple[Document, float]:
         if task.kind == DENSE:
@@ -151,6 +165,8 @@ class Bench:
             self.dense,
             self.data.take(PROBED),
             batch_size=self.batch_size,
+            output=self.output if self.metric == DIVERGENCE else None,
+            memory=self.memory,
             provider=self.provider,
         )
 

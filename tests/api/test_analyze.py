@@ -175,6 +175,7 @@ def test_more_shares_are_added_to_a_run(tmp_path):
         ({"granularity": "weight"}, "--granularity is"),
         ({"metric": "kl"}, "--metric is"),
         ({"skip": ("first",)}, "--skip is"),
+        ({"memory": 10_000_000}, "--memory is"),
     ],
 )
 def test_another_analysis_is_not_gone_on_with(tmp_path, changed, what):
@@ -187,6 +188,16 @@ def test_another_analysis_is_not_gone_on_with(tmp_path, changed, what):
     assert what in str(refused.value)
     assert (folder / "trials.jsonl").read_bytes() == before
     assert tried(**said, run=folder, restart=True) == tried(**said)
+
+
+def test_a_run_among_other_files_is_not_begun_anew(tmp_path):
+    folder = tmp_path / "run"
+    tried(mlp(), samples(), run=folder)
+    (folder / "notes.txt").touch()
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(OutputError, match=r"other files, for example notes\.txt"):
+        tried(mlp(), samples(), run=folder, restart=True)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
 @pytest.mark.parametrize("line", ["{", "[]", '{"kind": "layer"}', '{"a":' * 3000, "null"])

@@ -1,0 +1,60 @@
+"""Which outputs of a model can be compared with those of another, element by element.
+
+An output whose length hangs on the data (detections that were found, words that were read) has
+other elements in another model, or none: a difference of such elements says nothing about either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_relief.data import Batch
+from onnx_relief.runtime import Session
+from onnx_relief.tensors import is_float
+
+Array = NDArray[Any]
+
+
+def comparable_outputs(session: Session, batches: Iterable[Batch]) -> tuple[str, ...]:
+    """Return the outputs of real numbers whose shapes follow from the shapes that are fed.
+
+    Args:
+        session: The dense model.
+        batches: What it is run on; feeds of one shape tell whether an output keeps its own.
+
+    Raises:
+        ModelError: It cannot be run.
+    """
+    shapes: dict[tuple[object, ...], dict[str, tuple[int, ...]]] = {}
+    sizes: dict[str, int] = {}
+    changing = set()
+    for batch in batches:
+        fed = tuple((name, np.shape(array)) for name, array in sorted(batch.feed.items()))
+        known = shapes.setdefault(fed, {})
+        for name, array in real_outputs(session.run(batch.feed)).items():
+            sizes[name] = sizes.get(name, 0) + array.size
+            if known.setdefault(name, array.shape) != array.shape:
+                changing.add(name)
+    return tuple(name for name, size in sizes.items() if size and name not in changing)
+
+
+def real_outputs(results: Mapping[str, Any]) -> dict[str, Array]:
+    """Return the outputs that hold real numbers."""
+    return {
+        name: array
+        for name, array in results.items()
+        if isinstance(array, np.ndarray) and is_float(array.dtype)
+    }
+
+
+def like(answer: Array, found: Array | None) -> Array:
+    """Return what was found in place of an answer; silence where it has another shape or type.
+
+    So it counts as an output that says nothing any more, whatever the other batches hold.
+    """
+    fits = found is not None and is_float(found.dtype) and found.shape == answer.shape
+    return found if found is not None and fits else np.zeros(answer.shape, answer.dtype)
