@@ -22,6 +22,9 @@ Array = NDArray[Any]
 def comparable_outputs(session: Session, batches: Iterable[Batch]) -> tuple[str, ...]:
     """Return the outputs of real numbers whose shapes follow from the shapes that are fed.
 
+    One that is nothing but zeros here, like an alarm that never went off, has no size by which
+    a difference could be large or small.
+
     Args:
         session: The dense model.
         batches: What it is run on; feeds of one shape tell whether an output keeps its own.
@@ -30,16 +33,16 @@ def comparable_outputs(session: Session, batches: Iterable[Batch]) -> tuple[str,
         ModelError: It cannot be run.
     """
     shapes: dict[tuple[object, ...], dict[str, tuple[int, ...]]] = {}
-    sizes: dict[str, int] = {}
+    says: dict[str, bool] = {}
     changing = set()
     for batch in batches:
         fed = tuple((name, np.shape(array)) for name, array in sorted(batch.feed.items()))
         known = shapes.setdefault(fed, {})
         for name, array in real_outputs(session.run(batch.feed)).items():
-            sizes[name] = sizes.get(name, 0) + array.size
+            says[name] = says.get(name, False) or bool((np.isfinite(array) & (array != 0)).any())
             if known.setdefault(name, array.shape) != array.shape:
                 changing.add(name)
-    return tuple(name for name, size in sizes.items() if size and name not in changing)
+    return tuple(name for name in says if says[name] and name not in changing)
 
 
 def real_outputs(results: Mapping[str, Any]) -> dict[str, Array]:

@@ -135,3 +135,23 @@ def test_one_output_can_be_asked_for():
     assert asked.of(near) == Divergence(dense, data, batch_size=5).of(near)
     with pytest.raises(UnsupportedError, match="no output 'found' of real numbers"):
         Divergence(dense, data, batch_size=5, output="found")
+
+
+ALARM = """(float[N,4] x) => (float[N,3] y, float[N,3] alarm) {
+    y = MatMul (x, w)
+    over = Sub (y, bar)
+    alarm = Relu (over)
+}"""
+
+
+def test_an_output_that_says_nothing_here_does_not_count():
+    models = [build(ALARM, w=random(4, 3, seed=1), bar=np.float32(bar)) for bar in (9, 0)]
+    models[1].graph.initializer[0].CopyFrom(build(ALONE, w=random(4, 3)).graph.initializer[0])
+    alone = [build(ALONE, w=random(4, 3, seed=s)) for s in (1, 0)]
+    told = []
+    for dense, other in (map(load, models), map(load, alone)):
+        data = open_data({"x": random(20, 4)}, input_specs(dense.proto))
+        guard = Guard(dense, data, batch_size=5, provider="cpu")
+        told.append((guard.error(other), Divergence(dense, data, batch_size=5).of(other)))
+    assert told[0] == told[1]
+    assert 0 < told[0][0] < 100
