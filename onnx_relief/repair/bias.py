@@ -46,6 +46,9 @@ from onnx_relief.settings import DEFAULT_MEMORY
 _MOST = 3.0
 """Largest factor: units that have become nearly constant are not blown up."""
 _TINY = 1e-12
+"""Share of a layer's largest variance below which a unit is constant."""
+_UNMOVED = 1e-5
+"""Share of a layer's usual output that a mean may be off by."""
 _SAME = 1e-4
 """Largest distance of a factor from 1 that changes nothing to speak of."""
 
@@ -133,9 +136,12 @@ def _factor(site: Site, now: Moments, wished: Moments) -> tuple[NDArray[np.float
     """Return what to scale the weights of each unit by, and for how many that is not enough."""
     if site.parts[0].view.quantised:
         return np.ones(now.variance.size), 0
-    wanted = np.sqrt((wished.variance + _TINY) / (now.variance + _TINY))
+    least = _TINY * max(wished.variance.max(initial=0), now.variance.max(initial=0))
+    if least == 0:
+        return np.ones(now.variance.size), 0
+    wanted = np.sqrt((wished.variance + least) / (now.variance + least))
     factor = np.clip(wanted, 1 / _MOST, _MOST)
-    factor[now.variance < _TINY] = 1.0
+    factor[now.variance < least] = 1.0
     return factor, int(((factor != wanted) & (np.abs(wanted - 1) > _SAME)).sum())
 
 
@@ -148,7 +154,9 @@ def _repaired(
     factor: NDArray[np.float64],
 ) -> Document:
     """Return the document with one layer rescaled and moved."""
-    if np.allclose(factor, 1, atol=_SAME) and np.allclose(now.mean, wished.mean, atol=1e-5):
+    size = float(np.sqrt(np.mean(wished.variance + wished.mean**2)))
+    moved = np.abs(now.mean - wished.mean).max(initial=0)
+    if np.abs(factor - 1).max(initial=0) <= _SAME and moved <= _UNMOVED * size:
         return document
     values: dict[TensorHome, NDArray[np.generic]] = {}
     rows = survey.rows(site.parts[0]).astype(np.float64)

@@ -28,6 +28,7 @@ precision, and of all units at once."""
 _SMALL = 32
 """Inputs up to which a system is so small that many of them are solved in one call."""
 _TINY = 1e-12
+"""Least ridge, as a share: signals may be volts or microvolts."""
 _MOST_SHRUNK = 0.5
 
 
@@ -43,7 +44,7 @@ def damped(moment: Floats, ridge: float) -> Floats:
     entries = moment.shape[-1]
     level = np.einsum("gii->gi", moment).mean(axis=1)
     level = np.where(level > 0, level, 1.0)
-    return moment + (ridge * level + _TINY)[:, None, None] * np.eye(entries)
+    return moment + ((ridge + _TINY) * level)[:, None, None] * np.eye(entries)
 
 
 def shrinkage(moment: Floats, other: Floats) -> float:

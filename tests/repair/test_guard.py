@@ -10,6 +10,7 @@ import pytest
 from classifier import cnn, data_file, samples, written
 from text_models import build, differences, random, run
 
+import onnx_relief
 from onnx_relief.cli import main
 from onnx_relief.data import open_data
 from onnx_relief.data.held_out import held_out
@@ -208,3 +209,21 @@ def test_cut_channels_are_repaired_and_told(tmp_path, capsys):
     told = json.loads(capsys.readouterr().out)["repair"]
     assert told["kind"] == "least-squares"
     assert told["undone"] == (told["after"] > told["before"])
+
+
+@pytest.mark.parametrize("how", [("magnitude", "bias"), ("obs", "least-squares")])
+def test_units_of_signals_do_not_matter(how):
+    graph = "(float[N,6] x) => (float[N,3] y) { h = Gemm (x, v, b)  r = Relu (h)"
+    graph += "  y = Gemm (r, w, c) }"
+    criterion, repair = how
+    told = []
+    for volts in (1.0, 2.0**-24):
+        parts = {"v": random(6, 9), "b": random(9, seed=1) * np.float32(volts)}
+        parts |= {"w": random(9, 3, seed=2) / np.float32(volts), "c": random(3, seed=3)}
+        x = samples(60, (6,), labelled=False)["x"] * np.float32(volts)
+        found = onnx_relief.prune(
+            build(graph, **parts), x, sparsity=0.6, criterion=criterion, repair=repair
+        ).report.repair
+        told.append((found.before, found.after, found.undone))
+    assert told[0] == pytest.approx(told[1], rel=1e-3)
+    assert told[0][1] < told[0][0]
