@@ -49,6 +49,13 @@ def allocate(ladders: Sequence[Ladder], budget: float) -> list[int]:
     """
     hulls = [_lower_hull(ladder) for ladder in ladders]
     wholes = np.array([ladder.blocks * ladder.price for ladder in ladders])
+    ends = np.array([hull[-1, 0] for hull in hulls])
+    if (ends * wholes).sum() > budget:
+        # Below the last rungs nothing is known of losses, so all fall alike.
+        leasts = _leasts(ladders)
+        step = ((ends - leasts) * wholes).sum()
+        part = max((budget - (leasts * wholes).sum()) / step, 0.0) if step > 0 else 0.0
+        return _whole_blocks(ladders, leasts + part * (ends - leasts), budget)
 
     def shares_at(worth: float) -> Floats:
         """Return the shares at which a further bit of the budget saves less than `worth`."""
@@ -79,7 +86,7 @@ def uniform(ladders: Sequence[Ladder], budget: float) -> list[int]:
     Where a layer has to keep more than that, the others keep less.
     """
     wholes = np.array([ladder.blocks * ladder.price for ladder in ladders])
-    leasts = np.array([min(one.least, one.blocks) / max(one.blocks, 1) for one in ladders])
+    leasts = _leasts(ladders)
     shares = np.ones(len(ladders))
     free = np.ones(len(ladders), dtype=bool)
     while free.any():
@@ -92,6 +99,11 @@ def uniform(ladders: Sequence[Ladder], budget: float) -> list[int]:
             break
         free &= ~bound
     return _whole_blocks(ladders, shares, budget)
+
+
+def _leasts(ladders: Sequence[Ladder]) -> Floats:
+    """Return the shares that have to stay."""
+    return np.array([min(one.least, one.blocks) / max(one.blocks, 1) for one in ladders])
 
 
 def _whole_blocks(ladders: Sequence[Ladder], shares: Floats, budget: float) -> list[int]:
