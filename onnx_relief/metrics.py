@@ -21,6 +21,7 @@ Array = NDArray[Any]
 Hits = NDArray[np.bool_]
 
 _FEWEST_OF_A_DIRECTION: Final = 16
+_ROUNDING: Final = 1e-12
 _LENGTH_TOLERANCE: Final = 1e-3
 """Numbers of 16 bits are as near to length 1 as this."""
 
@@ -62,7 +63,7 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
         "top5": Metric("share of samples whose label is among the five best", top5_hits),
         "agreement": Metric("share of decisions that are those of the dense model"),
         "cosine": Metric("mean cosine to the dense model's output", unit=""),
-        "error": Metric("norm of the difference over the norm of the dense output", unit=""),
+        "error": Metric("difference over what the dense output varies by (1: a constant)", unit=""),
     }
 )
 
@@ -164,6 +165,8 @@ class Gap:
     def __init__(self, output: str) -> None:
         self._output = output
         self._largest = self._squares = self._dense_squares = self._cosines = 0.0
+        self._mean = Means()
+        self._lengths = set[int]()
         self._rows = self._broken = 0
         self._nan = [0, 0]
         self._are_labels = False
@@ -182,7 +185,9 @@ class Gap:
         self._largest = max(self._largest, float(np.abs(gap).max(initial=0.0)))
         self._squares += float(np.vdot(gap, gap))
         self._dense_squares += float(np.vdot(first, first))
+        self._mean.add(first, known & ~broken)
         rows = _rows(first, samples)
+        self._lengths.add(first.size // max(rows, 1))
         cosines = _cosines(first.reshape(rows, -1), second.reshape(rows, -1))
         whole = ~broken.reshape(rows, -1).any(axis=1)  # else there is no angle
         self._cosines += float(cosines[whole].sum())
@@ -194,17 +199,54 @@ class Gap:
             return OutputDifference(
                 output=self._output, largest=self._largest, relative_error=None, cosine=None
             )
-        known = self._dense_squares > 0 or self._squares == 0
-        error = np.sqrt(self._squares / self._dense_squares) if self._dense_squares > 0 else 0.0
+        spread = self._dense_squares - self._mean.squares()
+        if spread <= _ROUNDING * self._dense_squares:  # a constant: its size has to do
+            spread = self._dense_squares
+        single = self._lengths <= {1}
         return OutputDifference(
             output=self._output,
             largest=np.inf if self._broken else self._largest,
-            relative_error=np.inf if self._broken else float(error) if known else None,
-            cosine=self._cosines / self._rows if self._rows else None,
+            relative_error=self._over(self._dense_squares),
+            unexplained=self._over(spread),
+            cosine=self._cosines / self._rows if self._rows and not single else None,
             nan_dense=self._nan[0],
             nan_pruned=self._nan[1],
             broken=self._broken,
         )
+
+    def _over(self, squares: float) -> float | None:
+        """Return the norm of the difference over another one; None over nothing."""
+        if self._broken:
+            return np.inf
+        if squares > 0:
+            return float(np.sqrt(self._squares / squares))
+        return None if self._squares else 0.0
+
+
+class Means:
+    """The mean of every number of an output over samples; of all of them where shapes change."""
+
+    def __init__(self) -> None:
+        self._sums: Array | None = None
+        self._counts: Array | None = None
+
+    def add(self, values: Array, known: NDArray[np.bool_]) -> None:
+        """Take in some rows, zeros where they are not known."""
+        sums = np.asarray(values.sum(axis=0) if values.ndim else values)
+        counts = np.asarray(known.sum(axis=0) if known.ndim else known, dtype=np.int64)
+        if self._sums is None or self._counts is None:
+            self._sums, self._counts = sums, counts
+            return
+        if self._sums.shape != sums.shape:
+            self._sums, self._counts = self._sums.sum(), self._counts.sum()
+            sums, counts = sums.sum(), counts.sum()
+        self._sums, self._counts = self._sums + sums, self._counts + counts
+
+    def squares(self) -> float:
+        """Return the sum of squares of an output that is its mean everywhere."""
+        if self._sums is None or self._counts is None:
+            return 0.0
+        return float((self._sums**2 / np.maximum(self._counts, 1)).sum())
 
 
 def _cosines(first: Array, second: Array) -> Array:

@@ -137,7 +137,10 @@ class OutputDifference:
         output: Name of the output.
         largest: Largest absolute difference of an element.
         relative_error: Euclidean norm of the difference over that of the dense output.
-        cosine: Mean over samples of the cosine between both outputs.
+        unexplained: Euclidean norm of the difference over that of the dense output's distance from
+            its own mean over samples: 1 for the best constant, whatever that mean is.
+        cosine: Mean over samples of the cosine between both outputs; None where a sample is a
+            single number, of which it would be the sign.
         nan_dense: Elements of the dense output that are NaN; they are left out above.
         nan_pruned: The same of the pruned output.
         broken: Elements that are numbers in the dense output, and NaN or infinite in the pruned
@@ -147,7 +150,8 @@ class OutputDifference:
     output: str
     largest: float | None
     relative_error: float | None
-    cosine: float | None
+    unexplained: float | None = None
+    cosine: float | None = None
     nan_dense: int = 0
     nan_pruned: int = 0
     broken: int = 0

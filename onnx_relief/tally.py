@@ -113,15 +113,15 @@ class Tally:
         self.notes |= dict.fromkeys(doubtful_classes(data, self.classes, self.highest))
         metric, chosen = self.choice.metric, gaps.get(self.choice.output)
         if metric == "agreement" and not self.judged:
-            metric = "cosine"
+            metric = "error" if chosen is None or chosen.cosine is None else "cosine"
             note = f"no label of output {self.choice.output!r} reaches 0.5 on this data"
-            self.notes[f"{note}; cosine is used"] = None
+            self.notes[f"{note}; {metric} is used"] = None
         scores: list[float | None] = [None, None]
         counted = self.judged > 0 and metric in ("accuracy", "top5", "agreement")
         if counted:
             scores = [100 * hits / self.judged for hits in self.hits]
         elif chosen is not None:
-            scores[1] = chosen.cosine if metric == "cosine" else chosen.relative_error
+            scores[1] = chosen.cosine if metric == "cosine" else chosen.unexplained
         return Evaluation(
             metric=metric,
             unit=METRICS[metric].unit,

@@ -101,9 +101,24 @@ def test_single_numbers_are_compared_by_their_error_since_their_angle_is_only_a_
     arrays = {"z": 2 + samples()["x"]}
     dense, larger = single_numbers(form), single_numbers(form, 1.5)
     found = compare(dense, larger, arrays, batch_size=size)
-    assert (found.metric, found.pruned) == ("error", pytest.approx(0.5, rel=1e-5))
+    batches = [arrays["z"][start : start + size] for start in range(0, len(arrays["z"]), size)]
+    given = np.concatenate([run(dense, {"z": z})[0].reshape(-1) for z in batches])
+    expected = 0.5 * np.linalg.norm(given) / np.linalg.norm(given - given.mean())
+    assert (found.metric, found.pruned) == ("error", pytest.approx(expected, rel=1e-4))
     with pytest.raises(SettingsError, match=r"--metric cosine suits no .*angle.*sign.*error"):
         compare(dense, larger, arrays, metric="cosine", batch_size=size)
+
+
+@pytest.mark.parametrize("level", [0.0, 120.0])
+def test_a_constant_has_an_error_of_one_whatever_its_size(level):
+    arrays = {"x": random(50, 3)}
+    text = "(float[N,3] x) => (float[N,1] y) { z = MatMul (x, w)  y = Add (z, b) }"
+    weight = random(3, 1)
+    dense = build(text, w=weight, b=np.float32([level]))
+    mean = run(dense, arrays)[0].mean()
+    found = compare(dense, build(text, w=0 * weight, b=np.float32([mean])), arrays)
+    assert (found.metric, found.pruned) == ("error", pytest.approx(1, rel=1e-3))
+    assert found.differences[0].cosine is None
 
 
 def test_single_numbers_of_a_feed_of_several_rows_are_numbers_too():
