@@ -11,7 +11,7 @@ from onnx_relief.data import Batch, Dataset
 from onnx_relief.data.shuffle import labels_of
 from onnx_relief.errors import DataError, ModelError, ReliefError, SettingsError, working_on
 from onnx_relief.graph.document import Document, input_specs, output_specs
-from onnx_relief.graph.endings import sigmoid_outputs
+from onnx_relief.graph.endings import sigmoid_outputs, stepwise_outputs
 from onnx_relief.measuring.measure import Tick
 from onnx_relief.metrics import (
     METRICS,
@@ -78,7 +78,7 @@ def compare_models(
             for session, model in zip(sessions, models, strict=True)
         )
         if tally is None:
-            choice = choose(first, batch, metric, output)
+            choice = choose(first, batch, metric, output, steps=stepwise_outputs(dense.proto))
             each = choice.output in sigmoid_outputs(dense.proto)
             tally = Tally(replace(choice, each=each))
         with working_on(f"comparing outputs on {data.name}"):
@@ -159,7 +159,7 @@ def try_out(
     session = open_session(model, provider=provider)
     batch = first_sample(data)
     results = _real_rows(session.run(batch.feed), batch, data)
-    choice = choose(results, batch, metric, output)
+    choice = choose(results, batch, metric, output, steps=stepwise_outputs(model.proto))
     labels = labels_of(data)
     if METRICS[choice.metric].hits is not None and labels is not None:
         highest = np.full(batch.count, labels.max())  # any other one has a class if this one has
@@ -175,8 +175,17 @@ def first_sample(data: Dataset) -> Batch:
     return next(iter(data.batches(1)))
 
 
-def choose(results: Outputs, batch: Batch, metric: str | None, output: str | None) -> Choice:
+def choose(
+    results: Outputs,
+    batch: Batch,
+    metric: str | None,
+    output: str | None,
+    *,
+    steps: frozenset[str] = frozenset(),
+) -> Choice:
     """Return metric and output for what a model gives on a first batch.
+
+    `steps` names the outputs of three axes that hold classes on the last one.
 
     Raises:
         SettingsError: As `compare_models`.
@@ -197,15 +206,17 @@ def choose(results: Outputs, batch: Batch, metric: str | None, output: str | Non
     if nobody_asked:  # integers may well be ids and lengths that no weight has to do with
         keys.sort(key=lambda key: _holds_integers(results[key]))
     for key in keys:
-        reason = _unfit(results[key], name, batch)
+        # Who asks for decisions knows that there are some.
+        stepwise = key in steps or metric == "agreement"
+        reason = _unfit(results[key], name, batch, steps=stepwise)
         if reason is None and nobody_asked and are_directions(results[key]):
             reason = "has rows of length 1, whose largest number decides nothing"
         if reason is None:
-            return Choice(name, key)
+            return Choice(name, key, steps=stepwise)
         reasons[key] = reason
     asked = [results[key] for key in reasons if is_array(results[key])]
     if nobody_asked and asked:
-        return choose(results, batch, beside_dense(asked[0], batch.count), output)
+        return choose(results, batch, beside_dense(asked[0], batch.count), output, steps=steps)
     listed = "; ".join(f"{key!r} {reason}" for key, reason in list(reasons.items())[:3])
     others = [other for other in METRICS if other != name]
     raise SettingsError(
@@ -214,14 +225,15 @@ def choose(results: Outputs, batch: Batch, metric: str | None, output: str | Non
     )
 
 
-def _unfit(value: object, metric: str, batch: Batch) -> str | None:
+def _unfit(value: object, metric: str, batch: Batch, *, steps: bool) -> str | None:
     """Return why an output cannot be judged by a metric, or None if it can."""
     if not is_array(value):
         return "is no array of numbers"
     assert isinstance(value, np.ndarray)
     shape = f"has shape {value.shape}"
     if metric == "agreement":
-        return None if decisions(value) is not None else f"{shape} and decides nothing"
+        decides = decisions(value, steps=steps) is not None
+        return None if decides else f"{shape} and decides nothing"
     if metric in ("cosine", "error") and value.dtype.kind in "bi":
         return f"{shape}: class numbers have no angle and no norm"
     if metric == "cosine" and is_number(value, batch.count):

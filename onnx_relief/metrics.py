@@ -109,22 +109,29 @@ def is_share(output: Array) -> bool:
     return not single or values.dtype.kind in "biu" or _are_shares(values)
 
 
-def decisions(output: Array, *, each: bool = False, shares: bool = False) -> Array | None:
+def decisions(
+    output: Array, *, steps: bool = False, each: bool = False, shares: bool = False
+) -> Array | None:
     """Return what an output decides, of any shape, or None if it decides nothing.
 
-    Integers are decisions; of scores (samples, classes) and (samples, steps, classes) the highest
-    of the last axis is; of values in [0, 1] the side of 0.5 is.
+    Integers are decisions; of scores (samples, classes) the highest is; of values in [0, 1] the
+    side of 0.5 is. Of three axes the highest number of the last one is a decision where that is
+    known to hold classes, or where the numbers are shares that add up to 1.
 
     Args:
         output: What a model gives.
+        steps: Whether the last axis of (samples, steps, classes) is known to hold classes.
         each: Whether every number is a share for itself, as sigmoids are: then no number is to be
             the highest.
         shares: Whether the numbers are known to be shares, of which some may have left [0, 1].
     """
-    values = _flat_tail(output)
+    several = output.ndim == 3 and not each and not _add_up_to_one(_flat_tail(output))
+    # A number for each step, (samples, steps, 1), is no class of the steps.
+    values = output if several else _flat_tail(output)
     if values.dtype.kind in "biu":
         return values
-    if values.ndim in (2, 3) and values.shape[-1] >= 2 and not each:
+    chooses = values.ndim == 2 or (values.ndim == 3 and (steps or not several))
+    if chooses and values.shape[-1] >= 2 and not each:
         return np.asarray(values.argmax(axis=-1))
     return np.asarray(values > 0.5) if shares or _are_shares(values) else None
 
@@ -269,6 +276,14 @@ def _flat_tail(output: Array) -> Array:
     while output.ndim > 2 and output.shape[-1] == 1:
         output = output[..., 0]
     return output
+
+
+def _add_up_to_one(values: Array) -> bool:
+    """Return whether the numbers of the last axis are shares of a whole."""
+    if values.dtype.kind in "biu" or not _are_shares(values):
+        return False
+    sums = values.astype(np.float64).sum(axis=-1)
+    return bool(np.abs(sums - 1).max(initial=0) < _LENGTH_TOLERANCE)
 
 
 def _are_shares(values: Array) -> bool:

@@ -28,11 +28,13 @@ class Choice:
         each: Whether every number of it is a share for itself. The labels that either model finds
             (above 0.5) are what is decided then (Jaccard's index): most places of a detector are
             empty, and a model that finds nothing would agree on these.
+        steps: Whether the last of three axes holds classes.
     """
 
     metric: str
     output: str
     each: bool = False
+    steps: bool = False
 
 
 @dataclass(eq=False)
@@ -78,10 +80,11 @@ class Tally:
             if dense.shape != pruned.shape:
                 self.choice = Choice(beside_dense(dense, batch.count), self.choice.output)
                 return
-            each = self.choice.each
-            one = decisions(dense, each=each)
+            each, steps = self.choice.each, self.choice.steps
+            one = decisions(dense, each=each, steps=steps)
             # What the dense model's outputs are says what those of the pruned one are.
-            other = decisions(pruned, each=each, shares=True)
+            steps = steps or (one is not None and one.ndim < dense.ndim)
+            other = decisions(pruned, each=each, steps=steps, shares=True)
             if one is None or other is None:
                 other_metric = beside_dense(dense, batch.count)
                 self.choice = Choice(other_metric, self.choice.output)

@@ -61,17 +61,28 @@ def test_what_chooses_no_class_says_why(output):
     [
         (np.array([[4, 5]]), [[4, 5]]),
         (SCORES, [1, 0, 2]),
-        (SCORES[None], [[1, 0, 2]]),
+        (np.array([[[0.3, 0.7], [0.6, 0.4]]]), [[1, 0]]),
+        (5 + SCORES[None], None),
+        (np.array([[[0.2], [0.8]]]), [1]),
+        (np.array([[[0.2], [0.9]]]), [[[False], [True]]]),
+        (np.array([[[2.5], [7.5]]]), None),
         (np.array([[0.2], [0.8]]), [[False], [True]]),
         (np.full((1, 1, 2, 2), 0.7), [[[[True] * 2] * 2]]),
         (np.array([[1.5]]), None),
         (np.full((1, 2, 2, 2), 7.0), None),
     ],
-    ids=["integers", "scores", "sequence", "shares", "map", "regression", "feature map"],
+    ids=[
+        *("integers", "scores", "sequence", "places of a detector", "classes and an axis more"),
+        *("shares of steps", "numbers of steps", "shares", "map", "regression", "feature map"),
+    ],
 )
 def test_decisions(output, decided):
     found = decisions(output)
     assert (None if found is None else found.tolist()) == decided
+
+
+def test_where_steps_are_known_the_last_axis_decides():
+    assert decisions(5 + SCORES[None], steps=True).tolist() == [[1, 0, 2]]
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])

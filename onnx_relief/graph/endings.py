@@ -2,11 +2,85 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import onnx
+
+from onnx_relief.graph.walk import STANDARD, attributes
 
 _SIGMOIDS = {"Sigmoid", "HardSigmoid"}
 _MOVING = {"Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"}
 """Operators that change no number, and whose first input alone holds numbers."""
+
+
+_ELEMENTWISE = {
+    *("Identity", "Cast", "Dropout", "Softmax", "LogSoftmax", "Sigmoid", "Relu", "Tanh", "Clip"),
+    *("LayerNormalization", "QuantizeLinear", "DequantizeLinear"),
+}
+_WITH_ANOTHER = {"Add", "Sub", "Mul", "Div"}
+_CONVOLUTIONS = {"Conv", "ConvTranspose"}
+
+
+def stepwise_outputs(model: onnx.ModelProto) -> frozenset[str]:
+    """Return the names of the outputs whose last axis holds what one layer says of each step.
+
+    Of those of three axes the highest number of the last axis is a decision: the class of a token,
+    the letter at a place. In a detector the last axis may be places, and their highest is nothing.
+    """
+    made_by = {name: node for node in model.graph.node for name in node.output}
+    ranks = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
+    return frozenset(
+        value.name for value in model.graph.output if _is_of_units(value.name, made_by, ranks)
+    )
+
+
+def _is_of_units(
+    name: str, made_by: Mapping[str, onnx.NodeProto], ranks: Mapping[str, int]
+) -> bool:
+    """Follow the last axis backwards to the layer whose units lie on it."""
+    axis = -1  # counted from the end
+    for _ in range(len(made_by)):
+        node = made_by.get(name)
+        if node is None or node.domain not in STANDARD:
+            return False
+        if node.op_type in ("MatMul", "Gemm", "MatMulInteger"):
+            return axis == -1 and not _is_computed(node.input[1], made_by, ranks)
+        if node.op_type in _CONVOLUTIONS:
+            weight = ranks.get(node.input[1])
+            return weight is not None and axis == 1 - weight
+        source = node.input[0]
+        if node.op_type == "Transpose":
+            perm = list(attributes(node).get("perm", ()))
+            if not perm:
+                return False
+            axis = perm[axis] - len(perm)
+        elif node.op_type in _WITH_ANOTHER:
+            source = next((n for n in node.input if _is_computed(n, made_by, ranks)), source)
+        elif node.op_type in ("Reshape", "Unsqueeze"):
+            if axis != -1:  # the last axis is taken to stay; the numbers are not looked at
+                return False
+        elif node.op_type == "Squeeze":
+            # What occurs is one axis of length 1 behind ours: the height of a line of text.
+            axis = axis if axis == -1 else axis - 1
+        elif node.op_type not in _ELEMENTWISE:
+            return False
+        name = source
+    return False
+
+
+def _is_computed(
+    name: str, made_by: Mapping[str, onnx.NodeProto], ranks: Mapping[str, int]
+) -> bool:
+    """Whether a tensor hangs on the inputs of the model, as far as can be seen quickly."""
+    for _ in range(len(made_by) + 1):
+        node = made_by.get(name)
+        if name in ranks or (node is not None and node.op_type == "Constant"):
+            return False
+        moving = node is not None and node.op_type in {*_MOVING, "DequantizeLinear"}
+        if node is None or not moving:
+            return True
+        name = node.input[0]
+    return True
 
 
 def sigmoid_outputs(model: onnx.ModelProto) -> frozenset[str]:

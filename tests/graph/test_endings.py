@@ -1,11 +1,12 @@
-"""Which outputs are sigmoids."""
+"""Which outputs are sigmoids, and which hold classes on their last axis."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
-from text_models import build
+from text_models import build, random
 
-from onnx_relief.graph.endings import sigmoid_outputs
+from onnx_relief.graph.endings import sigmoid_outputs, stepwise_outputs
 
 
 @pytest.mark.parametrize(
@@ -30,3 +31,35 @@ def test_an_operator_of_another_domain_may_be_anything():
     model = build("(float[N,N] x) => (float[N,N] y) { y = Relu (x) }")
     model.graph.node[0].op_type, model.graph.node[0].domain = "Sigmoid", "com.example"
     assert sigmoid_outputs(model) == set()
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        ("y = MatMul (x, w)", True),
+        ("a = MatMul (x, w)  b = Add (c, a)  y = LogSoftmax (b)", True),
+        ("v = DequantizeLinear (q, c, z)  y = MatMul (x, v)", True),
+        ("a = MatMul (x, w)  y = Transpose <perm = [0, 2, 1]> (a)", False),
+        ("y = MatMul (x, x)", False),
+        ("y = Conv (x, k)", False),
+        ("a = Conv (x, k)  y = Transpose <perm = [0, 2, 1]> (a)", True),
+        ("a = Conv (i, l)  b = Squeeze (a, two)  y = Transpose <perm = [0, 2, 1]> (b)", True),
+        ("a = Conv (x, k)  b = Transpose <perm = [0, 2, 1]> (a)  y = Concat <axis = 1> (b, b)", 0),
+        ("f = Reshape (x, to)  a = Gemm (f, w)  y = Reshape (a, back)", True),
+        ("y = Identity (x)", False),
+    ],
+)
+def test_outputs_whose_last_axis_holds_classes_are_known(body, found):
+    constants = {
+        "w": random(4, 4),
+        "c": np.float32(1),
+        "k": random(4, 4, 1),
+        "l": random(4, 4, 1, 1),
+    }
+    constants |= {"two": np.array([2]), "to": np.array([-1, 4]), "back": np.array([1, -1, 4])}
+    constants |= {"q": np.ones((4, 4), np.int8), "z": np.int8(0)}
+    used = {
+        name: array for name, array in constants.items() if f" {name}" in body.replace("(", " ")
+    }
+    text = f"(float[1,4,4] x, float[1,4,1,4] i) => (float[A,B,C] y) {{ {body} }}"
+    assert stepwise_outputs(build(text, **used)) == ({"y"} if found else set())

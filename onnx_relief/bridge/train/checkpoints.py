@@ -170,7 +170,8 @@ def fingerprint(
 
 
 def _bytes(value: Tensor) -> bytes:
-    return bytes(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    flat = value.detach().cpu().contiguous().reshape(-1)
+    return bytes(flat.view(torch.uint8).numpy().data) if len(flat) else b""
 
 
 def _told(found: str | None, wanted: str) -> str:
