@@ -3,7 +3,8 @@
 A budget is a share of the channels, or a target that the smallest such share is searched for.
 Widths that a runtime does not like can make a smaller model slower, so multiples are decided by
 measuring: the coarsest that no finer one beats, since units whose loss brings no time had better
-stay. A multiple so coarse that it cuts far more than a target asks for gives way to a finer one.
+stay. A multiple so coarse that it cuts far more than a target asks for, or far less than a share of
+the channels, gives way to a finer one.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ _NOISE = 1.03
 """Latencies that differ by less are taken for equal."""
 _NEAR = 0.9
 """A multiple that leaves less than this part of what another leaves is too coarse."""
+_HALF = 0.5
+"""Of a share of the channels: one that cuts less than this part of what the finest cuts is."""
 _CLOSE = 0.01
 """How finely a ratio is searched for a target in time."""
 _STEPS = 6
@@ -184,9 +187,14 @@ def _fastest(choice: Choice, options: Sequence[Decision], watch: Stopwatch) -> D
 
 
 def _near(options: Sequence[Decision]) -> list[Decision]:
-    """Return what comes close to a target; of a share of the channels all do."""
+    """Return what comes close to a target; of a share of the channels, to what the finest cuts."""
     most = max((one.left for one in options if one.left is not None), default=0.0)
-    return [one for one in options if one.left is None or one.left >= _NEAR * most]
+    cut = max(int(one.gone.sum()) for one in options)
+    return [
+        one
+        for one in options
+        if (one.gone.sum() >= _HALF * cut if one.left is None else one.left >= _NEAR * most)
+    ]
 
 
 def _searched(

@@ -45,13 +45,19 @@ def _told(channels: ChannelSettings, found: ChannelsPruned) -> list[str]:
         *_decided(channels, found.decision),
         f"{found.removed:,} of {plural(found.groups, 'group')} of channels are cut",
         *([given] if found.corrected else ()),
-        *(repair_sentences(found.repair) if found.repair else ()),
-        _remedy(channels),
+        *(repair_sentences(found.repair) if found.repair and found.removed else ()),
+        _remedy(channels) if found.removed else _nothing(channels),
     ]
     return lines + [
         f"{plural(count, 'channel')} {'stays' if count == 1 else 'stay'}: {why}"
         for why, count in (*_most(found.unseen), *_most(found.kept))
     ]
+
+
+def _nothing(channels: ChannelSettings) -> str:
+    """Say what would cut more."""
+    wider = "" if channels.round_to == 1 else ", or a finer multiple with --round-to 1"
+    return f"no channel is cut, so nothing became faster; ask for more{wider}"
 
 
 def _remedy(channels: ChannelSettings) -> str:

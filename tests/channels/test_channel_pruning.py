@@ -211,6 +211,14 @@ def test_units_stay_whose_loss_brings_no_time(monkeypatch, times, taken):
     assert cut(cnn(16, 70), shape=(3, 8, 8), ratio=0.5).decision.multiple == taken
 
 
+def test_no_multiple_keeps_most_of_what_shall_go(monkeypatch):
+    monkeypatch.setattr(
+        "onnx_relief.channels.budget.Stopwatch.milliseconds", lambda _w, docs, _s: [1.0] * len(docs)
+    )
+    finest = cut(cnn(16, 24), shape=(3, 8, 8), ratio=0.3, round_to=1)
+    assert 2 * cut(cnn(16, 24), shape=(3, 8, 8), ratio=0.3).removed >= finest.removed > 0
+
+
 def test_a_multiple_holds_in_every_group_of_a_convolution():
     graph = """(float[N,3,8,8] x) => (float[N,4] y) {
         a = Conv (x, k1)  r = Relu (a)  c = Conv <group = 2> (r, k2)  s = Relu (c)
