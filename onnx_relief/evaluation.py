@@ -21,6 +21,7 @@ from onnx_relief.metrics import (
     decisions,
     is_number,
     is_share,
+    is_text,
     metric_named,
 )
 from onnx_relief.results import Evaluation, Score
@@ -142,7 +143,7 @@ def evaluate_model(
         samples=samples,
         data=data.description,
         notes=(
-            *odd_outputs(results),
+            *odd_outputs(results, judged=choice.output),
             *doubtful_classes(data, class_count(results[choice.output]), highest),
         ),
     )
@@ -204,7 +205,7 @@ def choose(
     nobody_asked = name == "agreement" and metric is None
     keys = list(results) if output is None else [output]
     if nobody_asked:  # integers may well be ids and lengths that no weight has to do with
-        keys.sort(key=lambda key: _holds_integers(results[key]))
+        keys.sort(key=lambda key: _holds_integers(results[key]) or is_text(results[key]))
     for key in keys:
         # Who asks for decisions knows that there are some.
         stepwise = key in steps or metric == "agreement"
@@ -227,6 +228,8 @@ def choose(
 
 def _unfit(value: object, metric: str, batch: Batch, *, steps: bool) -> str | None:
     """Return why an output cannot be judged by a metric, or None if it can."""
+    if is_text(value) and metric == "agreement":
+        return None
     if not is_array(value):
         return "is no array of numbers"
     assert isinstance(value, np.ndarray)
@@ -275,7 +278,7 @@ def _real_rows(results: Outputs, batch: Batch, data: Dataset) -> dict[str, Any]:
         return dict(results)
     return {
         name: value[: batch.count]
-        if is_array(value) and value.ndim and len(value) == rows
+        if isinstance(value, np.ndarray) and value.ndim and len(value) == rows
         else value
         for name, value in results.items()
     }

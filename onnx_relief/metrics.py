@@ -114,9 +114,9 @@ def decisions(
 ) -> Array | None:
     """Return what an output decides, of any shape, or None if it decides nothing.
 
-    Integers are decisions; of scores (samples, classes) the highest is; of values in [0, 1] the
-    side of 0.5 is. Of three axes the highest number of the last one is a decision where that is
-    known to hold classes, or where the numbers are shares that add up to 1.
+    Integers and text are decisions; of scores (samples, classes) the highest is; of values in
+    [0, 1] the side of 0.5 is. Of three axes the highest number of the last one is a decision where
+    that is known to hold classes, or where the numbers are shares that add up to 1.
 
     Args:
         output: What a model gives.
@@ -125,6 +125,8 @@ def decisions(
             the highest.
         shares: Whether the numbers are known to be shares, of which some may have left [0, 1].
     """
+    if is_text(output):
+        return output
     several = output.ndim == 3 and not each and not _add_up_to_one(_flat_tail(output))
     # A number for each step, (samples, steps, 1), is no class of the steps.
     values = output if several else _flat_tail(output)
@@ -134,6 +136,11 @@ def decisions(
     if chooses and values.shape[-1] >= 2 and not each:
         return np.asarray(values.argmax(axis=-1))
     return np.asarray(values > 0.5) if shares or _are_shares(values) else None
+
+
+def is_text(value: object) -> bool:
+    """Return whether an output is an array of text: names of classes."""
+    return isinstance(value, np.ndarray) and value.dtype.kind in "OUS"
 
 
 def are_directions(output: Array) -> bool:

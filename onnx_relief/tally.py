@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from onnx_relief.data import Batch, Dataset
 from onnx_relief.errors import SettingsError
-from onnx_relief.metrics import METRICS, Array, Gap, beside_dense, decisions
+from onnx_relief.metrics import METRICS, Array, Gap, beside_dense, decisions, is_text
 from onnx_relief.results import Evaluation, OutputDifference
 from onnx_relief.tensors import is_float
 
@@ -56,7 +56,7 @@ class Tally:
     def add(self, dense: Outputs, pruned: Outputs, batch: Batch) -> None:
         """Take in the outputs of both models for one batch."""
         self.samples += batch.count
-        self.notes |= dict.fromkeys(odd_outputs(dense))
+        self.notes |= dict.fromkeys(odd_outputs(dense, judged=self.choice.output))
         for name, first in dense.items():
             second = pruned[name]
             if not (is_array(first) and is_array(second)):
@@ -217,11 +217,11 @@ def _about_nan(gaps: Iterable[OutputDifference]) -> Iterator[str]:
             )
 
 
-def odd_outputs(results: Outputs) -> Iterator[str]:
-    """Say of every output that is no array of numbers that it is not compared."""
+def odd_outputs(results: Outputs, *, judged: str) -> Iterator[str]:
+    """Say of every output but one that is no array of numbers that it is not compared."""
     for name, value in results.items():
-        if not is_array(value):
-            kind = "text" if isinstance(value, np.ndarray) else "a sequence or map"
+        if name != judged and not is_array(value):
+            kind = "text" if is_text(value) else "a sequence or map"
             yield f"output {name!r} is {kind}, so it is not compared"
 
 

@@ -506,3 +506,21 @@ def test_numbers_are_compared_before_integers_if_nobody_says_what():
     assert (found.metric, found.output) == ("agreement", "y")
     assert found.pruned < 90
     assert compare(dense, pruned, arrays, output="length").pruned == 100
+
+
+NAMED = """(float[N,4] x) => (string[N] y) {
+    h = MatMul (x, w)
+    i = ArgMax <axis = 1, keepdims = 0> (h)
+    y = Gather (names, i)
+}"""
+
+
+def test_names_of_classes_agree_or_not():
+    names = np.array(["cat", "dog", "eel"], dtype=object)
+    models = [build(NAMED, w=random(4, 3, seed=s), names=names) for s in (1, 2)]
+    arrays = {"x": random(40, 4)}
+    dense, pruned = (run(model, arrays)[0] for model in models)
+    found = compare(*models, arrays, batch_size=7)
+    assert (found.metric, found.output, found.notes) == ("agreement", "y", ())
+    assert found.pruned == pytest.approx(100 * np.mean(dense == pruned))
+    assert 0 < found.pruned < 100
