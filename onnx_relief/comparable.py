@@ -7,16 +7,30 @@ other elements in another model, or none: a difference of such elements says not
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnx_relief.data import Batch
+from onnx_relief.graph.document import Document, copy_of
+from onnx_relief.graph.endings import scores_behind
 from onnx_relief.runtime import Session
 from onnx_relief.tensors import is_float
 
 Array = NDArray[Any]
+
+
+def with_scores(document: Document) -> Document:
+    """Return the model, with the scores behind its outputs as outputs where it only decides."""
+    scores = scores_behind(document.proto)
+    if not scores:
+        return document
+    proto = copy_of(document.proto)
+    for name in scores:
+        proto.graph.output.add(name=name)
+    return replace(document, proto=proto)
 
 
 def comparable_outputs(session: Session, batches: Iterable[Batch]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_relief.comparable import comparable_outputs, like, real_outputs
+from onnx_relief.comparable import comparable_outputs, like, real_outputs, with_scores
 from onnx_relief.data import Batch, Dataset
 from onnx_relief.errors import UnsupportedError
 from onnx_relief.graph.document import Document
@@ -65,7 +65,7 @@ class Divergence:
             UnsupportedError: It has no output, or not this one, that can be compared.
         """
         self._provider = provider
-        session = open_session(dense, provider=provider)
+        session = open_session(with_scores(dense), provider=provider)
         some = _as_many_as_fit(session, data, batch_size, memory // 4)
         self._batches: Sequence[Batch] = list(full_batches(some, batch_size))
         names = comparable_outputs(session, self._batches)
@@ -86,7 +86,7 @@ class Divergence:
         Raises:
             ModelError: It cannot be run.
         """
-        session = open_session(model, provider=self._provider)
+        session = open_session(with_scores(model), provider=self._provider)
         return self.of_session(session)
 
     def of_session(self, session: Session) -> float:

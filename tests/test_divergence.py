@@ -155,3 +155,29 @@ def test_an_output_that_says_nothing_here_does_not_count():
         told.append((guard.error(other), Divergence(dense, data, batch_size=5).of(other)))
     assert told[0] == told[1]
     assert 0 < told[0][0] < 100
+
+
+DECIDING = {
+    "classes": ("int64[N] i", "i = ArgMax <axis = 1, keepdims = 0> (y)"),
+    "names": ("string[N] i", "k = ArgMax <axis = 1, keepdims = 0> (y)  i = Gather (names, k)"),
+    "alarms": ("bool[N,3] i", "g = Greater (y, zero)  i = Identity (g)"),
+}
+
+
+@pytest.mark.parametrize("kind", DECIDING)
+def test_models_that_only_decide_are_told_apart_by_their_scores(kind):
+    output, body = DECIDING[kind]
+    more = {"names": np.array(["a", "b", "c"], dtype=object), "zero": np.float32(0)}
+    more = {name: array for name, array in more.items() if name in body}
+    told = []
+    for end, text in ((output, body), ("float[N,3] y", "")):
+        graph = f"(float[N,4] x) => ({end}) {{ y = MatMul (x, w)  {text} }}"
+        used = more if text else {}
+        dense, other = (load(build(graph, w=random(4, 3, seed=s), **used)) for s in (1, 2))
+        before = dense.proto.SerializeToString()
+        data = open_data({"x": random(20, 4)}, input_specs(dense.proto))
+        guard = Guard(dense, data, batch_size=5, provider="cpu")
+        told.append((guard.error(other), Divergence(dense, data, batch_size=5).of(other)))
+        assert dense.proto.SerializeToString() == before
+    assert told[0] == told[1]
+    assert told[0][0] > 0

@@ -13,6 +13,21 @@ _MOVING = {"Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Tr
 """Operators that change no number, and whose first input alone holds numbers."""
 
 
+_DECIDING = {
+    "ArgMax",
+    "ArgMin",
+    "ZipMap",
+    "TopK",
+    "Greater",
+    "GreaterOrEqual",
+    "Less",
+    "LessOrEqual",
+}
+_NAMING = {"Gather", "ArrayFeatureExtractor", "LabelEncoder", "CastMap", "Not"}
+_FLOATS = {
+    *(onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE),
+    *(onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16),
+}
 _ELEMENTWISE = {
     *("Identity", "Cast", "Dropout", "Softmax", "LogSoftmax", "Sigmoid", "Relu", "Tanh", "Clip"),
     *("LayerNormalization", "QuantizeLinear", "DequantizeLinear"),
@@ -109,3 +124,29 @@ def _is_sigmoid(name: str, made_by: dict[str, onnx.NodeProto]) -> bool:
         else:
             return False
     return True
+
+
+def scores_behind(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Return the tensors of scores by which a model decides that gives decisions alone.
+
+    Decisions say little about how near a model is to another one: they stay until they turn over.
+    None where an output holds real numbers itself.
+    """
+    if any(value.type.tensor_type.elem_type in _FLOATS for value in model.graph.output):
+        return ()
+    made_by = {name: node for node in model.graph.node for name in node.output}
+    ranks = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
+    found: dict[str, None] = {}
+    for value in model.graph.output:
+        name = value.name
+        for _ in range(len(made_by)):
+            node = made_by.get(name)
+            if node is None:
+                break
+            read = [one for one in node.input if one and _is_computed(one, made_by, ranks)]
+            if node.op_type in _DECIDING and read and read[0] in made_by:
+                found[read[0]] = None
+            if node.op_type not in {*_MOVING, *_NAMING} or not read:
+                break
+            name = read[0]
+    return tuple(found)
