@@ -7,7 +7,7 @@ reader (an embedding lookup, an output of the graph, an operator we do not know)
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from onnx_relief.graph.sites import Part, Refusal, Site
 from onnx_relief.graph.views import TensorView
-from onnx_relief.graph.walk import Model, Place, TensorHome, Use, node_key
+from onnx_relief.graph.walk import Model, Place, Scope, TensorHome, Use, node_key
 
 
 def without_foreign_readers(
@@ -52,6 +52,11 @@ def _one_round(
         for place in _readers_of(site)
     }
     steps = {(p, 0) for site in sites for part in site.tensors for p in part.view.passing[1:]}
+    returned: set[Place] = set()
+    for path, name in {p for site in sites for part in site.tensors for p in part.view.passing}:
+        into, back = _handed_on(scopes[path], name)
+        steps |= into
+        returned |= back
     disagreed = _seen_differently(part.view for site in sites for part in site.tensors)
 
     def foreign(part: Part) -> str | None:
@@ -60,8 +65,11 @@ def _one_round(
             return f"tensors {overlaps[home]} share its bytes in the data file"
         if home in disagreed:
             return "other nodes see it with another shape or zero point"
-        for path, name in dict.fromkeys((*part.view.passing, *model.places.get(home, ()))):
+        read = (*part.view.passing, *model.places.get(home, ()))
+        for path, name in dict.fromkeys((*read, *_names_inside(scopes, read))):
             for use in scopes[path].uses.get(name, []):
+                if use.node is None and (path, name) in returned:
+                    continue
                 if use.node is None:
                     return f"{name!r} is also an output of the graph"
                 if ((path, name), _place(use)) not in own and _place(use) not in steps:
@@ -81,6 +89,26 @@ def _one_round(
         else:
             kept.append(site)
     return kept, refusals
+
+
+def _handed_on(scope: Scope, name: str) -> tuple[set[tuple[Place, int]], set[Place]]:
+    """Return where a loop takes a tensor for its body, and as what the body gives it back.
+
+    Nothing, where what the loop gives out of it in the end is read.
+    """
+    handed, around, node = scope.handed(name), scope.parent, scope.owner
+    if handed is None or around is None or node is None or around.uses.get(handed.final):
+        return set(), set()
+    made = next((output for output in node.output if output), "")
+    into = {((around.path, made), handed.place)}
+    into |= {((scope.path, inside), 0) for inside in handed.inside[:-1]}  # the Identity between
+    return into, {(scope.path, inside) for inside in handed.inside}
+
+
+def _names_inside(scopes: Mapping[str, Scope], places: Iterable[Place]) -> Iterator[Place]:
+    for path, name in places:
+        handed = scopes[path].handed(name)
+        yield from () if handed is None else ((path, inside) for inside in handed.inside)
 
 
 def _seen_differently(views: Iterable[TensorView]) -> set[TensorHome]:

@@ -195,8 +195,10 @@ class Constants:
         node = definer.producers.get(name)
         if node is None and (name in definer.initializers or name in definer.sparse):
             return self._stored_view(definer, name)
+        if node is None and definer.parent is not None:
+            return self._handed_view(definer, definer.parent, name)
         if node is None:
-            return f"{name!r} is an input of the {'body' if definer.parent else 'model'}"
+            return f"{name!r} is an input of the model"
         operator = node.op_type if node.domain in STANDARD else ""
         if operator == "Constant":
             return self._stored_view(definer, name)
@@ -211,6 +213,16 @@ class Constants:
         if isinstance(before, str):
             return before
         return self._through(before, make, definer, node)
+
+    def _handed_view(self, body: Scope, around: Scope, name: str) -> TensorView | str:
+        """Return the constant that a loop hands to its body in every step."""
+        handed = body.handed(name)
+        if handed is None:
+            return f"{name!r} is an input of the body"
+        view = self.resolve(around, handed.outside)
+        if isinstance(view, str):
+            return view
+        return replace(view, passing=(*view.passing, (body.path, name)))
 
     def _stored_view(
         self, definer: Scope, name: str, filled: tuple[int, ...] | None = None

@@ -121,6 +121,51 @@ class Scope:
         definer = self.definer(name) if name else None
         return definer is not None and name in definer.moving
 
+    def handed(self, name: str) -> Handed | None:
+        """Return how an input of this body is the same tensor of the graph around in every step.
+
+        A state of Loop or Scan that goes on as it came is what it began with: exporters of
+        TensorFlow hand the weights of a recurrent cell to its loop like that.
+        """
+        node = self.owner
+        if node is None or node.domain not in STANDARD or name not in self.inputs:
+            return None
+        place = [value.name for value in self.graph.input].index(name)
+        if node.op_type == "Loop":
+            first, last = 2, len(node.input)  # trip count and condition come before the states
+        elif node.op_type == "Scan" and len(node.input) == len(self.graph.input):  # from opset 9
+            first, last = 0, len(node.input) - attributes(node).get("num_scan_inputs", 0)
+        else:
+            return None
+        returned = place - 1 if node.op_type == "Loop" else place
+        if not first <= place < last or returned >= len(self.graph.output):
+            return None
+        inside = [self.graph.output[returned].name]
+        while inside[-1] != name:
+            made = self.producers.get(inside[-1])
+            if made is None or made.op_type != "Identity" or made.domain not in STANDARD:
+                return None
+            inside.append(made.input[0])
+        final = node.output[place - first] if place - first < len(node.output) else ""
+        return Handed(node.input[place], place, tuple(inside), final) if node.input[place] else None
+
+
+@dataclass(frozen=True)
+class Handed:
+    """A tensor that a loop hands to its body in every step.
+
+    Attributes:
+        outside: Its name in the graph around.
+        place: Which input of the loop it is.
+        inside: Its names in the body, the body's output first, its input last.
+        final: What the loop gives it out as in the end; may be empty.
+    """
+
+    outside: str
+    place: int
+    inside: tuple[str, ...]
+    final: str
+
 
 @dataclass(frozen=True, eq=False)
 class Model:
@@ -257,7 +302,10 @@ def _note_uses(scope: Scope) -> None:
 
 def _note_moving(scope: Scope) -> None:
     held = scope.initializers.keys() | scope.sparse.keys()
-    scope.moving.update(scope.inputs - held)
+    for name in scope.inputs - held:
+        handed = scope.handed(name)
+        if handed is None or scope.parent is None or scope.parent.changes(handed.outside):
+            scope.moving.add(name)
     for node in scope.graph.node:
         if any(True for _ in subgraphs(node)) or any(map(scope.changes, node.input)):
             scope.moving.update(name for name in node.output if name)
