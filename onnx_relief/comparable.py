@@ -6,7 +6,7 @@ other elements in another model, or none: a difference of such elements says not
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,21 +15,36 @@ from numpy.typing import NDArray
 
 from onnx_relief.data import Batch
 from onnx_relief.graph.document import Document, copy_of
-from onnx_relief.graph.endings import scores_behind
+from onnx_relief.graph.endings import joined_parts, scores_behind
 from onnx_relief.runtime import Session
 from onnx_relief.tensors import is_float
 
 Array = NDArray[Any]
 
 
-def with_scores(document: Document) -> Document:
-    """Return the model, with the scores behind its outputs as outputs where it only decides."""
-    scores = scores_behind(document.proto)
-    if not scores:
-        return document
+def taken_apart(document: Document) -> Document:
+    """Return the model with outputs by which it can be told from others.
+
+    The scores behind its decisions where it only decides, and instead of an output that joins
+    several tensors these tensors.
+    """
+    parts = joined_parts(document.proto)
+    more = (*scores_behind(document.proto), *(name for names in parts.values() for name in names))
+    return with_outputs(document, more, without=parts) if more else document
+
+
+def with_outputs(
+    document: Document, names: Iterable[str], *, without: Collection[str] = ()
+) -> Document:
+    """Return a copy of the model that gives further tensors of its main graph, and some not."""
     proto = copy_of(document.proto)
-    for name in scores:
-        proto.graph.output.add(name=name)
+    kept = [value for value in document.proto.graph.output if value.name not in without]
+    del proto.graph.output[:]
+    proto.graph.output.extend(kept)
+    known = {value.name for value in kept}
+    for name in dict.fromkeys(names):
+        if name not in known:
+            proto.graph.output.add(name=name)
     return replace(document, proto=proto)
 
 

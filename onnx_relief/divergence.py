@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_relief.comparable import comparable_outputs, like, real_outputs, with_scores
+from onnx_relief.comparable import comparable_outputs, like, real_outputs, taken_apart
 from onnx_relief.data import Batch, Dataset
 from onnx_relief.errors import UnsupportedError
 from onnx_relief.graph.document import Document
+from onnx_relief.graph.endings import joined_parts
 from onnx_relief.measuring.measure import full_batches
 from onnx_relief.runtime import Session, open_session
 from onnx_relief.settings import DEFAULT_MEMORY
@@ -65,12 +66,13 @@ class Divergence:
             UnsupportedError: It has no output, or not this one, that can be compared.
         """
         self._provider = provider
-        session = open_session(with_scores(dense), provider=provider)
+        session = open_session(taken_apart(dense), provider=provider)
         some = _as_many_as_fit(session, data, batch_size, memory // 4)
         self._batches: Sequence[Batch] = list(full_batches(some, batch_size))
         names = comparable_outputs(session, self._batches)
         if output is not None:
-            names = tuple(name for name in names if name == output)
+            asked = joined_parts(dense.proto).get(output, (output,))
+            names = tuple(name for name in names if name in asked)
         if not names:
             what = "no output" if output is None else f"no output {output!r}"
             raise UnsupportedError(
@@ -86,7 +88,7 @@ class Divergence:
         Raises:
             ModelError: It cannot be run.
         """
-        session = open_session(with_scores(model), provider=self._provider)
+        session = open_session(taken_apart(model), provider=self._provider)
         return self.of_session(session)
 
     def of_session(self, session: Session) -> float:

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from onnx_relief.comparable import with_outputs
 from onnx_relief.data import Batch, Dataset
 from onnx_relief.data.shuffle import labels_of
 from onnx_relief.errors import DataError, ModelError, ReliefError, SettingsError, working_on
 from onnx_relief.graph.document import Document, input_specs, output_specs
-from onnx_relief.graph.endings import sigmoid_outputs, stepwise_outputs
+from onnx_relief.graph.endings import joined_parts, sigmoid_outputs, stepwise_outputs
 from onnx_relief.measuring.measure import Tick
 from onnx_relief.metrics import (
     METRICS,
@@ -58,7 +59,8 @@ def compare_models(
         data: Samples, with or without labels.
         metric: Name in `METRICS`; by default accuracy with labels, and without any agreement
             where an output decides something, cosine where rows have length 1 or decide nothing,
-            and error where a sample gives one number that decides nothing.
+            and error where a sample gives one number that decides nothing. Of an output that joins
+            several tensors, the one that is farthest off counts for cosine and error.
         output: The output that the metric looks at; by default the first that suits it.
         batch_size: Samples per run, where the models leave that open.
         provider: Execution provider of ONNX Runtime.
@@ -71,7 +73,15 @@ def compare_models(
     """
     _check_alike(dense, pruned)
     models = (dense, pruned)
-    sessions = [open_session(model, provider=provider) for model in models]
+    parts = joined_parts(dense.proto)
+    if parts != joined_parts(pruned.proto):
+        parts = {}
+    more = [name for names in parts.values() for name in names]
+    sessions = [
+        open_session(with_outputs(model, more) if more else model, provider=provider)
+        for model in models
+    ]
+    outputs = _output_names(dense)
     tally: Tally | None = None
     for batch in data.batches(batch_size):
         first, second = (
@@ -79,9 +89,10 @@ def compare_models(
             for session, model in zip(sessions, models, strict=True)
         )
         if tally is None:
-            choice = choose(first, batch, metric, output, steps=stepwise_outputs(dense.proto))
+            given = {name: first[name] for name in outputs}
+            choice = choose(given, batch, metric, output, steps=stepwise_outputs(dense.proto))
             each = choice.output in sigmoid_outputs(dense.proto)
-            tally = Tally(replace(choice, each=each))
+            tally = Tally(replace(choice, each=each), parts.get(choice.output, ()))
         with working_on(f"comparing outputs on {data.name}"):
             tally.add(first, second, batch)
         if tick is not None:

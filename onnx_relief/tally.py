@@ -42,6 +42,7 @@ class Tally:
     """What has been counted so far."""
 
     choice: Choice
+    parts: tuple[str, ...] = ()  # what that output joins
     hits: list[int] = field(default_factory=lambda: [0, 0])
     judged: int = 0
     apart: int = 0
@@ -124,7 +125,7 @@ class Tally:
         if counted:
             scores = [100 * hits / self.judged for hits in self.hits]
         elif chosen is not None:
-            scores[1] = chosen.cosine if metric == "cosine" else chosen.unexplained
+            scores[1] = self._farthest(metric, chosen, gaps)
         return Evaluation(
             metric=metric,
             unit=METRICS[metric].unit,
@@ -137,6 +138,22 @@ class Tally:
             differences=tuple(gaps.values()),
             notes=tuple(self.notes),
         )
+
+    def _farthest(
+        self, metric: str, chosen: OutputDifference, gaps: Mapping[str, OutputDifference]
+    ) -> float | None:
+        """Return cosine or error of an output, or of the worst of the tensors that it joins."""
+        joined = [gaps[name] for name in self.parts if name in gaps]
+        each = [one.cosine if metric == "cosine" else one.unexplained for one in joined or [chosen]]
+        known = [value for value in each if value is not None]
+        if not known:
+            return None
+        worst = min(known) if metric == "cosine" else max(known)
+        if joined:
+            name = joined[each.index(worst)].output
+            what = f"output {chosen.output!r} joins {len(joined)} tensors of different kinds"
+            self.notes[f"{what}; {metric} is that of {name!r}, the farthest off"] = None
+        return worst
 
 
 def margin(apart: int, net: int, samples: int) -> float:

@@ -181,3 +181,26 @@ def test_models_that_only_decide_are_told_apart_by_their_scores(kind):
         assert dense.proto.SerializeToString() == before
     assert told[0] == told[1]
     assert told[0][0] > 0
+
+
+BOXES = """(float[N,4] x) => (float[N,2,3] y) {
+    b = MatMul (x, large)  s = MatMul (x, w)
+    c = Unsqueeze (b, one)  t = Unsqueeze (s, one)  y = Concat <axis = 1> (c, t)
+}"""
+
+
+def test_the_parts_of_a_join_count_alike_whatever_their_size():
+    large = 1000 * random(4, 3, seed=3)
+    models = [
+        load(build(BOXES, w=random(4, 3, seed=s), large=large, one=np.array([1]))) for s in (1, 2)
+    ]
+    alone = [load(build(ALONE, w=random(4, 3, seed=s))) for s in (1, 2)]
+    told = []
+    for dense, other in (models, alone):
+        data = open_data({"x": random(20, 4)}, input_specs(dense.proto))
+        guard = Guard(dense, data, batch_size=5, provider="cpu")
+        probe = Divergence(dense, data, batch_size=5)
+        asked = Divergence(dense, data, batch_size=5, output="y")
+        assert asked.of(other) == probe.of(other)
+        told.append((guard.error(other), probe.of(other)))
+    assert told[0] == pytest.approx([value / 2 for value in told[1]])

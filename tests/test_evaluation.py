@@ -524,3 +524,26 @@ def test_names_of_classes_agree_or_not():
     assert (found.metric, found.output, found.notes) == ("agreement", "y", ())
     assert found.pruned == pytest.approx(100 * np.mean(dense == pruned))
     assert 0 < found.pruned < 100
+
+
+@pytest.mark.parametrize("metric", ["cosine", "error"])
+def test_of_a_join_the_part_that_is_farthest_off_counts(metric):
+    text = """(float[N,4] x) => (float[N,2,3] y) {
+        b = MatMul (x, large)  s = MatMul (x, w)
+        c = Unsqueeze (b, one)  t = Unsqueeze (s, one)  y = Concat <axis = 1> (c, t)
+    }"""
+    large, one = 1000 * random(4, 3, seed=3), np.array([1])
+    models = [build(text, w=random(4, 3, seed=s), large=large, one=one) for s in (1, 2)]
+    alone = [
+        build("(float[N,4] x) => (float[N,3] y) { y = MatMul (x, w) }", w=random(4, 3, seed=s))
+        for s in (1, 2)
+    ]
+    arrays = {"x": random(30, 4)}
+    found = compare(*models, arrays, metric=metric)
+    assert found.pruned == pytest.approx(compare(*alone, arrays, metric=metric).pruned)
+    assert [gap.output for gap in found.differences] == ["y", "c", "t"]
+    assert found.notes == (
+        f"output 'y' joins 2 tensors of different kinds; {metric} is that of 't', the farthest off",
+    )
+    if metric == "cosine":
+        assert compare(*models, arrays) == found

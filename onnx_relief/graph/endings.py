@@ -28,6 +28,7 @@ _FLOATS = {
     *(onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE),
     *(onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16),
 }
+_MOST_PARTS = 16
 _ELEMENTWISE = {
     *("Identity", "Cast", "Dropout", "Softmax", "LogSoftmax", "Sigmoid", "Relu", "Tanh", "Clip"),
     *("LayerNormalization", "QuantizeLinear", "DequantizeLinear"),
@@ -150,3 +151,32 @@ def scores_behind(model: onnx.ModelProto) -> tuple[str, ...]:
                 break
             name = read[0]
     return tuple(found)
+
+
+def joined_parts(model: onnx.ModelProto) -> dict[str, tuple[str, ...]]:
+    """Return the tensors that a Concat at the end joins, by output.
+
+    Detectors give boxes in pixels and scores below 1 in one output: measured as one, the scores do
+    not count. Joins of joins are taken apart as well; many parts are no kinds of numbers.
+    """
+    made_by = {name: node for node in model.graph.node for name in node.output}
+    found = {}
+    for value in model.graph.output:
+        parts = _joined(value.name, made_by, len(made_by))
+        if 1 < len(parts) <= _MOST_PARTS:
+            found[value.name] = parts
+    return found
+
+
+def _joined(name: str, made_by: Mapping[str, onnx.NodeProto], steps: int) -> tuple[str, ...]:
+    """Return what is joined behind a tensor, or nothing where it is no join."""
+    node = made_by.get(name)
+    while node is not None and node.op_type in _MOVING and node.domain in STANDARD and steps:
+        node, steps = made_by.get(node.input[0]), steps - 1
+    if node is None or node.op_type != "Concat" or not steps:
+        return ()
+    parts: dict[str, None] = {}
+    for part in node.input:
+        if part in made_by and made_by[part].op_type != "Constant":
+            parts |= dict.fromkeys(_joined(part, made_by, steps - 1) or (part,))
+    return tuple(parts)

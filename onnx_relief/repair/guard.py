@@ -18,7 +18,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_relief.comparable import comparable_outputs, like, with_scores
+from onnx_relief.comparable import comparable_outputs, like, taken_apart
 from onnx_relief.data import Dataset
 from onnx_relief.graph.document import Document
 from onnx_relief.measuring.measure import full_batches
@@ -53,7 +53,7 @@ class Guard:
 
     def __init__(self, dense: Document, data: Dataset, *, batch_size: int, provider: str) -> None:
         self._data, self._batch_size, self._provider = data, batch_size, provider
-        self._dense = open_session(with_scores(dense), provider=provider)
+        self._dense = open_session(taken_apart(dense), provider=provider)
         self._names = comparable_outputs(
             self._dense, islice(full_batches(data, batch_size), _LOOKED_AT)
         )
@@ -101,7 +101,7 @@ class Guard:
 
     def _outputs(self, *documents: Document) -> Iterator[dict[str, tuple[Array, ...]]]:
         """Yield the outputs that can be compared, the dense model's first, batch by batch."""
-        opened = [open_session(with_scores(one), provider=self._provider) for one in documents]
+        opened = [open_session(taken_apart(one), provider=self._provider) for one in documents]
         for batch in full_batches(self._data, self._batch_size):
             dense = self._dense.run(batch.feed)
             others = [session.run(batch.feed) for session in opened]

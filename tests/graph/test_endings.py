@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from text_models import build, random
 
-from onnx_relief.graph.endings import sigmoid_outputs, stepwise_outputs
+from onnx_relief.graph.endings import joined_parts, sigmoid_outputs, stepwise_outputs
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,22 @@ def test_outputs_whose_last_axis_holds_classes_are_known(body, found):
     }
     text = f"(float[1,4,4] x, float[1,4,1,4] i) => (float[A,B,C] y) {{ {body} }}"
     assert stepwise_outputs(build(text, **used)) == ({"y"} if found else set())
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        ("a = Relu (x)  b = Tanh (x)  y = Concat <axis = 1> (a, b)", ("a", "b")),
+        ("a = Relu (x)  b = Tanh (x)  c = Concat <axis = 1> (a, b)  y = Identity (c)", ("a", "b")),
+        (
+            "a = Relu (x)  b = Tanh (x)  c = Concat <axis = 1> (a, b)  d = Cast <to = 1> (c)"
+            "  e = Neg (x)  y = Concat <axis = 1> (e, d, a)",
+            ("e", "a", "b"),
+        ),
+        ("a = Relu (x)  y = Concat <axis = 1> (a, x)", None),
+        ("a = Relu (x)  b = Tanh (x)  c = Concat <axis = 1> (a, b)  y = Neg (c)", None),
+    ],
+)
+def test_what_an_output_joins_is_known(body, found):
+    model = build(f"(float[N,N] x) => (float[N,M] y) {{ {body} }}")
+    assert joined_parts(model) == ({"y": found} if found else {})
