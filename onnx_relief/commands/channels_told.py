@@ -16,6 +16,8 @@ from onnx_relief.report.compared import Comparison
 from onnx_relief.report.table import evaluation_table, repair_sentences, sentences, totals_table
 from onnx_relief.report.text import plain, plural, time_text
 
+_MOST_OF = 0.9
+
 
 def channels_table(
     found: ChannelsPruned,
@@ -43,7 +45,8 @@ def _told(channels: ChannelSettings, found: ChannelsPruned) -> list[str]:
     given = f"biases of {layers} give back the mean signal that was lost"
     lines = [
         *_decided(channels, found.decision),
-        f"{found.removed:,} of {plural(found.groups, 'group')} of channels are cut",
+        f"{found.removed:,} of {plural(found.groups, 'group')} of channels are cut"
+        f"{_short(found)}",
         *([given] if found.corrected else ()),
         *(repair_sentences(found.repair) if found.repair and found.removed else ()),
         _remedy(channels) if found.removed else _nothing(channels),
@@ -52,6 +55,16 @@ def _told(channels: ChannelSettings, found: ChannelsPruned) -> list[str]:
         f"{plural(count, 'channel')} {'stays' if count == 1 else 'stay'}: {why}"
         for why, count in (*_most(found.unseen), *_most(found.kept))
     ]
+
+
+def _short(found: ChannelsPruned) -> str:
+    """Say so where far fewer go than a share of the channels was."""
+    decision = found.decision
+    asked = decision.left is None and decision.latency is None
+    if not asked or found.removed >= _MOST_OF * decision.ratio * found.groups:
+        return ""
+    by = f", multiples of {decision.multiple} keep more" if decision.multiple > 1 else ""
+    return f", not the {decision.ratio:.0%} that were asked for (some have to stay{by})"
 
 
 def _nothing(channels: ChannelSettings) -> str:
@@ -81,10 +94,9 @@ def _decided(channels: ChannelSettings, decision: Decision) -> Iterator[str]:
             for one in decision.tried
             if one.milliseconds is not None
         )
-        yield (
-            f"multiples of {decision.multiple} channels stay, the coarsest that is not slower "
-            f"({times}; {how})"
-        )
+        chosen = decision.latency is None  # else the target decides, after this first look
+        why = ", the coarsest that is not slower" if chosen else ""
+        yield f"multiples of {decision.multiple} channels stay{why} ({times}; {how})"
     if decision.latency is not None:
         yield (
             f"a ratio of {decision.ratio:.3g} leaves {decision.latency:.1%} of the latency "

@@ -30,7 +30,7 @@ from onnx_relief.graph.save import save
 from onnx_relief.graph.sparse_store import is_sparse
 from onnx_relief.report.build import as_plain, to_json
 from onnx_relief.report.table import sentences, totals_table
-from onnx_relief.report.text import plain
+from onnx_relief.report.text import plain, plural
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +99,7 @@ def compact(options: CompactOptions) -> None:
     sizes = compare(options.model, options.target, shapes=parse_shapes(options.shape))
     table = Group(
         totals_table(sizes.first, sizes.second, None, names=("masked", "compact")),
-        *sentences(_told(found)),
+        *sentences(_told(found, options.round_to)),
         Text(f"compact model: {plain(str(options.target))}"),
     )
     told = {
@@ -118,9 +118,14 @@ def compact(options: CompactOptions) -> None:
     speaker.result(table, to_json(told))
 
 
-def _told(found: Compacted) -> list[str]:
+def _told(found: Compacted, round_to: str) -> list[str]:
+    # How many more are dead is not counted, but there may be some.
+    rounded = "" if round_to == "1" else " as far as multiples that runtimes like allow"
+    if not found.removed and rounded:
+        rounded += "; --round-to 1 cuts all that are dead"
     lines = [
-        f"{found.removed:,} of {found.groups:,} groups of channels were dead or unread and are cut",
+        f"{found.removed:,} of {found.groups:,} groups of channels are dead or unread, and are cut"
+        f"{rounded}",
         f"outputs differ by {found.difference:.1e} of their size at most",
     ]
     for output, layer in found.cut_off.items():
@@ -133,7 +138,7 @@ def _told(found: Compacted) -> list[str]:
         lines.append(
             f"{found.sparse:,} weights are stored in sparse form: only ONNX Runtime reads that"
         )
-    return lines + [f"{count:,} channels stay: {why}" for why, count in _most(found.kept)]
+    return lines + [f"{plural(count, 'channel')} kept: {why}" for why, count in _most(found.kept)]
 
 
 def _most(kept: Mapping[str, int]) -> list[tuple[str, int]]:

@@ -7,7 +7,7 @@ from onnx_relief.graph.light import names_read
 
 
 def drop_orphans(document: Document, before: Document) -> Document:
-    """Return a copy without what only the model `before` read.
+    """Return a copy without what only the model `before` read, and without new unread constants.
 
     Nodes, initializers and what is said of their tensors go, again and again, until everything is
     read that was read before.
@@ -15,7 +15,13 @@ def drop_orphans(document: Document, before: Document) -> Document:
     document = document.copy()
     graph = document.proto.graph
     once_read = names_read(before.proto.graph)
-    while lost := once_read - (read := names_read(graph)):
+    old = {tensor.name for tensor in before.proto.graph.initializer}
+    while True:
+        read = names_read(graph)
+        new = {tensor.name for tensor in graph.initializer} - old
+        lost = (once_read | new) - read
+        if not lost:
+            return document
         gone = [
             node
             for node in graph.node
@@ -32,7 +38,6 @@ def drop_orphans(document: Document, before: Document) -> Document:
         _drop_said(document, lost)
         if not gone:
             return document
-    return document
 
 
 def _drop_said(document: Document, lost: set[str]) -> None:
