@@ -89,7 +89,7 @@ class ZipFiles:
     def entries(self) -> list[str]:
         """Return all members."""
         with open_archive(self.path) as archive:
-            return archive.namelist()
+            return [path for path in map(_member_path, archive.namelist()) if path]
 
     @contextmanager
     def opened(self) -> Iterator[Callable[[str], bytes]]:
@@ -97,12 +97,19 @@ class ZipFiles:
         with reading(self.path):
             archive = zipfile.ZipFile(self.path)
 
+        names = {_member_path(name): name for name in archive.namelist()}
+
         def read(path: str) -> bytes:
-            _check_bytes(archive.getinfo(path).file_size)
-            return archive.read(path)
+            _check_bytes(archive.getinfo(names[path]).file_size)
+            return archive.read(names[path])
 
         with archive:
             yield read
+
+
+def _member_path(name: str) -> str:
+    """Return a member's path between slashes; older zippers on Windows wrote backslashes."""
+    return name.replace("\\", "/").removeprefix("./")
 
 
 def _check_bytes(size: int) -> None:

@@ -176,6 +176,23 @@ def test_links_are_followed_but_not_in_circles(folder: Path, tmp_path: Path) -> 
     ]
 
 
+@pytest.mark.parametrize("named", [lambda path: path.replace("/", "\\"), lambda path: f"./{path}"])
+def test_members_of_a_zip_have_classes_however_their_paths_are_written(
+    folder: Path, spec: Any, walk: Any, named: Any
+) -> None:
+    path = folder.with_suffix(".zip")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("./", b"")
+        for file in sorted(folder.rglob("*.png")):
+            archive.writestr(named(file.relative_to(folder).as_posix()), file.read_bytes())
+    data = open_data(path, [spec("N", 3, 6, 8)], preprocess=RAW)
+    fed, labels = walk(data)
+    assert np.array_equal(
+        fed["x"], walk(open_data(folder, [spec("N", 3, 6, 8)], preprocess=RAW))[0]["x"]
+    )
+    assert labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+
+
 def test_a_split_of_a_folder_and_of_its_zip(folder: Path, spec: Any, walk: Any) -> None:
     root = folder.parent / "both"
     shutil.copytree(folder, root / "train")
