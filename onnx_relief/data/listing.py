@@ -91,9 +91,13 @@ def _wrapping(paths: Sequence[str], pictures: Sequence[str], split: str | None) 
 
 
 def _splits(paths: Sequence[str]) -> list[str]:
-    """Return the splits that the top-level folders are, if they are nothing else."""
+    """Return which top-level folders are splits, whatever lies beside them.
+
+    A train is also a thing to recognise: a single folder of that name is a class.
+    """
     tops = {path.split("/", 1)[0] for path in paths if is_picture(path)}
-    return sorted(tops, key=SPLITS.index) if len(tops) > 1 and tops <= set(SPLITS) else []
+    found = [top for top in tops if top.lower() in SPLITS]
+    return sorted(found, key=lambda top: SPLITS.index(top.lower())) if len(found) > 1 else []
 
 
 def _classes(paths: Sequence[str]) -> list[str]:

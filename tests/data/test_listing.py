@@ -65,6 +65,20 @@ def test_a_split_must_be_chosen() -> None:
         listed(SPLIT)
 
 
+@pytest.mark.parametrize("beside", [[], ["docs/sample.png"], ["sample.png"]])
+@pytest.mark.parametrize("names", [("train", "test"), ("Train", "Test")])
+def test_splits_are_no_classes(beside: Any, names: Any) -> None:
+    train, test = names
+    entries = [f"{train}/a/1.png", f"{train}/b/2.png", f"{test}/b/3.png", *beside]
+    with pytest.raises(DataError, match=rf"data\.zip:{train} or data\.zip:{test}"):
+        listed(entries)
+    assert listed(entries, test) == ([f"{test}/b/3.png"], [1])
+
+
+def test_a_train_may_be_a_class() -> None:
+    assert listed(["bus/1.png", "train/2.png"])[1] == [0, 1]
+
+
 def test_a_split_that_does_not_exist() -> None:
     with pytest.raises(DataError, match=r"no pictures in a folder 'val'; .* test, train"):
         listed(SPLIT, "val")
