@@ -79,4 +79,9 @@ def check_labels(labels: Array, origin: str, size: int | None) -> Rows:
             f"the labels of {origin} hold {labels.min()} at sample {int(labels.argmin())}, but "
             "classes are counted from 0; leave samples without a class out"
         )
+    if labels.size and int(labels.max()) > np.iinfo(np.int64).max:
+        raise DataError(
+            f"the labels of {origin} hold {labels.max()} at sample {int(labels.argmax())}, but "
+            "classes are counted from 0; leave samples without a class out"
+        )
     return labels.astype(np.int64)
