@@ -52,13 +52,15 @@ class FolderFiles:
 
     def _walk(self) -> list[str]:
         found: list[str] = []
-        seen: set[str] = set()
+        # The real paths of each folder and those above it: two links to one folder are no circle.
+        lines: dict[str, frozenset[str]] = {}
         for parent, folders, files in os.walk(self.root, onerror=_raise, followlinks=True):
             real = os.path.realpath(parent)
-            if real in seen:
+            above = lines.get(os.path.dirname(parent), frozenset())
+            if real in above:
                 folders.clear()
                 continue
-            seen.add(real)
+            lines[parent] = above | {real}
             below = Path(parent).relative_to(self.root)
             found += [f"{(below / folder).as_posix()}/" for folder in folders]
             found += [(below / file).as_posix() for file in files]

@@ -176,6 +176,14 @@ def test_links_are_followed_but_not_in_circles(folder: Path, tmp_path: Path) -> 
     ]
 
 
+def test_two_classes_may_link_to_one_folder(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "linked").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "linked" / name).symlink_to(folder / "ant")
+    pictures = [e for e in FolderFiles(tmp_path / "linked").entries() if e.endswith(".png")]
+    assert sorted(pictures) == [f"{name}/{index:02}.png" for name in "ab" for index in range(4)]
+
+
 @pytest.mark.parametrize("named", [lambda path: path.replace("/", "\\"), lambda path: f"./{path}"])
 def test_members_of_a_zip_have_classes_however_their_paths_are_written(
     folder: Path, spec: Any, walk: Any, named: Any
