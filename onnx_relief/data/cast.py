@@ -18,7 +18,12 @@ from onnx_relief.tensors import TensorSpec, is_float
 
 
 def normalised(
-    block: Array, preprocess: Preprocess, spec: TensorSpec, layout: Layout | None
+    block: Array,
+    preprocess: Preprocess,
+    spec: TensorSpec,
+    layout: Layout | None,
+    *,
+    origin: str,
 ) -> Array:
     """Return (block * scale - mean) / std as floats, or `block` itself where none was said.
 
@@ -27,12 +32,19 @@ def normalised(
         preprocess: What to apply.
         spec: The model's input.
         layout: Where the channels are, if known.
+        origin: What to call the data in an error.
 
     Raises:
+        DataError: They are no numbers to calculate with, or complex.
         SettingsError: A mean or std for each channel has no axis of that length.
     """
     if not preprocess.changes_values:
         return block
+    if block.dtype.kind not in "biu" and not is_float(block.dtype):
+        raise DataError(
+            f"{origin} holds {block.dtype.name}, and --scale, --mean and --std work on real "
+            "numbers only; leave them out"
+        )
     wide = spec.dtype == np.float64 or block.dtype.itemsize > 4
     values: Array = block.astype(np.float64 if wide else np.float32)
     if preprocess.scale is not None:

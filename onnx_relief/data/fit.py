@@ -54,7 +54,7 @@ class Fit:
         shaped, wanted, layout = self._shaped(block)
         if shaped is None:
             raise DataError(self._misfit(block, crop=self.pictures and wanted.crop is not None))
-        values = normalised(shaped, wanted, self.spec, layout)
+        values = normalised(shaped, wanted, self.spec, layout, origin=self.origin)
         remedy = _scale_remedy(block.dtype)
         cast = cast_values(values, self.spec, origin=self.origin, rows=rows, remedy=remedy)
         return np.ascontiguousarray(cast)

@@ -58,6 +58,21 @@ def test_types_that_would_need_a_guess_are_refused(
         list(open_data(values, [spec("N", 1, dtype=taken)]).batches(9))
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.array([["a"]]),
+        np.array([["1.5"]]),
+        np.array([[1 + 1j]]),
+        np.array([["2020-01-01"]], "M8[s]"),
+        np.array([[(1.0,)]], [("a", "f4")]),
+    ],
+)
+def test_only_real_numbers_are_scaled(spec: Any, values: Any) -> None:
+    with pytest.raises(DataError, match="--scale, --mean and --std work on real numbers only"):
+        open_data(values, [spec("N", 1)], preprocess=Preprocess(scale=1))
+
+
 def test_text_is_fed_as_python_strings(spec: Any, walk: Any) -> None:
     fed, _ = walk(open_data(np.array(["a", "bc"]), [spec("N", dtype="object")]))
     assert fed["x"].tolist() == ["a", "bc"]
