@@ -61,11 +61,16 @@ def read_header(stream: IO[bytes], origin: str) -> Header:
         DataError: It is no array, or holds pickled objects or other things than numbers and text.
     """
     try:
-        version = npy.read_magic(stream)
-        shape, fortran, dtype = _READERS[version](stream)
-    except KeyError as error:
-        raise DataError(f"{origin} is of an unknown .npy version; save it again") from error
-    except _DAMAGED as error:
+        reader = _READERS.get(npy.read_magic(stream))
+        if reader is None:
+            raise DataError(f"{origin} is of an unknown .npy version; save it again")
+        sizes, fortran, dtype = reader(stream)
+        shape = tuple(map(int, sizes))
+        if min(shape, default=0) < 0:
+            raise ValueError(f"it has shape {shape}")
+    except DataError:
+        raise
+    except Exception as error:  # NumPy parses the header as Python, which fails in a dozen ways
         raise DataError(f"{origin} is not a .npy array ({error}); save it again") from error
     if dtype.hasobject:
         raise DataError(

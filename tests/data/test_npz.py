@@ -26,6 +26,10 @@ def npy(array: Any) -> Any:
     return stream.getvalue()
 
 
+def headed(header: bytes) -> bytes:
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + bytes(64)
+
+
 def broken_forms() -> Any:
     good = npy(np.arange(4000, dtype=np.float32).reshape(1000, 4))
     objects = np.array([Bomb(), None], dtype=object)
@@ -36,6 +40,10 @@ def broken_forms() -> Any:
     yield "empty", b"", "not a .npy array"
     yield "new version", good[:6] + b"\x09" + good[7:], "not a .npy array|unknown .npy version"
     yield "records", npy(np.zeros(2, dtype=[("a", "f4")])), "not numbers"
+    for header in (b"{'descr': (", b"    {\n  1", b"(" * 300, b"{1: 2, 'descr': 3}"):
+        yield f"header {header[:9]!r}", headed(header), "not a .npy array"
+    shape = b"{'descr': '<f4', 'fortran_order': False, 'shape': (-3, 4), }\n"
+    yield "negative", headed(shape), r"not a .npy array .it has shape \(-3, 4\)"
     yield "dates", npy(np.zeros(2, dtype="M8[s]")), "not numbers"
 
 
@@ -85,8 +93,7 @@ def test_damage_in_the_middle_shows_while_walking(tmp_path: Path, spec: Any, sav
 
 def test_a_header_that_promises_too_much_allocates_nothing(tmp_path: Path, spec: Any) -> None:
     header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (3, 99999999999), }\n"
-    data = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header
-    (tmp_path / "bad.npy").write_bytes(data)
+    (tmp_path / "bad.npy").write_bytes(headed(header))
     with pytest.raises(DataError, match="cut short"):
         open_data(tmp_path / "bad.npy", [spec("N", None)])
 
