@@ -12,7 +12,7 @@ from PIL import Image
 
 from onnx_relief.data.arrange import channel_axis, model_layout, picture_axes
 from onnx_relief.data.batch import Array
-from onnx_relief.data.decode import check_pixels
+from onnx_relief.data.decode import BrokenPictureError, check_pixels
 from onnx_relief.data.flags import Size
 from onnx_relief.data.preprocess import Color, Layout, Preprocess
 from onnx_relief.errors import DataError, SettingsError
@@ -119,8 +119,11 @@ def render_block(block: Array, plan: Rendering, origin: str) -> Array | None:
     """Return 8-bit arrays treated as pictures: (samples, height, width, channels).
 
     None where they do not look like pictures.
+
+    Raises:
+        DataError: Resizing would make them enormous, or they are smaller than the crop.
     """
-    if block.dtype != np.uint8 or block.ndim not in (3, 4):
+    if block.dtype != np.uint8 or block.ndim not in (3, 4) or 0 in block.shape:
         return None
     if block.ndim == 4:
         axis = channel_axis(block.shape)
@@ -128,6 +131,8 @@ def render_block(block: Array, plan: Rendering, origin: str) -> Array | None:
             return None
         block = np.moveaxis(block, axis, -1)
         block = block[..., 0] if block.shape[-1] == 1 else block
-    return np.stack(
-        [plan.pixels(Image.fromarray(np.ascontiguousarray(row)), origin) for row in block]
-    )
+    images = (Image.fromarray(np.ascontiguousarray(row)) for row in block)
+    try:
+        return np.stack([plan.pixels(image, origin) for image in images])
+    except BrokenPictureError as error:
+        raise DataError(f"{origin} cannot be resized: {error}; give a smaller --resize") from error

@@ -109,11 +109,17 @@ def test_a_layout_of_pictures_for_what_is_none(spec: Any) -> None:
         COLORFUL[..., [0, 1, 2, 0]],
         COLORFUL[..., :2],
         COLORFUL[:, 0, 0],
+        COLORFUL[:, :0],
     ],
 )
 def test_only_pictures_are_resized(spec: Any, array: Any) -> None:
     with pytest.raises(DataError, match=r"--resize, --crop and --color work on .* only"):
         opened(array, spec("N", 3, 4, 4), resize=4)
+
+
+def test_pixels_that_resizing_would_blow_up_are_refused(spec: Any) -> None:
+    with pytest.raises(DataError, match="million; give a smaller --resize"):
+        opened(COLORFUL, spec("N", 3, 4, 4), resize=100_000)
 
 
 def test_a_colour_with_other_channels_than_the_model(spec: Any) -> None:
