@@ -128,6 +128,8 @@ class Settings:
             raise SettingsError(f"--samples must be at least 1, got {self.samples}")
         if self.memory < 1_000_000:
             raise SettingsError(f"--memory must be at least 1MB, got {self.memory} bytes")
+        if self.seed < 0:
+            raise SettingsError(f"--seed must be at least 0, got {self.seed}")
         aims = self.budget.name is not None or self.has_exact_share
         if not self.criterion:
             object.__setattr__(self, "criterion", "obs" if aims else "relief")

@@ -40,8 +40,13 @@ def test_counts_below_one_are_refused(name: str, value: int) -> None:
         Settings(**{name: value})
 
 
+def test_a_seed_below_zero_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"^--seed must be at least 0, got -1$"):
+        Settings(seed=-1)
+
+
 def test_the_ends_of_the_ranges_are_allowed() -> None:
-    Settings(alpha=1.0, alpha_conv=1e-9, samples=1, batch_size=1)
+    Settings(alpha=1.0, alpha_conv=1e-9, samples=1, batch_size=1, seed=0)
     assert Settings(samples=None).samples is None
 
 
