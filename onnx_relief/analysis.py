@@ -150,8 +150,15 @@ class Analysis:
                 trials=tuple(map(row_of, found["trials"])),
                 notes=tuple(map(_text, found["notes"])),
             )
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except _NO_ANALYSIS as error:
             raise SettingsError("it is no analysis; make one with `onnx-relief analyze`") from error
+
+
+# What json and our own questions raise on text that is anything else.
+_NO_ANALYSIS = (
+    *(ValueError, KeyError, TypeError, AttributeError),
+    *(OverflowError, RecursionError),
+)
 
 
 def read_analysis(path: Path, flag: str) -> Analysis:
@@ -173,7 +180,7 @@ def row_of(found: Mapping[str, Any]) -> TrialRow:
     """Return a trial from plain data.
 
     Raises:
-        ValueError, KeyError, TypeError: It is none.
+        ValueError, KeyError, TypeError, OverflowError: It is none.
     """
     if set(found) != {field.name for field in fields(TrialRow)} or found["kind"] not in KINDS:
         raise ValueError("no trial")

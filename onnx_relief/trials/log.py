@@ -134,8 +134,11 @@ class TrialLog:
         if found.get("format") != FORMAT:
             raise SettingsError(f"{self.file} was not written by this onnx-relief; name another")
         for part in ("digests", "choices"):
+            then = found.get(part)
+            if not isinstance(then, dict):
+                raise self._damaged()
             for key, ours in wanted[part].items():
-                theirs = (found.get(part) or {}).get(key)
+                theirs = then.get(key)
                 if theirs == ours:
                     continue
                 what = (
@@ -151,7 +154,7 @@ class TrialLog:
     def _row(self, line: bytes) -> TrialRow:
         try:
             return row_of(self._parsed(line))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise self._damaged() from error
 
     def _parsed(self, line: bytes) -> dict[str, Any]:

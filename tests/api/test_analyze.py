@@ -210,6 +210,29 @@ def test_a_damaged_line_is_said(tmp_path, line):
         tried(mlp(), samples(), run=folder)
 
 
+@pytest.mark.parametrize("digests", [[1], None, "text"])
+def test_a_damaged_first_line_is_said(tmp_path, digests):
+    file = tmp_path / "run" / "trials.jsonl"
+    tried(mlp(), samples(), run=file.parent)
+    said, *rows = file.read_text().splitlines(keepends=True)
+    file.write_text("".join([json.dumps(json.loads(said) | {"digests": digests}), "\n", *rows]))
+    with pytest.raises(SettingsError, match=r"trials.jsonl is damaged; begin anew with --restart"):
+        tried(mlp(), samples(), run=file.parent)
+
+
+def test_a_number_beyond_all_floats_is_damage(tmp_path):
+    file = tmp_path / "run" / "trials.jsonl"
+    found = tried(mlp(), samples(), run=file.parent)
+    huge = json.loads(found.to_json()) | {"sparsities": [10**400]}
+    with pytest.raises(SettingsError, match="it is no analysis"):
+        Analysis.from_json(json.dumps(huge))
+    *lines, last = file.read_text().splitlines()
+    row = json.dumps(json.loads(last) | {"score": 10**400})
+    file.write_text("\n".join([*lines, row, ""]))
+    with pytest.raises(SettingsError, match=r"trials.jsonl is damaged"):
+        tried(mlp(), samples(), run=file.parent)
+
+
 def test_a_folder_of_others_is_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("precious")
     with pytest.raises(OutputError, match="holds other files"):
