@@ -6,6 +6,7 @@ A new form is one opener and one line in a table.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -116,11 +117,11 @@ def _open_path(text: str, request: Request) -> Dataset:
 
 def _split_path(text: str) -> tuple[Path, str | None]:
     """Return the path and what stands behind its last colon, if the path needs that to exist."""
-    whole = Path(text)
-    if whole.exists():
-        return whole, None
+    # Unlike Path.exists, os.path.exists takes what no path can be (too long, or hidden from us).
+    if os.path.exists(text):
+        return Path(text), None
     head, _, tail = text.rpartition(":")
-    if head and tail and Path(head).exists():
+    if head and tail and os.path.exists(head):
         return Path(head), tail
     raise DataError(f"{text} does not exist; give {FORMS}")
 

@@ -15,7 +15,9 @@ def test_the_public_names_are_these() -> None:
     assert set(data.__all__) == {"PRESETS", "Batch", "Dataset", "Preprocess", "open_data"}
 
 
-@pytest.mark.parametrize("name", ["missing.npz", "missing", "missing:train", "a.npz:train:x"])
+@pytest.mark.parametrize(
+    "name", ["missing.npz", "missing", "missing:train", "a.npz:train:x", "a" * 5000]
+)
 def test_what_does_not_exist_is_named(tmp_path: Path, spec: Any, name: Any) -> None:
     with pytest.raises(DataError, match=f"{name} does not exist; give a folder"):
         open_data(tmp_path / name, [spec("N", 2)])
