@@ -204,6 +204,8 @@ class Constants:
             return self._stored_view(definer, name)
         if operator == "ConstantOfShape":
             shape = self.array(definer, node.input[0])
+            if shape is not None and np.any(shape < 0):
+                return f"{name!r} cannot be computed (it has shape {shape.tolist()})"
             if shape is not None:
                 return self._stored_view(definer, name, tuple(int(size) for size in shape))
         make = STEPS.get(operator)

@@ -257,6 +257,7 @@ def test_every_storage_field_reads_alike(kind):
         ('y = Constant <value_string = "text"> ()', "does not hold numbers"),
         ("y = Identity()", "cannot be computed"),
         ("y = ConstantOfShape(x)", "computed at run time by ConstantOfShape"),
+        ("s = Constant <value_ints = [2, -4]> () y = ConstantOfShape(s)", "it has shape [2, -4]"),
     ],
 )
 def test_what_is_no_constant_has_a_reason(nodes, reason):
