@@ -19,7 +19,7 @@ from onnx_relief.data.batch import Array
 from onnx_relief.deploy.bench import Measured
 from onnx_relief.deploy.bench import bench as put_in_turns
 from onnx_relief.deploy.verify import Effort
-from onnx_relief.errors import ReliefError, SettingsError
+from onnx_relief.errors import ModelError, ReliefError, SettingsError
 from onnx_relief.graph.document import Document, input_specs, load
 from onnx_relief.inspection import inspect
 from onnx_relief.report.build import as_plain, to_json
@@ -79,6 +79,8 @@ def bench(options: BenchOptions) -> None:
     """Time models side by side in ONNX Runtime: fresh processes in turns, median and spread.
 
     Example: onnx-relief bench model.onnx model.small.onnx --batch 1,32 --threads 1
+
+    A model that cannot be run has a row that says why; the exit code is 3 then.
     """
     speaker = Speaker(options)
     batches, shapes = _batches(options.batch), parse_shapes(options.shape)
@@ -95,6 +97,7 @@ def bench(options: BenchOptions) -> None:
         "rows": [as_plain(row) for row in rows],
     }
     speaker.result(_shown(rows, options), to_json(told))
+    _refuse_failure(rows)
 
 
 def _teller(progress: Progress, batch: int | None, options: BenchOptions) -> Callable[[int], None]:
@@ -148,6 +151,22 @@ def _timed(
 def _fixed(batch: int | None) -> Measured:
     reason = f"the model fixes another number of samples per run than {batch}"
     return Measured(timing=None, peak_memory=None, memory_before=None, error=reason)
+
+
+def _refuse_failure(rows: Sequence[BenchRow]) -> None:
+    """Say which models failed; that one fixes another batch is no failure.
+
+    Raises:
+        ModelError: One did.
+    """
+    failed = {
+        row.model: row.measured.error
+        for row in rows
+        if row.measured.error not in (None, _fixed(row.batch).error)
+    }
+    if failed:
+        reasons = "; ".join(f"{model} cannot be run: {error}" for model, error in failed.items())
+        raise ModelError(f"{reasons}; leave it out, or export it again")
 
 
 def _feed(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 
+import onnx
 import pytest
 from classifier import data_file, mlp, written
 from fake_adapters import runtime
+from text_models import build
 from typer.testing import CliRunner
 
 from onnx_relief.commands import verify as command_module
@@ -78,6 +80,21 @@ def test_bench_has_a_row_per_model_and_batch(command):
     assert [row["batch"] for row in rows] == [1, 1, 3, 3]
     assert rows[0]["left"] == 1
     assert all(row["macs"] == 45 for row in rows)
+
+
+def test_a_model_that_cannot_run_is_said_after_the_table(command, tmp_path):
+    unknown = build("(float[N,6] x) => (float[N,6] y) { y = my.Nothing(x) }")
+    onnx.save(unknown, tmp_path / "unknown.onnx")
+    code, out, err = command(f"{BENCH} unknown.onnx --json")
+    assert code == 3
+    assert [row["measured"]["error"] is None for row in json.loads(out)["rows"]] == [1, 1, 0]
+    assert "error: unknown.onnx cannot be run: " in err
+
+
+def test_a_model_that_fixes_another_batch_is_no_failure(command, tmp_path):
+    fixed = build("(float[1,6] x) => (float[1,6] y) { y = Relu(x) }")
+    onnx.save(fixed, tmp_path / "fixed.onnx")
+    assert command(f"{BENCH} fixed.onnx --batch 3 -q") == (0, "", "")
 
 
 def test_a_difference_without_end_is_json_too(command, monkeypatch):
