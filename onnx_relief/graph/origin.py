@@ -20,13 +20,16 @@ DIGEST_KEY = "onnx_relief.dense_sha256"
 def note_dense(document: Document, dense: Document) -> Document:
     """Return a copy of `document` that says that it was made from `dense`.
 
-    A model that came from a pruned one keeps the first note, and one that came from memory gets
-    none.
+    A model that came from a pruned one keeps the first note, and one that came from memory, or from
+    a file whose name is not UTF-8, gets none.
     """
     if dense.path is None or FILE_KEY in _notes(document):
         return document
+    name = dense.path.name
+    if name != name.encode(errors="replace").decode():  # metadata is UTF-8
+        return document
     noted = document.copy()
-    noted.proto.metadata_props.add(key=FILE_KEY, value=dense.path.name)
+    noted.proto.metadata_props.add(key=FILE_KEY, value=name)
     noted.proto.metadata_props.add(key=DIGEST_KEY, value=_digest(dense.path))
     return noted
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import onnx
 import pytest
@@ -61,6 +62,11 @@ def test_a_note_leads_nowhere_else(pruned, name):
 
 def test_a_model_from_memory_leaves_no_note():
     found = load(model())
+    assert not note_dense(found, found).proto.metadata_props
+
+
+def test_a_name_that_is_not_utf8_leaves_no_note(dense):
+    found = replace(dense, path=dense.path.with_name("n\udcff.onnx"))
     assert not note_dense(found, found).proto.metadata_props
 
 
