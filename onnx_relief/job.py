@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 
 from onnx_relief.budget import Budget
 from onnx_relief.data import Dataset, Preprocess, open_data
+from onnx_relief.data.sources import is_same_data
 from onnx_relief.errors import DataError, SettingsError
 from onnx_relief.evaluation import try_out
 from onnx_relief.graph.document import Document, input_specs
@@ -138,7 +139,7 @@ def open_job(
         document=document,
         calibration=calibration if measures else None,
         evaluation=evaluation,
-        same_data=measures and _is_same(sources),
+        same_data=measures and is_same_data(sources.data, sources.eval_data),
         settings=settings,
         plan=plan,
         metric=metric,
@@ -232,11 +233,3 @@ def _drop_of(job: Job) -> Callable[[Document], float]:
         return points_lost(found.metric, found.unit, found.value, dense[0].value)
 
     return drop
-
-
-def _is_same(sources: Sources) -> bool:
-    """Whether the comparison would use the calibration data, as far as can be seen."""
-    if sources.eval_data is None or sources.eval_data is sources.data:
-        return True
-    both = (sources.data, sources.eval_data)
-    return all(isinstance(one, str | Path) for one in both) and str(both[0]) == str(both[1])

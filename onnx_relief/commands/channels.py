@@ -17,6 +17,7 @@ from onnx_relief.commands.channels_told import channels_json, channels_table
 from onnx_relief.commands.console import Speaker
 from onnx_relief.commands.repair_options import RepairOptions
 from onnx_relief.data import Dataset, Preprocess, open_data
+from onnx_relief.data.sources import is_same_data
 from onnx_relief.errors import DataError, SettingsError, TargetError
 from onnx_relief.evaluation import try_out
 from onnx_relief.files import write_file
@@ -218,7 +219,7 @@ def cut_channels(job: ChannelJob, speaker: Speaker) -> None:
             criterion=job.settings.criterion,
             repair=job.channels.repair,
         )
-        same = () if job.eval_data else (SAME_DATA,)
+        same = (SAME_DATA,) if is_same_data(job.data, job.eval_data) else ()
         _tell(job, found, comparison, (*few, *same), speaker)
     if found.decision.missed is not None:
         raise TargetError(f"{found.decision.missed}; the model that comes closest is written")

@@ -134,6 +134,21 @@ def file_of(source: str) -> Path:
         return Path(source)
 
 
+def is_same_data(data: object, eval_data: object | None) -> bool:
+    """Return whether a comparison would use the calibration data, as far as can be seen.
+
+    Args:
+        data: The calibration data, as the user gave it.
+        eval_data: What is compared on, None for the calibration data.
+    """
+    if eval_data is None or eval_data is data:
+        return True
+    if not isinstance(data, str | Path) or not isinstance(eval_data, str | Path):
+        return False
+    (path, split), (other, other_split) = _split_path(str(data)), _split_path(str(eval_data))
+    return (path.resolve(), split) == (other.resolve(), other_split)
+
+
 def _open_folder(path: Path, request: Request) -> Dataset:
     if request.split is not None and _form_of(path / request.split) not in (None, _open_pictures):
         return _open_folder(path / request.split, replace(request, split=None))

@@ -167,6 +167,7 @@ def test_too_few_samples_are_told_once(command, how):
 def test_a_comparison_on_the_calibration_data_is_told_everywhere(command, how):
     line = f"prune model.onnx --data data.npz --granularity weight {how} -o m.onnx --force"
     said = "used the calibration data itself"
-    assert " ".join(command(line)[1].split()).count(said) == 1
+    for same in ("", "--eval-data data.npz", "--eval-data ./data.npz"):
+        assert " ".join(command(f"{line} {same}")[1].split()).count(said) == 1
     shutil.copy("data.npz", "other.npz")
     assert said not in " ".join(command(f"{line} --eval-data other.npz")[1].split())

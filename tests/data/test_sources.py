@@ -8,6 +8,7 @@ import pytest
 
 from onnx_relief import data
 from onnx_relief.data import open_data
+from onnx_relief.data.sources import is_same_data
 from onnx_relief.errors import DataError
 
 
@@ -56,6 +57,20 @@ def test_a_split_of_a_folder_may_hold_feeds(tmp_path: Path, spec: Any) -> None:
         np.savez(tmp_path / split / "0.npz", x=np.zeros((length, 3), np.float32))
     (batch,) = open_data(f"{tmp_path}:test", [spec("N", 3)]).batches(1)
     assert batch.feed["x"].shape == (2, 3)
+
+
+def test_the_same_data_by_other_paths_is_the_same(tmp_path: Path) -> None:
+    array = np.zeros((2, 3), np.float32)
+    np.savez(tmp_path / "a.npz", x=array)
+    (tmp_path / "link.npz").symlink_to(tmp_path / "a.npz")
+    (tmp_path / "b.npz").write_bytes((tmp_path / "a.npz").read_bytes())
+    one = tmp_path / "a.npz"
+    for same in (None, one, str(one), f"{tmp_path}/./a.npz", tmp_path / "link.npz"):
+        assert is_same_data(one, same)
+    assert is_same_data(f"{one}:test", f"{tmp_path}/link.npz:test")
+    assert is_same_data(array, array)
+    for other in (f"{one}:test", tmp_path / "b.npz", array):
+        assert not is_same_data(one, other)
 
 
 @pytest.mark.parametrize("source", [3, None, 2.5, b"abc"])
