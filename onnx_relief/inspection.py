@@ -16,6 +16,7 @@ from onnx_relief.graph.follow import follow_units
 from onnx_relief.graph.layers import Survey, find_layers
 from onnx_relief.measuring.positions import (
     Positions,
+    check_shapes,
     made_up_feed,
     positions_on_data,
     positions_on_shapes,
@@ -56,6 +57,7 @@ def inspect(
     document = load(model)
     survey = find_layers(document)
     inputs = input_specs(document.proto)
+    check_shapes(inputs, shapes or {})
     opened = None
     if data is not None:
         opened = open_data(data, inputs, preprocess=preprocess or Preprocess())

@@ -14,7 +14,7 @@ from onnx_relief.graph.document import Document, input_specs, load
 from onnx_relief.graph.folded import with_whole_weights
 from onnx_relief.graph.layers import find_layers
 from onnx_relief.inspection import Model
-from onnx_relief.measuring.positions import positions_on_data, positions_on_shapes
+from onnx_relief.measuring.positions import check_shapes, positions_on_data, positions_on_shapes
 from onnx_relief.progress import ticker
 from onnx_relief.report.compared import Comparison
 from onnx_relief.results import Evaluation, ModelCost, Progress, Score
@@ -108,6 +108,8 @@ def compare(
         ReliefError: One sentence that says what, where, and what to do.
     """
     documents = (load(first), load(second))
+    for document in documents:
+        check_shapes(input_specs(document.proto), shapes or {})
     evaluation, latency, opened = None, None, None
     if data is not None:
         opened = _opened(documents[0], data, preprocess, strict)

@@ -11,7 +11,7 @@ from onnx_relief.data import open_data
 from onnx_relief.data.batch import Array
 from onnx_relief.errors import SettingsError
 from onnx_relief.evaluation import first_sample
-from onnx_relief.measuring.positions import made_up_feed
+from onnx_relief.measuring.positions import check_shapes, made_up_feed
 from onnx_relief.tensors import TensorSpec
 
 
@@ -24,9 +24,10 @@ def one_feed(
     """Return the first sample of `data`; without data the same made-up values each time.
 
     Raises:
-        SettingsError: As `made_up`, where there is no data.
+        SettingsError: A shape is of no input; or as `made_up`, where there is no data.
         DataError: The data cannot be used.
     """
+    check_shapes(inputs, shapes)
     if data is not None:
         opened = open_data(data, inputs, preprocess=preprocess_of(options), strict=options.strict)
         return dict(first_sample(opened).feed)
@@ -41,7 +42,7 @@ def made_up(
     Raises:
         SettingsError: A size is free, or a type cannot be made up.
     """
-    _refuse_unknown(inputs, shapes)
+    check_shapes(inputs, shapes)
     feed = made_up_feed(inputs, shapes)
     if feed is None:
         raise SettingsError(
@@ -62,12 +63,3 @@ def _varied(array: Array, rng: np.random.Generator) -> Array:
     if array.dtype == np.uint8:
         return rng.integers(0, 256, array.shape, dtype=np.uint8)
     return array
-
-
-def _refuse_unknown(inputs: Sequence[TensorSpec], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    known = [spec.name for spec in inputs]
-    for name in shapes:
-        if name not in known:
-            raise SettingsError(
-                f"--shape names no input {name!r}; the model takes {', '.join(map(repr, known))}"
-            )

@@ -54,12 +54,9 @@ def positions_on_shapes(
     Raises:
         SettingsError: A shape does not fit its input.
     """
+    check_shapes(inputs, shapes)
     sizes = {spec.name: shape_of(spec, shapes.get(spec.name)) for spec in inputs}
     unknown = [name for name, shape in sizes.items() if shape is None]
-    extra = [name for name in shapes if name not in sizes]
-    if extra:
-        names = ", ".join(map(repr, sizes))
-        raise SettingsError(f"--shape names no input {extra[0]!r}; the model takes {names}")
     if unknown:
         return Positions({}, f"needs --shape {unknown[0]}=1x..., its size is free")
     problem = "the model takes no inputs"
@@ -73,6 +70,20 @@ def positions_on_shapes(
         except ReliefError as error:
             problem = str(error)
     return Positions({}, f"the model does not run on made-up values ({problem})")
+
+
+def check_shapes(inputs: Sequence[TensorSpec], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse a shape of what the model does not take: it is a typing mistake.
+
+    Raises:
+        SettingsError: Naming it and what there is.
+    """
+    known = [spec.name for spec in inputs]
+    for name in shapes:
+        if name not in known:
+            raise SettingsError(
+                f"--shape names no input {name!r}; the model takes {', '.join(map(repr, known))}"
+            )
 
 
 def shape_of(spec: TensorSpec, asked: tuple[int, ...] | None) -> tuple[int, ...] | None:

@@ -57,6 +57,7 @@ def test_a_model_that_differs_is_said_after_the_table(command, monkeypatch, tole
         ("verify model.onnx --runtime nonsense", "give all, onnxruntime"),
         ("verify model.onnx --tolerance nan", "--tolerance nan is no share"),
         ("verify model.onnx --shape z=1x6", "names no input 'z'"),
+        ("verify model.onnx --data data.npz --shape z=1x6", "names no input 'z'"),
         ("bench model.onnx --batch 0", "--batch '0' is no list"),
         ("bench model.onnx --batch 1,x", "--batch '1,x' is no list"),
     ],
