@@ -31,6 +31,12 @@ def test_verify_says_what_was_compared(command):
     assert (code, err) == (0, "")
     assert "onnxruntime" in out
     assert "made-up inputs" in out
+    assert "nothing was compared; --runtime all" in out
+
+
+def test_verify_says_that_no_other_runtime_is_installed(command, monkeypatch):
+    monkeypatch.setattr(command_module, "choose", lambda _: ())
+    assert "no other runtime is installed: pip" in command("verify model.onnx --sessions 1")[1]
 
 
 @pytest.mark.parametrize("line", [VERIFY, f"{VERIFY} --data data.npz --against model.onnx", BENCH])
