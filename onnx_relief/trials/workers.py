@@ -10,10 +10,12 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Final
@@ -144,7 +146,8 @@ def _started(jobs: int) -> Iterator[list[_Worker]]:
                     target=_serve, args=(theirs,), daemon=True, name=f"trials {number}"
                 )
                 workers.append(_Worker(process, ours))
-                process.start()
+                with _deaf_to_interruptions():
+                    process.start()
                 theirs.close()
         yield workers
     finally:
@@ -166,6 +169,25 @@ def _one_thread() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def _deaf_to_interruptions() -> Iterator[None]:
+    """Let processes that are started in the block not hear Ctrl-C, from the first moment.
+
+    Until they come to `_serve` they would print where in their imports they were interrupted. What
+    is blocked here is blocked there; this process hears it at the end of the block.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    # The first process starts this one too, which would leave Ctrl-C unblocked.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _serve(connection: Connection) -> None:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import dataclass
 
 import pytest
@@ -76,6 +80,36 @@ def test_leaving_in_the_middle_ends_the_processes():
     next(rows)
     rows.close()
     assert no_children()
+
+
+def test_ctrl_c_while_processes_start_prints_nothing(tmp_path):
+    """The main module is imported by every process before it can do anything about signals."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import pathlib, sys, time\n"
+        "from test_workers import Bench, tasks\n"
+        "from onnx_relief.trials.workers import in_processes\n"
+        "if __name__ != '__main__':\n"
+        "    pathlib.Path('started').touch()\n"
+        "    time.sleep(1)\n"
+        "else:\n"
+        "    try:\n"
+        "        list(in_processes(2)(Bench(), tasks('a', 'b')))\n"
+        "    except KeyboardInterrupt:\n"
+        "        sys.exit('interrupted')\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, script],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while process.poll() is None and not (tmp_path / "started").exists():
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.communicate()[1] == "interrupted\n"
 
 
 def test_data_that_exists_here_only_is_refused():
