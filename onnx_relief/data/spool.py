@@ -44,7 +44,7 @@ class SpooledFeeds:
     def __init__(self, feeds: Iterable[object], inputs: Sequence[TensorSpec]) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="onnx-relief-"))
         self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        self._keys: list[tuple[str, ...]] = []
+        self._types: list[dict[str, np.dtype[Any]]] = []
         try:
             for index, feed in enumerate(feeds):
                 self._store(index, feed_arrays(feed, inputs, f"feed {index}"))
@@ -53,17 +53,20 @@ class SpooledFeeds:
             raise
 
     def _store(self, index: int, arrays: Mapping[str, Array]) -> None:
+        # Text in Python objects is text; other objects are refused by allow_pickle.
+        plain = {
+            name: array.astype(np.str_) if array.dtype.kind == "O" else array
+            for name, array in arrays.items()
+        }
         try:
-            for position, array in enumerate(arrays.values()):
-                # Text in Python objects is text; other objects are refused by allow_pickle.
-                plain = array.astype(np.str_) if array.dtype.kind == "O" else array
-                np.save(self._file(index, position), plain, allow_pickle=False)
+            for position, array in enumerate(plain.values()):
+                np.save(self._file(index, position), array, allow_pickle=False)
         except OSError as error:
             raise OutputError(
                 f"feed {index} cannot be kept in the temporary folder {self._folder} ({error}); "
                 "free some space, set TMPDIR to a larger disk, or pass a list"
             ) from error
-        self._keys.append(tuple(arrays))
+        self._types.append({name: array.dtype for name, array in plain.items()})
 
     def _file(self, index: int, position: int) -> Path:
         return self._folder / f"{index}-{position}.npy"
@@ -71,13 +74,14 @@ class SpooledFeeds:
     @property
     def names(self) -> Sequence[str]:
         """Their numbers in words."""
-        return [f"feed {index}" for index in range(len(self._keys))]
+        return [f"feed {index}" for index in range(len(self._types))]
 
     def load(self, index: int) -> dict[str, Array]:
         """Return one feed."""
+        # Files know NumPy's own types only, and of others (bfloat16) no more than their size.
         return {
-            key: np.load(self._file(index, position), allow_pickle=False)
-            for position, key in enumerate(self._keys[index])
+            name: np.load(self._file(index, position), allow_pickle=False).view(kind)
+            for position, (name, kind) in enumerate(self._types[index].items())
         }
 
 

@@ -202,6 +202,14 @@ def test_a_full_disk_is_said(scratch: Path, spec: Any, monkeypatch: pytest.Monke
     assert not list(scratch.iterdir())
 
 
+def test_bfloat16_survives_a_stream(spec: Any) -> None:
+    kind = onnx.helper.tensor_dtype_to_np_dtype(onnx.TensorProto.BFLOAT16)
+    feeds = [{"x": np.full((2, 3), 1.5, kind)}]
+    (batch,) = open_data(iter(feeds), [spec("N", 3, dtype=kind)]).batches(1)
+    assert batch.feed["x"].dtype == kind
+    assert np.all(batch.feed["x"] == feeds[0]["x"])
+
+
 def test_text_survives_a_stream(spec: Any) -> None:
     feeds = iter([{"x": np.array(["a", "bcd"], dtype=object)}])
     (batch,) = open_data(feeds, [spec("N", dtype="object")]).batches(1)
