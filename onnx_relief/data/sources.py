@@ -273,7 +273,7 @@ def _open_picture_files(files: PictureFiles, request: Request) -> Dataset:
 
 
 def _open_feed_folder(path: Path, request: Request) -> Dataset:
-    feeds = NpzFeeds(tuple(sorted(path.glob("*.npz"))))
+    feeds = NpzFeeds(tuple(sorted(_visible(path, "*.npz"))))
     return feed_dataset(request.name, feeds, request.inputs, request.preprocess)
 
 
@@ -285,10 +285,14 @@ def _open_test_data(path: Path, request: Request) -> Dataset:
 
 def _has(*patterns: str) -> Callable[[Path], bool]:
     def any_found(path: Path) -> bool:
-        found: Iterator[Path] = (file for pattern in patterns for file in path.glob(pattern))
-        return next(found, None) is not None
+        return any(True for pattern in patterns for _ in _visible(path, pattern))
 
     return any_found
+
+
+def _visible(path: Path, pattern: str) -> Iterator[Path]:
+    """Yield what lies in a folder, but nothing hidden: some systems leave ``._0.npz`` beside it."""
+    return (file for file in path.glob(pattern) if not file.name.startswith("."))
 
 
 _Opener = Callable[[Path, Request], Dataset]

@@ -73,6 +73,15 @@ def test_the_same_data_by_other_paths_is_the_same(tmp_path: Path) -> None:
         assert not is_same_data(one, other)
 
 
+def test_hidden_files_are_no_feeds(tmp_path: Path, spec: Any) -> None:
+    np.savez(tmp_path / "0.npz", x=np.zeros((2, 3), np.float32))
+    (tmp_path / "._0.npz").write_bytes(b"left by a Mac")
+    assert open_data(tmp_path, [spec("N", 3)]).size == 1
+    (tmp_path / "0.npz").unlink()
+    with pytest.raises(DataError, match="holds no pictures"):
+        open_data(tmp_path, [spec("N", 3, 4, 4)])
+
+
 @pytest.mark.parametrize("source", [3, None, 2.5, b"abc"])
 def test_what_is_no_data_is_refused(spec: Any, source: Any) -> None:
     with pytest.raises(DataError, match=r"data cannot be a|is a int; give"):
