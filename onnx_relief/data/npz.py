@@ -84,8 +84,14 @@ def read_header(stream: IO[bytes], origin: str) -> Header:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn what a damaged or vanished file raises into a `DataError` that names it."""
+    """Turn what a damaged or vanished file raises into a `DataError` that names it.
+
+    Raises:
+        DataError: It does, or it is a pipe, which would be waited for without end.
+    """
     try:
+        if path.is_fifo():
+            raise DataError(f"{path} is a pipe, but data are read more than once; give a file")
         yield
     except (*_DAMAGED, KeyError) as error:
         raise DataError(f"{path} is damaged or cannot be read ({error}); make it again") from error

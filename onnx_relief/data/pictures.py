@@ -6,6 +6,7 @@ Pillow lets go of Python's lock while it decodes and resizes, so threads are eno
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import zipfile
 from collections import deque
@@ -72,7 +73,10 @@ class FolderFiles:
 
         def read(path: str) -> bytes:
             file = self.root / path
-            _check_bytes(file.stat().st_size)
+            facts = file.stat()
+            if not stat.S_ISREG(facts.st_mode):  # a pipe would be waited for without end
+                raise BrokenPictureError("it is no file")
+            _check_bytes(facts.st_size)
             return file.read_bytes()
 
         yield read

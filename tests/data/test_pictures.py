@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 import zipfile
@@ -223,6 +224,13 @@ def test_a_huge_file_is_not_read(
     data = open_data(make(folder), [spec("N", 3, 6, 8)], preprocess=RAW)
     assert sum(batch.count for batch in data.batches(5)) == 12
     assert "5000 bytes" in data.skipped["ant/huge.png"]
+
+
+def test_a_pipe_among_pictures_is_skipped(folder: Path, spec: Any) -> None:
+    os.mkfifo(folder / "ant" / "pipe.png")
+    data = open_data(folder, [spec("N", 3, 6, 8)], preprocess=RAW)
+    assert sum(batch.count for batch in data.batches(5)) == 12
+    assert data.skipped["ant/pipe.png"] == "it is no file"
 
 
 def test_a_folder_that_vanishes_is_named(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,16 @@ def test_the_same_data_by_other_paths_is_the_same(tmp_path: Path) -> None:
     assert is_same_data(array, array)
     for other in (f"{one}:test", tmp_path / "b.npz", array):
         assert not is_same_data(one, other)
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.zip", "feeds/0.npz", "test/input_0.pb"])
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, spec: Any, name: Any) -> None:
+    pipe = tmp_path / name
+    pipe.parent.mkdir(exist_ok=True)
+    os.mkfifo(pipe)
+    source = pipe if pipe.parent == tmp_path else pipe.parent
+    with pytest.raises(DataError, match=f"{name} is a pipe, .*; give a file"):
+        open_data(source, [spec("N", 3, 4, 4)])
 
 
 def test_hidden_files_are_no_feeds(tmp_path: Path, spec: Any) -> None:
