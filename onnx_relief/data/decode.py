@@ -100,6 +100,9 @@ def _reader(data: bytes) -> Any:  # noqa: ANN401 - Pillow's readers are classes 
 def _eight_bit(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise BrokenPictureError("its pixels are floats, whose range is not known")
+    if image.mode == "I" and isinstance(image, TiffImagePlugin.TiffImageFile):
+        # In the other formats mode I holds 16 bits without a sign.
+        raise BrokenPictureError("its pixels are whole numbers whose range is not known")
     if image.mode == "I" or image.mode.startswith("I;16"):
         # Pillow would clip 16-bit gray at 255 instead of scaling it.
         image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))

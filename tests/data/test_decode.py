@@ -137,6 +137,10 @@ WHOLE = saved(Image.fromarray(np.tile(PIXELS, (20, 20, 1))), "JPEG")
         (WHOLE[:30], "."),
         (saved(Image.fromarray(PIXELS))[:60], "."),
         (saved(Image.fromarray(np.zeros((2, 2), np.float32)), "TIFF"), "floats"),
+        (
+            saved(Image.fromarray(np.full((2, 2), 255, np.int32)), "TIFF"),
+            "whole numbers whose range",
+        ),
     ],
 )
 def test_broken_pictures_have_a_reason(data: Any, reason: Any) -> None:
