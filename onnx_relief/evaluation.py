@@ -31,7 +31,9 @@ from onnx_relief.tally import (
     Choice,
     Outputs,
     Tally,
+    about_nan,
     class_count,
+    count_nan,
     doubtful_classes,
     highest_label,
     hits_of,
@@ -132,7 +134,7 @@ def evaluate_model(
             "--metric accuracy"
         )
     session = open_session(model, provider=provider)
-    choice, hits, samples, highest = None, 0, 0, -1
+    choice, hits, nan, samples, highest = None, 0, 0, 0, -1
     if like is not None and _output_names(like) == _output_names(model):
         first = first_sample(data)
         given = _real_rows(open_session(like, provider=provider).run(first.feed), first, data)
@@ -141,6 +143,7 @@ def evaluate_model(
         results = _real_rows(session.run(batch.feed), batch, data)
         choice = choice or choose(results, batch, metric, output)
         hits += int(hits_of(choice, results[choice.output], batch).sum())
+        nan += count_nan(results[choice.output])
         highest = max(highest, highest_label(batch))
         samples += batch.count
         if tick is not None:
@@ -155,6 +158,7 @@ def evaluate_model(
         data=data.description,
         notes=(
             *odd_outputs(results, judged=choice.output),
+            *about_nan(choice.output, "model", nan),
             *doubtful_classes(data, class_count(results[choice.output]), highest),
         ),
     )

@@ -48,13 +48,16 @@ def top1_hits(output: Array, labels: NDArray[np.int64]) -> Hits:
 
 
 def top5_hits(output: Array, labels: NDArray[np.int64]) -> Hits:
-    """Return for which samples the label is among the five highest scores; ties by class number."""
+    """Return for which samples the label is among the five highest scores; ties by class number.
+
+    Scores with NaN have no highest.
+    """
     scores = _flat_tail(output)
     if scores.ndim != 2 or scores.shape[1] < 2 or scores.dtype.kind in "biu":
         raise ValueError("top5 needs scores of shape (samples, classes)")
     _check_labels(output, labels)
     best = np.argsort(-scores.astype(np.float64), axis=1, kind="stable")[:, :5]
-    return np.asarray((best == labels[:, None]).any(axis=1))
+    return np.asarray((best == labels[:, None]).any(axis=1) & ~_with_nan(scores))
 
 
 METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
@@ -85,6 +88,7 @@ def choices(output: Array) -> Array:
 
     One number for each sample is taken for the share of class 1; whether it is one shows in the
     dense model's outputs (`is_share`), and a pruned one that leaves [0, 1] is on its side of 0.5.
+    Where there is NaN no class is chosen, which is -1.
 
     Raises:
         ValueError: The output does not choose a class; the text says why.
@@ -96,9 +100,10 @@ def choices(output: Array) -> Array:
     if values.dtype.kind in "biu" and values.size == len(values):
         return values.reshape(-1)
     if values.ndim == 2 and values.shape[1] >= 2 and values.dtype.kind not in "biu":
-        return np.asarray(values.argmax(axis=1))
+        return np.where(_with_nan(values), -1, values.argmax(axis=1))
     if values.ndim in (1, 2) and values.size == len(values):
-        return (values.reshape(-1) > 0.5).astype(np.int64)
+        shares = values.reshape(-1, 1)
+        return np.where(_with_nan(shares), -1, shares[:, 0] > 0.5)
     raise ValueError("it is neither (samples,) nor (samples, classes)")
 
 
@@ -116,7 +121,8 @@ def decisions(
 
     Integers and text are decisions; of scores (samples, classes) the highest is; of values in
     [0, 1] the side of 0.5 is. Of three axes the highest number of the last one is a decision where
-    that is known to hold classes, or where the numbers are shares that add up to 1.
+    that is known to hold classes, or where the numbers are shares that add up to 1. Where there is
+    NaN the highest is -1.
 
     Args:
         output: What a model gives.
@@ -134,7 +140,7 @@ def decisions(
         return values
     chooses = values.ndim == 2 or (values.ndim == 3 and (steps or not several))
     if chooses and values.shape[-1] >= 2 and not each:
-        return np.asarray(values.argmax(axis=-1))
+        return np.where(_with_nan(values), -1, values.argmax(axis=-1))
     return np.asarray(values > 0.5) if shares or _are_shares(values) else None
 
 
@@ -291,6 +297,12 @@ def _add_up_to_one(values: Array) -> bool:
         return False
     sums = values.astype(np.float64).sum(axis=-1)
     return bool(np.abs(sums - 1).max(initial=0) < _LENGTH_TOLERANCE)
+
+
+def _with_nan(values: Array) -> Hits:
+    """Return which rows along the last axis hold NaN, which argmax takes for the largest."""
+    known = values if values.dtype.kind == "f" else values.astype(np.float32)  # bfloat16
+    return np.asarray(np.isnan(known).any(axis=-1))
 
 
 def _are_shares(values: Array) -> bool:

@@ -113,7 +113,7 @@ class Tally:
             f"output {name!r} changes its shape, {how}, so it is not compared"
             for name, how in self.reshaped.items()
         )
-        self.notes |= dict.fromkeys(_about_nan(gaps.values()))
+        self.notes |= dict.fromkeys(_about_gaps(gaps.values()))
         self.notes |= dict.fromkeys(doubtful_classes(data, self.classes, self.highest))
         metric, chosen = self.choice.metric, gaps.get(self.choice.output)
         if metric == "agreement" and not self.judged:
@@ -219,18 +219,29 @@ def doubtful_classes(data: Dataset, classes: int, highest: int) -> Iterator[str]
         )
 
 
-def _about_nan(gaps: Iterable[OutputDifference]) -> Iterator[str]:
-    """Say how many numbers of an output are none; of the pruned model's where it has more."""
+def count_nan(output: Array) -> int:
+    """Return how many numbers of an output are NaN; text and class numbers have none."""
+    if not is_float(output.dtype):
+        return 0
+    return int(np.count_nonzero(np.isnan(np.asarray(output, dtype=np.float64))))
+
+
+def about_nan(output: str, model: str, count: int) -> Iterator[str]:
+    """Say how many numbers of an output are none."""
+    if count:
+        yield f"output {output!r} of the {model} holds {count:,} NaN on this data"
+
+
+def _about_gaps(gaps: Iterable[OutputDifference]) -> Iterator[str]:
+    """Say what the outputs hold that is no number; of the pruned model where it has more of it."""
     for gap in gaps:
-        named = f"output {gap.output!r} of the"
-        if gap.nan_dense:
-            yield f"{named} dense model holds {gap.nan_dense:,} NaN on this data"
+        yield from about_nan(gap.output, "dense model", gap.nan_dense)
         if gap.nan_pruned > gap.nan_dense:
-            yield f"{named} pruned model holds {gap.nan_pruned:,} NaN on this data"
+            yield from about_nan(gap.output, "pruned model", gap.nan_pruned)
         elif gap.broken:
             yield (
-                f"{named} pruned model is infinite or NaN in {gap.broken:,} places where the dense "
-                "model's is a number"
+                f"output {gap.output!r} of the pruned model is infinite or NaN in {gap.broken:,} "
+                "places where the dense model's is a number"
             )
 
 

@@ -239,6 +239,14 @@ def test_nan_is_said():
     assert any("NaN" in note for note in found.notes)
 
 
+def test_nan_of_one_model_is_said_and_counts_as_wrong():
+    arrays = {"x": np.tile(np.float32([[4, 1], [-1, 4]]), (1, 3)), "labels": [0, 0]}
+    model = load(elementwise("y = Sqrt (x)"))
+    score = evaluate_model(model, open_data(arrays, input_specs(model.proto)), batch_size=1)
+    assert score.value == 50
+    assert "output 'y' of the model holds 3 NaN on this data" in score.notes
+
+
 def test_nan_that_the_pruning_made_is_said():
     arrays = {"x": np.tile(np.float32([[1, 2], [-1, 3], [2, 2]]), (1, 3))}
     dense, pruned = (elementwise(f"z = {op} (x)  y = Sqrt (z)") for op in ("Identity", "Neg"))

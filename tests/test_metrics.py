@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from onnx import TensorProto, helper
 
 from onnx_relief.errors import DataError, SettingsError
 from onnx_relief.metrics import (
@@ -19,6 +20,7 @@ from onnx_relief.metrics import (
     top5_hits,
 )
 
+BFLOAT16 = helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16)
 SCORES = np.array([[0.1, 0.7, 0.2], [0.5, 0.2, 0.3], [0.0, 0.1, 0.9]])
 values = st.floats(-100, 100, width=32)
 pairs = st.tuples(st.integers(1, 4), st.integers(1, 5)).flatmap(
@@ -48,6 +50,22 @@ def gap_of(dense, pruned, cuts=()):
 )
 def test_choices(output, chosen):
     assert choices(output).tolist() == chosen
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, BFLOAT16])
+def test_nan_chooses_and_decides_nothing(dtype):
+    scores = np.array([[np.nan, 1, 2], [0, np.nan, 2], [0, 1, 2], [np.nan] * 3]).astype(dtype)
+    assert choices(scores).tolist() == decisions(scores).tolist() == [-1, -1, 2, -1]
+    assert choices(scores[:3, :1]).tolist() == [-1, 0, 0]
+    for label in range(3):
+        labels = np.full(4, label)
+        assert top1_hits(scores, labels).tolist() == [False, False, label == 2, False]
+        assert top5_hits(scores, labels).tolist() == [False, False, True, False]
+
+
+def test_nan_decides_nothing_in_its_step():
+    scores = np.array([[[np.nan, 1], [0, 1]]])
+    assert decisions(scores, steps=True).tolist() == [[-1, 1]]
 
 
 @pytest.mark.parametrize("output", [np.ones((2, 3, 4)), np.ones((2, 0))])
