@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -16,14 +16,15 @@ from onnx_relief.commands.budget_options import BUDGETS
 from onnx_relief.commands.channels_told import channels_json, channels_table
 from onnx_relief.commands.console import Speaker
 from onnx_relief.commands.repair_options import RepairOptions
+from onnx_relief.commands.signals import check_stopped, undisturbed
 from onnx_relief.data import Dataset, Preprocess, open_data
 from onnx_relief.data.sources import is_same_data
 from onnx_relief.errors import DataError, SettingsError, TargetError
 from onnx_relief.evaluation import try_out
-from onnx_relief.files import write_file
+from onnx_relief.files import staged_files
 from onnx_relief.graph.document import Document, input_specs, load
 from onnx_relief.graph.origin import note_dense
-from onnx_relief.graph.save import save
+from onnx_relief.graph.save import staged
 from onnx_relief.report.advice import SAME_DATA
 from onnx_relief.report.compared import Comparison
 from onnx_relief.results import Progress
@@ -210,27 +211,34 @@ def cut_channels(job: ChannelJob, speaker: Speaker) -> None:
                 output=job.output,
                 provider=job.settings.provider,
             )
-        save(smaller, job.target, force=job.force)
-        comparison = _comparison(job, document, judged, progress) if job.read else None
+        with (
+            staged_files(force=job.force) as files,
+            staged(smaller, job.target, force=job.force) as model,
+        ):
+            comparison = _comparison(job, document, model.path, judged, progress)
+            advice = () if comparison is None else _advice(job, comparison, data)
+            if comparison is not None and job.report is not None:
+                text = f"{channels_json(found, comparison, advice, written=job.target)}\n".encode()
+                files.add(job.report, "--report", lambda file: file.write(text))
+            check_stopped()
+            with undisturbed():
+                model.commit()
+                files.commit()
     if comparison is not None:
-        few = about_few_samples(
-            comparison.first,
-            data.take(job.settings.samples).size,
-            criterion=job.settings.criterion,
-            repair=job.channels.repair,
-        )
-        same = (SAME_DATA,) if is_same_data(job.data, job.eval_data) else ()
-        _tell(job, found, comparison, (*few, *same), speaker)
+        _tell(job, found, comparison, advice, speaker)
     if found.decision.missed is not None:
         raise TargetError(f"{found.decision.missed}; the model that comes closest is written")
 
 
 def _comparison(
-    job: ChannelJob, document: Document, judged: Dataset, progress: Progress | None
-) -> Comparison:
-    return compare(
+    job: ChannelJob, document: Document, written: Path, judged: Dataset, progress: Progress | None
+) -> Comparison | None:
+    """Return how the models compare, if anybody reads it; `written` has not got its name yet."""
+    if not job.read:
+        return None
+    found = compare(
         document.proto if document.path is None else document.path,
-        job.target,
+        written,
         judged,
         metric=job.metric,
         output=job.output,
@@ -238,6 +246,17 @@ def _comparison(
         provider=job.settings.provider,
         progress=progress,
     )
+    return replace(found, second=replace(found.second, name=str(job.target)))
+
+
+def _advice(job: ChannelJob, comparison: Comparison, data: Dataset) -> tuple[str, ...]:
+    few = about_few_samples(
+        comparison.first,
+        data.take(job.settings.samples).size,
+        criterion=job.settings.criterion,
+        repair=job.channels.repair,
+    )
+    return (*few, *((SAME_DATA,) if is_same_data(job.data, job.eval_data) else ()))
 
 
 def _tell(
@@ -248,9 +267,6 @@ def _tell(
     speaker: Speaker,
 ) -> None:
     told = channels_json(found, comparison, advice, written=job.target)
-    if job.report is not None:
-        text = f"{told}\n".encode()
-        write_file(job.report, "--report", lambda file: file.write(text), force=job.force)
     written = {"pruned model": job.target} | ({"report": job.report} if job.report else {})
     table = channels_table(found, comparison, advice, channels=job.channels, written=written)
     speaker.result(table, told)

@@ -11,10 +11,12 @@ from rich.text import Text
 from onnx_relief.channels.budget import Decision
 from onnx_relief.channels.pruning import ChannelsPruned
 from onnx_relief.channels.settings import ChannelSettings
+from onnx_relief.report.advice import RETRAIN, about_quality
 from onnx_relief.report.build import as_plain, to_json
 from onnx_relief.report.compared import Comparison
 from onnx_relief.report.table import evaluation_table, repair_sentences, sentences, totals_table
 from onnx_relief.report.text import plain, plural, time_text
+from onnx_relief.results import Evaluation
 
 _MOST_OF = 0.9
 
@@ -35,21 +37,23 @@ def channels_table(
         notes = comparison.evaluation.notes
     return Group(
         *parts,
-        *sentences([*_told(channels, found), *advice, *notes]),
+        *sentences([*_told(channels, found, comparison.evaluation), *advice, *notes]),
         *(Text(f"{what}: {plain(str(path))}") for what, path in written.items()),
     )
 
 
-def _told(channels: ChannelSettings, found: ChannelsPruned) -> list[str]:
+def _told(
+    channels: ChannelSettings, found: ChannelsPruned, evaluation: Evaluation | None
+) -> list[str]:
     layers = plural(found.corrected, "layer")
     given = f"biases of {layers} give back the mean signal that was lost"
     lines = [
         *_decided(channels, found.decision),
-        f"{found.removed:,} of {plural(found.groups, 'group')} of channels are cut"
-        f"{_short(found)}",
+        f"{found.removed:,} of {plural(found.groups, 'group')} of channels are cut{_short(found)}",
         *([given] if found.corrected else ()),
         *(repair_sentences(found.repair) if found.repair and found.removed else ()),
-        _remedy(channels) if found.removed else _nothing(channels),
+        *(about_quality(evaluation, _remedy(channels)) if evaluation and found.removed else ()),
+        *(() if found.removed else (_nothing(channels),)),
     ]
     return lines + [
         f"{plural(count, 'channel')} {'stays' if count == 1 else 'stay'}: {why}"
@@ -75,10 +79,8 @@ def _nothing(channels: ChannelSettings) -> str:
 
 def _remedy(channels: ChannelSettings) -> str:
     """Say what brings accuracy back: a few hundred samples are too few for training anew."""
-    retrain = "with thousands of samples `onnx-relief retrain`"
-    if channels.repair != "reconstruct":
-        retrain = f"`--repair reconstruct` or {retrain}"
-    return f"{retrain} brings back much of the accuracy that this cost"
+    training = "" if channels.repair == "reconstruct" else "try --repair reconstruct, "
+    return f"cut less, {training}and {RETRAIN}"
 
 
 def _decided(channels: ChannelSettings, decision: Decision) -> Iterator[str]:

@@ -53,7 +53,10 @@ def prune(options: PruneOptions) -> None:
         raise SettingsError("--plot draws the curve of a --sweep; leave it out, or sweep")
     if options.cuts_channels:
         _check_outputs(options)
-        cut_channels(_channel_job(options), speaker)
+        try:
+            cut_channels(_channel_job(options), speaker)
+        finally:
+            remove_asides(path for _, path in options.outputs)
         return
     try:
         report, missed = _prune(options, speaker)

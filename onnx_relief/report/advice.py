@@ -8,13 +8,14 @@ from typing import Final
 from onnx_relief.plan import LayerKind
 from onnx_relief.report.build import Report
 from onnx_relief.report.text import bytes_text, plural, score_text, time_text
+from onnx_relief.results import Evaluation
 
 COMMANDS: Final = (
     *("inspect", "prune", "retrain", "iterate", "compact", "evaluate", "compare"),
     *("bench", "verify", "analyze"),
 )
 """The commands that exist; advice names no other."""
-_RETRAIN: Final = "with thousands of samples `onnx-relief retrain` brings much of it back"
+RETRAIN: Final = "with thousands of samples `onnx-relief retrain` brings much of it back"
 
 _NOTICEABLE = 0.95
 _LARGER = 1.01
@@ -27,6 +28,8 @@ SAME_DATA: Final = (
 )
 _LOSS_OF_ACCURACY = 1.0
 _LOSS_OF_AGREEMENT = 5.0
+_FAR_COSINE = 0.95
+_FAR_ERROR = 0.3
 
 
 def advise(report: Report) -> tuple[str, ...]:
@@ -71,14 +74,23 @@ def _about_quality(report: Report) -> Iterator[str]:
     if found is None:
         yield "the pruned model was not compared with the dense one; give --data or --eval-data"
         return
+    yield from about_quality(found, _remedy(report))
+
+
+def about_quality(found: Evaluation, remedy: str) -> Iterator[str]:
+    """Say what a noticeable loss is, and what would help; nothing of a small one."""
     if found.pruned is None:
         return
     now = score_text(found.pruned, found.unit)
     if found.dense is not None and found.dense - found.pruned > _LOSS_OF_ACCURACY:
         before = score_text(found.dense, found.unit)
-        yield f"{found.metric} fell from {before} to {now}; {_remedy(report)}"
+        yield f"{found.metric} fell from {before} to {now}; {remedy}"
     elif found.metric == "agreement" and 100 - found.pruned > _LOSS_OF_AGREEMENT:
-        yield f"only {now} of decisions are those of the dense model; {_remedy(report)}"
+        yield f"only {now} of decisions are those of the dense model; {remedy}"
+    elif (found.metric == "cosine" and found.pruned < _FAR_COSINE) or (
+        found.metric == "error" and found.pruned > _FAR_ERROR
+    ):
+        yield f"{found.output!r} is far from what the dense model gives ({now}); {remedy}"
 
 
 def _remedy(report: Report) -> str:
@@ -89,11 +101,18 @@ def _remedy(report: Report) -> str:
     more = "a higher --alpha keeps more" if by_alpha else f"prune less than with {budget}"
     if pattern:
         more = "--granularity weight with --sparsity loses less than a pattern of zeros"
+    elif report.settings.get("structure") == "kernel" and _has_kernels(report):
+        more += ", take --granularity weight"
     if not by_alpha and report.settings.get("repair") in ("none", "bias"):
         more += ", take --repair least-squares"
     elif not by_alpha and report.settings.get("repair") == "least-squares":
         more += ", try --repair reconstruct"
-    return f"{more}, and {_RETRAIN}"
+    return f"{more}, and {RETRAIN}"
+
+
+def _has_kernels(report: Report) -> bool:
+    """Whether kernels are more than single weights."""
+    return any(layer.connections < layer.weights for layer in report.dense.layers)
 
 
 def _about_emptied_layers(report: Report) -> Iterator[str]:

@@ -18,7 +18,7 @@ from onnx_relief.channels.worth import group_prices
 from onnx_relief.cli import main
 from onnx_relief.data import open_data
 from onnx_relief.data.held_out import held_out
-from onnx_relief.errors import SettingsError, UnsupportedError
+from onnx_relief.errors import DataError, SettingsError, UnsupportedError
 from onnx_relief.graph.document import input_specs, load
 from onnx_relief.graph.layers import find_layers
 from onnx_relief.settings import Settings
@@ -401,8 +401,24 @@ def test_the_command_writes_a_smaller_model(tmp_path, capsys):
     assert main(f"prune {model} --data {data} {flags}".split()) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["removed"] == 32
+    assert told["comparison"]["second"]["name"] == str(out)
     assert out.stat().st_size < 0.5 * model.stat().st_size
     run(onnx.load(out), {"x": samples(shape=(3, 8, 8))["x"]})
+
+
+def test_what_stops_while_models_are_compared_leaves_nothing(tmp_path, capsys, monkeypatch):
+    model, data = written(tmp_path, cnn()), data_file(tmp_path, shape=(3, 8, 8))
+    before = sorted(tmp_path.iterdir())
+
+    def refuse(*_given, **_named):
+        raise DataError("the data is gone")
+
+    monkeypatch.setattr("onnx_relief.commands.channels.compare", refuse)
+    words = f"prune {model} --data {data} --granularity channel --ratio .5 --round-to 1"
+    outputs = f"-o {tmp_path / 'out.onnx'} --report {tmp_path / 'told.json'}"
+    assert main(f"{words} {outputs}".split()) == 4
+    assert "the data is gone" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_what_nobody_reads_is_not_made(tmp_path, capsys, monkeypatch):
