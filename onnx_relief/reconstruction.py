@@ -18,7 +18,7 @@ from onnx_relief.data.held_out import Split
 from onnx_relief.errors import UnsupportedError
 from onnx_relief.evaluation import first_sample
 from onnx_relief.graph.cost import layer_costs
-from onnx_relief.graph.document import Document, input_specs, output_specs
+from onnx_relief.graph.document import Document, output_specs
 from onnx_relief.graph.layers import Survey, find_layers
 from onnx_relief.graph.mask import nonzero_elements
 from onnx_relief.graph.taps import block_outputs, unit_makers, with_outputs
@@ -119,7 +119,7 @@ def reconstruct(
             epochs=training.epochs or default_epochs(survey, samples.work, provider),
             batch_size=batch_size or int(np.clip(samples.work.size // _STEPS, *_SAMPLES)),
             augment=_augmentation(samples.work, training, seed),
-            memory=None if any(s.fixed_batch for s in input_specs(pruned.proto)) else memory,
+            memory=memory,
             seed=seed,
         )
     points, types = points_of_comparison(survey, dense, kept, feed, lesson, provider)

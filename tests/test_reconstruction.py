@@ -9,12 +9,12 @@ from classifier import cnn, mlp, samples
 from text_models import build, differences, random, run
 
 import onnx_relief as relief
-from onnx_relief.data import Preprocess, open_data
+from onnx_relief.data import Batch, Preprocess, open_data
 from onnx_relief.data.held_out import held_out
 from onnx_relief.errors import SettingsError, UnsupportedError
 from onnx_relief.graph.document import input_specs, load
 from onnx_relief.graph.layers import find_layers
-from onnx_relief.graph.taps import block_outputs, unit_makers
+from onnx_relief.graph.taps import block_outputs, unit_makers, with_outputs
 from onnx_relief.reconstruction import default_epochs, reconstruct
 from onnx_relief.settings import Reconstruction
 
@@ -22,7 +22,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnx2fx")
 lessons = pytest.importorskip("onnx_relief.bridge.lessons")
 bridge = pytest.importorskip("onnx_relief.bridge.reconstruct")
-Step = pytest.importorskip("onnx_relief.bridge.train.batches").Step
+open_teacher = pytest.importorskip("onnx_relief.bridge.train").open_teacher
 
 CHAIN = """(float[N,3,6,6] x) => (float[N,5] y) {
     [first] a = Conv <pads = [1, 1, 1, 1]> (x, k1)
@@ -170,12 +170,12 @@ def test_with_little_memory_a_step_goes_through_its_samples_in_portions(monkeypa
     sizes = set()
     plain = lessons.portions
 
-    def noted(step, most):
-        parts = plain(step, most)
-        sizes.update(part.count for part in parts)
+    def noted(rows, batch, most):
+        parts = plain(rows, batch, most)
+        sizes.update(part.count for _, part in parts)
         return parts
 
-    monkeypatch.setattr(bridge, "portions", noted)
+    monkeypatch.setattr(lessons, "portions", noted)
     at_once = reconstructed(pruned, dense, epochs=6)
     assert max(sizes) == 9
     sizes.clear()
@@ -203,30 +203,19 @@ def test_a_batch_that_the_model_fixes_is_not_cut():
 
 @pytest.mark.parametrize("most", [1, 4, 7, 100])
 def test_portions_hold_every_sample_once(most):
-    step = Step(
-        feed={"x": torch.arange(14).reshape(7, 2)},
-        labels=None,
-        targets={"y": torch.arange(7)},
-        count=7,
-        filled=None,
-    )
-    parts = lessons.portions(step, most)
-    assert max(part.count for part in parts) <= most
-    assert sum(part.count for part in parts) == 7
-    for name in ("feed", "targets"):
-        for key, value in getattr(step, name).items():
-            assert torch.equal(torch.cat([getattr(part, name)[key] for part in parts]), value)
+    batch = Batch(feed={"x": np.arange(14).reshape(7, 2)}, labels=None, count=7)
+    parts = lessons.portions(np.arange(7), batch, most)
+    assert max(part.count for _, part in parts) <= most
+    assert sum(part.count for _, part in parts) == 7
+    assert np.concatenate([rows for rows, _ in parts]).tolist() == list(range(7))
+    found = np.concatenate([part.feed["x"] for _, part in parts])
+    np.testing.assert_array_equal(found, batch.feed["x"])
 
 
-def test_a_step_that_is_no_list_of_samples_stays_whole():
-    step = Step(
-        feed={"x": torch.zeros(4, 2), "length": torch.tensor(3)},
-        labels=None,
-        targets={},
-        count=4,
-        filled=None,
-    )
-    assert lessons.portions(step, 1) == [step]
+def test_a_batch_that_is_no_list_of_samples_stays_whole():
+    feed = {"x": np.zeros((4, 2)), "length": np.array(3)}
+    batch = Batch(feed=feed, labels=None, count=4)
+    assert lessons.portions(None, batch, 1) == [(None, batch)]
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_one_others():
@@ -322,3 +311,55 @@ def test_enlarged_parts_come_from_what_the_crop_leaves_out_too(scale, same):
         made.append(stored(found.document.proto)["k2"])
     assert np.array_equal(*made) == same
     assert not np.array_equal(made[0], stored(pruned)["k2"])
+
+
+RECURRENT = """(float[N,T,3] x) => (float[N,T,2] y) {
+    t = Transpose <perm = [1, 0, 2]> (x)
+    [first] h = MatMul (t, w)
+    r = Relu (h)
+    back = Transpose <perm = [1, 0, 2]> (r)
+    [last] y = MatMul (back, v)
+}"""
+
+
+def steps_first(steps, lesson, most):
+    """Return what the dense model gives at its block, whose first axis is that of time steps."""
+    dense = build(RECURRENT, w=random(3, 4, seed=1), v=random(4, 2, seed=2))
+    x = np.random.default_rng(0).standard_normal((40, steps, 3)).astype(np.float32)
+    data = open_data({"x": x}, input_specs(dense))
+    points = {"r": lessons.Point(), "y": lessons.Point(is_output=True)}
+    teacher = open_teacher(with_outputs(load(dense), {"r": 1}), provider="cpu")
+    walk = lessons.Walk(lessons.Targets(teacher, points, data, lesson, most), data, lesson)
+    return walk, np.maximum(x.transpose(1, 0, 2) @ random(3, 4, seed=1), 0)
+
+
+@pytest.mark.parametrize("most", [4, 100])
+@pytest.mark.parametrize("steps", [7, 8])
+@pytest.mark.parametrize("room", [0, 1 << 20])
+def test_answers_are_of_the_samples_wherever_their_axis_is(steps, most, room, monkeypatch):
+    monkeypatch.setattr(lessons, "_CACHED_BYTES", room)
+    walk, expected = steps_first(steps, lessons.Lesson(epochs=2, batch_size=8), most)
+    for epoch in range(2):
+        for rows, batch in walk.batches_of(epoch):
+            parts = list(walk.source.steps(rows, batch))
+            assert [part.count for part in parts] == [min(most, 8)] * (8 // min(most, 8))
+            found = torch.cat([part.targets["r"] for part in parts], 1)
+            np.testing.assert_allclose(found, expected[:, rows], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("memory", [1, 1 << 30])
+def test_as_many_time_steps_as_samples_teach_what_others_teach(memory):
+    dense = build(RECURRENT, w=random(3, 4, seed=1), v=random(4, 2, seed=2))
+    pruned = build(RECURRENT, w=random(3, 4, seed=1), v=0.5 * random(4, 2, seed=2))
+    x = np.random.default_rng(0).standard_normal((100, 8, 3)).astype(np.float32)
+    data = held_out(open_data({"x": x}, input_specs(dense)))
+    lesson = lessons.Lesson(epochs=20, batch_size=8, memory=memory)
+    found = reconstruct(load(pruned), load(dense), {}, data, lesson=lesson).document.proto
+    assert error(found, dense, {"x": x}) < 0.02 * error(pruned, dense, {"x": x})
+
+
+def test_shapes_that_differ_are_refused_and_not_stretched():
+    points = {"y": lessons.Point(is_output=True)}
+    found, target = {"y": torch.zeros(4, 1, 2)}, {"y": torch.zeros(1, 4, 2)}
+    with pytest.raises(UnsupportedError, match="'y' has shape"):
+        bridge._loss(found, target, points, {"y": 1.0})

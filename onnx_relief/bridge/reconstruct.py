@@ -25,17 +25,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from onnx_relief.bridge.lessons import Lesson, Points, Targets, Walk, plain, portions
+from onnx_relief.bridge.lessons import Lesson, Points, Targets, Walk, feed_of, plain
 from onnx_relief.bridge.module import OnnxModule
 from onnx_relief.bridge.ops.batch_normalization import BatchNormalization
 from onnx_relief.bridge.train.batches import Step
 from onnx_relief.bridge.train.losses import wide
 from onnx_relief.bridge.train.teacher import Teacher
 from onnx_relief.bridge.train.trainer import without_denormals
-from onnx_relief.data import Dataset
+from onnx_relief.data import Batch, Dataset
+from onnx_relief.data.batch import Rows
 from onnx_relief.data.held_out import Split
 from onnx_relief.data.shuffle import numbered_batches, plan_steps
 from onnx_relief.data.unpack import seekable
+from onnx_relief.errors import UnsupportedError
 
 _WARMUP = 0.05
 _RATES = (0.00025, 0.001, 0.004, 0.015, 0.06)
@@ -88,9 +90,12 @@ def train_to_match(
     Raises:
         DataError: The data cannot be read, or an input is nothing that torch has.
         ModelError: The dense model cannot be run.
+        UnsupportedError: Both models give other shapes on some samples.
     """
     training = seekable(samples.work)
-    source = Targets(teacher, points, training, lesson)
+    module.eval()
+    room = _room(module, training, lesson.memory)
+    source = Targets(teacher, points, training, lesson, room)
     judge = list(_answered(source, samples.judge, points, lesson))
     seen = _answered(source, training.take(samples.judge.size), points, lesson)
     walk = Walk(source, lesson.augment.drawn_from(training) if lesson.augment else training, lesson)
@@ -102,9 +107,9 @@ def train_to_match(
 def _answered(source: Targets, data: Dataset, points: Points, lesson: Lesson) -> Iterator[Step]:
     """Yield steps with what the dense model's outputs are, and no block's."""
     for _, batch in numbered_batches(data, lesson.batch_size):
-        step = source.step(None, plain(batch))
-        outputs = {name: step.targets[name] for name in points if points[name].is_output}
-        yield replace(step, targets=outputs)
+        for step in source.steps(None, plain(batch)):
+            outputs = {name: step.targets[name] for name in points if points[name].is_output}
+            yield replace(step, targets=outputs)
 
 
 def step_count(samples: Split, lesson: Lesson) -> int:
@@ -121,17 +126,16 @@ def _train(
     lesson: Lesson,
     tick: Callable[[int], None],
 ) -> Outcome:
-    module.eval()
     scales = walk.source.scales()
     before = best = _error(module, points, scales, judge)
     kept, best_epoch = _state(module), 0
     _estimate_statistics(module, walk)
-    course = _Course(module, points, scales, _room(module, judge[0], lesson.memory))
+    course = _Course(module, points, scales, walk.source)
     rate = lesson.lr if lesson.lr is not None else _tried_rate(course, walk, judge, lesson, before)
     course.begin(rate, walk.steps * lesson.epochs)
     for epoch in range(lesson.epochs):
-        for step in walk.steps_of(epoch):
-            course.do(step)
+        for rows, batch in walk.batches_of(epoch):
+            course.do(rows, batch)
             tick(1)
         error = _error(module, points, scales, judge)
         if error < best:
@@ -157,9 +161,9 @@ def _tried_rate(
     errors: dict[float, float] = {}
     for rate in _RATES:
         course.begin(rate, count)
-        endless = chain.from_iterable(walk.steps_of(epoch) for epoch in range(count))
-        for step in islice(endless, count):
-            course.do(step)
+        endless = chain.from_iterable(walk.batches_of(epoch) for epoch in range(count))
+        for rows, batch in islice(endless, count):
+            course.do(rows, batch)
         errors[rate] = _error(module, course.points, course.scales, judge)
         module.load_state_dict(start)
         if errors[rate] > _NEARLY * min(errors.values()):
@@ -173,9 +177,9 @@ class _Course:
     """A number of steps with one schedule of the learning rate, and a fresh Adam."""
 
     def __init__(
-        self, module: OnnxModule, points: Points, scales: Mapping[str, float], room: int
+        self, module: OnnxModule, points: Points, scales: Mapping[str, float], source: Targets
     ) -> None:
-        self.module, self.points, self.scales, self._room = module, points, scales, room
+        self.module, self.points, self.scales, self._source = module, points, scales, source
         self._sizes = _sizes(module)
 
     def begin(self, rate: float, steps: int) -> None:
@@ -184,31 +188,31 @@ class _Course:
         groups = [{"params": [parameter]} for parameter in self.module.parameters()]
         self._optimizer = torch.optim.Adam(groups, fused=True)
 
-    def do(self, step: Step) -> None:
-        """Do one step, with as many samples at a time as there is room for."""
+    def do(self, rows: Rows | None, batch: Batch) -> None:
+        """Do one step; arguments as `Targets.steps`."""
         factor = self._rate * _factor(self._done, self._steps)
         for group, size in zip(self._optimizer.param_groups, self._sizes, strict=True):
             group["lr"] = size * factor
-        for part in portions(step, self._room):
-            found = part.real(self.module.run(part.feed))
-            loss = _loss(found, part.targets, self.points, self.scales)
-            (loss * (part.count / step.count)).backward()
+        for step in self._source.steps(rows, batch):
+            found = step.real(self.module.run(step.feed))
+            loss = _loss(found, step.targets, self.points, self.scales)
+            (loss * (step.count / batch.count)).backward()
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self.module.hold_masks()
         self._done += 1
 
 
-def _room(module: OnnxModule, step: Step, memory: int | None) -> int:
+def _room(module: OnnxModule, data: Dataset, memory: int) -> int:
     """Return how many samples a module can be trained on at a time.
 
     That is found out on one: what backward needs of it grows with their number, what it needs of
     the weights does not.
     """
     norms = (part for part in module.modules() if isinstance(part, BatchNormalization))
-    if memory is None or any(norm.of_batch for norm in norms):
+    if any(norm.of_batch for norm in norms):
         return sys.maxsize
-    (sample, *_) = portions(step, 1)
+    sample = feed_of(next(iter(data.batches(1))), data)
     known = {parameter.data_ptr() for parameter in module.parameters()}
     kept: dict[int, int] = {}
 
@@ -230,10 +234,16 @@ def _loss(
     points: Points,
     scales: Mapping[str, float],
 ) -> Tensor:
-    parts = [
-        point.weight * mse_loss(wide(found[name]), wide(targets[name])) / scales[name]
-        for name, point in points.items()
-    ]
+    parts = []
+    for name, point in points.items():
+        ours, theirs = wide(found[name]), wide(targets[name])
+        if ours.shape != theirs.shape:  # which would be stretched to fit, if that can be done
+            raise UnsupportedError(
+                f"{name!r} has shape {tuple(ours.shape)} in the pruned model and "
+                f"{tuple(theirs.shape)} in the dense one on some samples, so that the one cannot "
+                "follow the other; use another --repair"
+            )
+        parts.append(point.weight * mse_loss(ours, theirs) / scales[name])
     return torch.stack(parts).sum()
 
 
@@ -259,11 +269,11 @@ def _estimate_statistics(module: OnnxModule, walk: Walk) -> None:
         return
     old = [part.momentum for part in nodes]
     with torch.no_grad():
-        for count, step in enumerate(walk.steps_of(0)):
+        for count, (_, batch) in enumerate(walk.batches_of(0)):
             for part in nodes:
                 part.train()
                 part.momentum = count / (count + 1)
-            module.run(step.feed)
+            module.run(feed_of(batch, walk.data).feed)
     for part, momentum in zip(nodes, old, strict=True):
         part.momentum = momentum
         part.eval()
