@@ -106,7 +106,7 @@ def retrain(
         folder=folder,
         progress=progress,
         on_epoch=on_epoch,
-        contents=_contents(training, validation, teacher),
+        contents=_contents(training, validation, teacher, freeze),
     )
     retrained = write_back(module, document)
     check(module, retrained, sample, provider=provider)
@@ -132,7 +132,10 @@ def _teacher(
 
 
 def _contents(
-    training: Dataset, validation: Dataset | None, teacher: Document | None
+    training: Dataset,
+    validation: Dataset | None,
+    teacher: Document | None,
+    freeze: tuple[str, ...],
 ) -> dict[str, str]:
     """Return what a checkpoint has to agree with besides the model and the settings."""
     none = "none"
@@ -140,6 +143,7 @@ def _contents(
         "set of training samples": digest_of_data(training),
         "set of validation samples": none if validation is None else digest_of_data(validation),
         "kind of teacher": none if teacher is None else digest_of_model(teacher),
+        "--freeze": ", ".join(sorted(set(freeze))) or none,
     }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from classifier import data_file, mlp, samples, written
+from classifier import cnn, data_file, mlp, samples, written
 from trained import RETRAIN
 
 from onnx_relief.bridge.train.checkpoints import BEST, LAST
@@ -72,6 +72,14 @@ def test_another_training_is_not_gone_on_with(interrupted, refusal, change):
     data_file(Path(), "more.npz", count=60)
     interrupted(LONGER, signal.SIGINT, 1)
     assert CHANGES[change] in refusal(LONGER + change, 2)
+
+
+def test_what_was_trained_is_not_gone_on_with_frozen(here, interrupted, refusal):
+    written(here, cnn())
+    data_file(here, "pictures.npz", shape=(2, 8, 8))
+    line = LONGER.replace("data.npz", "pictures.npz")
+    interrupted(line, signal.SIGINT, 1)
+    assert "another --freeze (none there, b now)" in refusal(line + "--freeze b", 2)
 
 
 def test_another_model_is_not_gone_on_with(here, interrupted, refusal):

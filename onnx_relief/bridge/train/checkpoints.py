@@ -147,7 +147,7 @@ def fingerprint(
 ) -> dict[str, str]:
     """Return what has to be the same for training to go on where it stood, by what it is."""
     weights = hashlib.sha256()
-    for name, value in module.state_dict().items():
+    for name, value in sorted(module.state_dict().items()):  # frozen ones come last otherwise
         weights.update(f"{name} {tuple(value.shape)} {value.dtype};".encode())
         weights.update(_bytes(value))
     held = hashlib.sha256()
