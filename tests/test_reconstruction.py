@@ -266,6 +266,17 @@ def test_a_model_without_float_outputs_is_refused():
         reconstructed(model, model)
 
 
+def test_decisions_that_are_floats_cannot_be_followed_either():
+    graph = """(float[N,6] x) => (float[N] y) {
+        [first] h = MatMul (x, w1)
+        k = ArgMax <axis = 1, keepdims = 0> (h)
+        y = Cast <to = 1> (k)
+    }"""
+    model = build(graph, w1=random(6, 5, seed=1))
+    repaired = relief.prune(model, random(40, 6), sparsity=0.5, repair="reconstruct").report.repair
+    assert "it is repaired by least squares alone: nothing that is compared" in repaired.notes[-1]
+
+
 @pytest.mark.parametrize(
     ("prune", "budget"),
     [(relief.prune, {"sparsity": 0.5}), (relief.prune_channels, {"ratio": 0.5})],

@@ -90,10 +90,12 @@ def train_to_match(
     Raises:
         DataError: The data cannot be read, or an input is nothing that torch has.
         ModelError: The dense model cannot be run.
-        UnsupportedError: Both models give other shapes on some samples.
+        UnsupportedError: The weights move nothing that is compared, or both models give other
+            shapes on some samples.
     """
     training = seekable(samples.work)
     module.eval()
+    _check_gradients(module, points, training)
     room = _room(module, training, lesson.memory)
     source = Targets(teacher, points, training, lesson, room)
     judge = list(_answered(source, samples.judge, points, lesson))
@@ -201,6 +203,15 @@ class _Course:
         self._optimizer.zero_grad(set_to_none=True)
         self.module.hold_masks()
         self._done += 1
+
+
+def _check_gradients(module: OnnxModule, points: Points, data: Dataset) -> None:
+    found = module.run(feed_of(next(iter(data.batches(1))), data).feed)
+    if not any(found[name].requires_grad for name in points):
+        raise UnsupportedError(
+            f"nothing that is compared with the dense model ({', '.join(map(repr, points))}) has a "
+            "gradient, so it cannot be trained; use another --repair"
+        )
 
 
 def _room(module: OnnxModule, data: Dataset, memory: int) -> int:
