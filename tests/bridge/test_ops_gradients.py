@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from bridged import gradients_are_right, module_of, node_model
+from bridged import assert_agree, gradients_are_right, module_of, node_model
 from text_models import build
 
 
@@ -132,6 +132,29 @@ def test_gradients_pass_through_bodies():
         }}"""
     )
     feed = [reals(2), reals(2, seed=1)]
+    assert gradients_are_right(model, feed)
+
+
+LOOPS = {
+    "Loop": """n = Constant<value_int=3>()
+        y = Loop<body = b (int64 i, bool c, double[2] s) => (bool d, double[2] t) {
+            d = Identity(c) m = Mul(s, w) t = Tanh(m)
+        }>(n, , x)""",
+    "Scan": """e = Unsqueeze(x, zero)
+        y = Scan<num_scan_inputs = 1, body = b (double[2] s, double[2] r) => (double[2] t) {
+            m = Mul(s, r) t = Tanh(m)
+        }>(w, e)""",
+}
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_gradients_pass_through_loops_with_one_output(name):
+    model = build(
+        f"(double[2] x, double[2] w) => (double[2] z) {{ {LOOPS[name]} z = Mul(y, w) }}",
+        zero=np.array([0]),
+    )
+    feed = [reals(2), reals(2, seed=1)]
+    assert_agree(model, feed)
     assert gradients_are_right(model, feed)
 
 

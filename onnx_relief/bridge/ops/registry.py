@@ -70,9 +70,9 @@ def call(function: Callable[..., Any], **fixed: object) -> Handler:
     return handler
 
 
-def theirs(op_type: str) -> Handler:
+def theirs(op_type: str, opset: int = 23) -> Handler:
     """Return onnx2fx's own handler, for opsets from which on it is right."""
-    return cast(Handler, get_handler(op_type))
+    return cast(Handler, get_handler(op_type, opset_version=opset))
 
 
 def inputs(builder: Builder, node: onnx.NodeProto) -> list[torch.fx.Node | None]:
