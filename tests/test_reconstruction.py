@@ -20,6 +20,7 @@ from onnx_relief.settings import Reconstruction
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx2fx")
+answers = pytest.importorskip("onnx_relief.bridge.answers")
 lessons = pytest.importorskip("onnx_relief.bridge.lessons")
 bridge = pytest.importorskip("onnx_relief.bridge.reconstruct")
 open_teacher = pytest.importorskip("onnx_relief.bridge.train").open_teacher
@@ -175,7 +176,7 @@ def test_with_little_memory_a_step_goes_through_its_samples_in_portions(monkeypa
         sizes.update(part.count for _, part in parts)
         return parts
 
-    monkeypatch.setattr(lessons, "portions", noted)
+    monkeypatch.setattr(answers, "portions", noted)
     at_once = reconstructed(pruned, dense, epochs=6)
     assert max(sizes) == 9
     sizes.clear()
@@ -340,22 +341,41 @@ def steps_first(steps, lesson, most):
     data = open_data({"x": x}, input_specs(dense))
     points = {"r": lessons.Point(), "y": lessons.Point(is_output=True)}
     teacher = open_teacher(with_outputs(load(dense), {"r": 1}), provider="cpu")
-    walk = lessons.Walk(lessons.Targets(teacher, points, data, lesson, most), data, lesson)
+    walk = answers.Walk(answers.Targets(teacher, points, data, lesson, most), data, lesson)
     return walk, np.maximum(x.transpose(1, 0, 2) @ random(3, 4, seed=1), 0)
 
 
 @pytest.mark.parametrize("most", [4, 100])
 @pytest.mark.parametrize("steps", [7, 8])
-@pytest.mark.parametrize("room", [0, 1 << 20])
-def test_answers_are_of_the_samples_wherever_their_axis_is(steps, most, room, monkeypatch):
-    monkeypatch.setattr(lessons, "_CACHED_BYTES", room)
-    walk, expected = steps_first(steps, lessons.Lesson(epochs=2, batch_size=8), most)
+@pytest.mark.parametrize("memory", [1, 1 << 20])
+def test_answers_are_of_the_samples_wherever_their_axis_is(steps, most, memory):
+    lesson = lessons.Lesson(epochs=2, batch_size=8, memory=memory)
+    walk, expected = steps_first(steps, lesson, most)
     for epoch in range(2):
         for rows, batch in walk.batches_of(epoch):
             parts = list(walk.source.steps(rows, batch))
             assert [part.count for part in parts] == [min(most, 8)] * (8 // min(most, 8))
             found = torch.cat([part.targets["r"] for part in parts], 1)
             np.testing.assert_allclose(found, expected[:, rows], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("memory", "most", "kept"), [(1, 2, False), (1 << 20, 8, True)])
+def test_the_dense_model_answers_no_more_at_a_time_than_there_is_room_for(memory, most, kept):
+    dense = mlp()
+    counts = []
+    session = open_teacher(load(dense), provider="cpu")
+
+    def teacher(feed):
+        counts.append(len(feed["x"]))
+        return session(feed)
+
+    data, points = data_for(dense), {"y": lessons.Point(is_output=True)}
+    lesson = lessons.Lesson(epochs=1, batch_size=8, memory=memory)
+    source = answers.Targets(teacher, points, data, lesson, 8 if kept else 1)
+    judge = answers.Answered(source, data, points, lesson).held()
+    assert max(counts) == most
+    assert sum(step.count for step in judge) == sum(step.count for step in judge) == data.size
+    assert isinstance(judge, list) == kept
 
 
 @pytest.mark.parametrize("memory", [1, 1 << 30])

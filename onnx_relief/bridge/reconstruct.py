@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any
@@ -25,7 +25,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from onnx_relief.bridge.lessons import Lesson, Points, Targets, Walk, feed_of, plain
+from onnx_relief.bridge.answers import Answered, Targets, Walk
+from onnx_relief.bridge.lessons import Lesson, Points, feed_of
 from onnx_relief.bridge.module import OnnxModule
 from onnx_relief.bridge.ops.batch_normalization import BatchNormalization
 from onnx_relief.bridge.train.batches import Step
@@ -35,8 +36,8 @@ from onnx_relief.bridge.train.trainer import without_denormals
 from onnx_relief.data import Batch, Dataset
 from onnx_relief.data.batch import Rows
 from onnx_relief.data.held_out import Split
-from onnx_relief.data.shuffle import numbered_batches, plan_steps
-from onnx_relief.data.unpack import seekable
+from onnx_relief.data.shuffle import plan_steps
+from onnx_relief.data.unpack import both_seekable
 from onnx_relief.errors import UnsupportedError
 
 _WARMUP = 0.05
@@ -93,25 +94,17 @@ def train_to_match(
         UnsupportedError: The weights move nothing that is compared, or both models give other
             shapes on some samples.
     """
-    training = seekable(samples.work)
+    training, judging = both_seekable(samples.work, samples.judge)
     module.eval()
     _check_gradients(module, points, training)
     room = _room(module, training, lesson.memory)
     source = Targets(teacher, points, training, lesson, room)
-    judge = list(_answered(source, samples.judge, points, lesson))
-    seen = _answered(source, training.take(samples.judge.size), points, lesson)
+    judge = Answered(source, judging, points, lesson).held()
+    seen = Answered(source, training.take(judging.size), points, lesson)
     walk = Walk(source, lesson.augment.drawn_from(training) if lesson.augment else training, lesson)
     with torch.random.fork_rng(devices=()), without_denormals():
         torch.manual_seed(lesson.seed)
         return _train(module, points, walk, judge, seen, lesson, tick)
-
-
-def _answered(source: Targets, data: Dataset, points: Points, lesson: Lesson) -> Iterator[Step]:
-    """Yield steps with what the dense model's outputs are, and no block's."""
-    for _, batch in numbered_batches(data, lesson.batch_size):
-        for step in source.steps(None, plain(batch)):
-            outputs = {name: step.targets[name] for name in points if points[name].is_output}
-            yield replace(step, targets=outputs)
 
 
 def step_count(samples: Split, lesson: Lesson) -> int:
@@ -123,12 +116,12 @@ def _train(
     module: OnnxModule,
     points: Points,
     walk: Walk,
-    judge: list[Step],
+    judge: Iterable[Step],
     seen: Iterable[Step],
     lesson: Lesson,
     tick: Callable[[int], None],
 ) -> Outcome:
-    scales = walk.source.scales()
+    scales = walk.source.scales
     before = best = _error(module, points, scales, judge)
     kept, best_epoch = _state(module), 0
     _estimate_statistics(module, walk)
@@ -149,7 +142,7 @@ def _train(
 
 
 def _tried_rate(
-    course: _Course, walk: Walk, judge: list[Step], lesson: Lesson, before: float
+    course: _Course, walk: Walk, judge: Iterable[Step], lesson: Lesson, before: float
 ) -> float:
     """Return the rate with which a short course ends best; the module is as it was after.
 
@@ -215,10 +208,10 @@ def _check_gradients(module: OnnxModule, points: Points, data: Dataset) -> None:
 
 
 def _room(module: OnnxModule, data: Dataset, memory: int) -> int:
-    """Return how many samples a module can be trained on at a time.
+    """Return how many samples a module can be trained on at a time, with half of the memory.
 
     That is found out on one: what backward needs of it grows with their number, what it needs of
-    the weights does not.
+    the weights does not. For each tensor that is given there is one of the dense model, too.
     """
     norms = (part for part in module.modules() if isinstance(part, BatchNormalization))
     if any(norm.of_batch for norm in norms):
@@ -234,9 +227,9 @@ def _room(module: OnnxModule, data: Dataset, memory: int) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         found = module.run(sample.feed)
-    del found
-    each = sum(kept.values()) / sample.count
-    return max(1, int(memory / max(each, 1)))
+    given = 2 * sum(values.nbytes for values in found.values())
+    each = (sum(kept.values()) + given) / sample.count
+    return max(1, int(memory / 2 / max(each, 1)))
 
 
 def _loss(
