@@ -9,7 +9,7 @@ import numpy as np
 
 from onnx_relief.comparable import with_outputs
 from onnx_relief.data import Batch, Dataset
-from onnx_relief.data.shuffle import labels_of
+from onnx_relief.data.shuffle import classes_of, labels_of
 from onnx_relief.errors import DataError, ModelError, ReliefError, SettingsError, working_on
 from onnx_relief.graph.document import Document, input_specs, output_specs
 from onnx_relief.graph.endings import joined_parts, sigmoid_outputs, stepwise_outputs
@@ -19,11 +19,13 @@ from onnx_relief.metrics import (
     are_directions,
     beside_dense,
     choices,
+    classes_told,
     decisions,
     is_number,
     is_share,
     is_text,
     metric_named,
+    output_of_labels,
 )
 from onnx_relief.results import Evaluation, Score
 from onnx_relief.runtime import Session, open_session
@@ -63,7 +65,8 @@ def compare_models(
             where an output decides something, cosine where rows have length 1 or decide nothing,
             and error where a sample gives one number that decides nothing. Of an output that joins
             several tensors, the one that is farthest off counts for cosine and error.
-        output: The output that the metric looks at; by default the first that suits it.
+        output: The output that the metric looks at; by default the first that suits it, of several
+            that suit labels the only one with as many classes as they name.
         batch_size: Samples per run, where the models leave that open.
         provider: Execution provider of ONNX Runtime.
         tick: Called with the number of samples after every batch.
@@ -91,8 +94,14 @@ def compare_models(
             for session, model in zip(sessions, models, strict=True)
         )
         if tally is None:
-            given = {name: first[name] for name in outputs}
-            choice = choose(given, batch, metric, output, steps=stepwise_outputs(dense.proto))
+            choice = choose(
+                {name: first[name] for name in outputs},
+                batch,
+                metric,
+                output,
+                steps=stepwise_outputs(dense.proto),
+                classes=classes_of(data),
+            )
             each = choice.output in sigmoid_outputs(dense.proto)
             tally = Tally(replace(choice, each=each), parts.get(choice.output, ()))
         with working_on(f"comparing outputs on {data.name}"):
@@ -138,10 +147,10 @@ def evaluate_model(
     if like is not None and _output_names(like) == _output_names(model):
         first = first_sample(data)
         given = _real_rows(open_session(like, provider=provider).run(first.feed), first, data)
-        choice = choose(given, first, metric, output)
+        choice = choose(given, first, metric, output, classes=classes_of(data))
     for batch in data.batches(batch_size):
         results = _real_rows(session.run(batch.feed), batch, data)
-        choice = choice or choose(results, batch, metric, output)
+        choice = choice or choose(results, batch, metric, output, classes=classes_of(data))
         hits += int(hits_of(choice, results[choice.output], batch).sum())
         nan += count_nan(results[choice.output])
         highest = max(highest, highest_label(batch))
@@ -175,7 +184,8 @@ def try_out(
     session = open_session(model, provider=provider)
     batch = first_sample(data)
     results = _real_rows(session.run(batch.feed), batch, data)
-    choice = choose(results, batch, metric, output, steps=stepwise_outputs(model.proto))
+    steps = stepwise_outputs(model.proto)
+    choice = choose(results, batch, metric, output, steps=steps, classes=classes_of(data))
     labels = labels_of(data)
     if METRICS[choice.metric].hits is not None and labels is not None:
         highest = np.full(batch.count, labels.max())  # any other one has a class if this one has
@@ -198,10 +208,12 @@ def choose(
     output: str | None,
     *,
     steps: frozenset[str] = frozenset(),
+    classes: int | None = None,
 ) -> Choice:
     """Return metric and output for what a model gives on a first batch.
 
-    `steps` names the outputs of three axes that hold classes on the last one.
+    `steps` names the outputs of three axes that hold classes on the last one; `classes` is how many
+    of them the labels name, as far as that is known.
 
     Raises:
         SettingsError: As `compare_models`.
@@ -216,7 +228,7 @@ def choose(
             f"--metric {name} needs labels, and the data has none; add 'labels' or class folders, "
             "or use --metric agreement"
         )
-    reasons = {}
+    suiting, reasons = dict[str, Choice](), dict[str, str]()
     nobody_asked = name == "agreement" and metric is None
     keys = list(results) if output is None else [output]
     if nobody_asked:  # integers may well be ids and lengths that no weight has to do with
@@ -228,8 +240,14 @@ def choose(
         if reason is None and nobody_asked and are_directions(results[key]):
             reason = "has rows of length 1, whose largest number decides nothing"
         if reason is None:
-            return Choice(name, key, steps=stepwise)
-        reasons[key] = reason
+            suiting[key] = Choice(name, key, steps=stepwise)
+        else:
+            reasons[key] = reason
+    if suiting and chosen.hits is None:
+        return next(iter(suiting.values()))
+    if suiting:
+        told = {key: classes_told(results[key]) for key in suiting}
+        return suiting[output_of_labels(told, classes)]
     asked = [results[key] for key in reasons if is_array(results[key])]
     if nobody_asked and asked:
         return choose(results, batch, beside_dense(asked[0], batch.count), output, steps=steps)

@@ -114,6 +114,37 @@ def is_share(output: Array) -> bool:
     return not single or values.dtype.kind in "biu" or _are_shares(values)
 
 
+def classes_told(output: Array) -> int:
+    """Return how many classes an output tells apart; 0 where only the classes stand in it.
+
+    >>> [classes_told(np.ones(shape)) for shape in ((5, 3), (5, 3, 1, 1), (5, 1), (5,))]
+    [3, 3, 2, 2]
+    """
+    values = _flat_tail(output)
+    if values.dtype.kind in "biuOUS":
+        return 0
+    return max(2, values.shape[1]) if values.ndim == 2 else 2
+
+
+def output_of_labels(classes: Mapping[str, int], wanted: int | None) -> str:
+    """Return which of the outputs that suit labels is the one that they belong to.
+
+    It is the first, unless another one, and no third, tells as many classes apart as there are: of
+    an embedding and scores labels belong to the scores.
+
+    Args:
+        classes: How many classes each output tells apart, by name, in order; 0 where that is
+            not known. At least one.
+        wanted: How many classes the labels name; None where that is not known.
+
+    >>> output_of_labels({"embedding": 20, "scores": 4}, 4)
+    'scores'
+    """
+    first = next(iter(classes))
+    matching = [name for name, count in classes.items() if count == wanted]
+    return matching[0] if classes[first] and len(matching) == 1 else first
+
+
 def decisions(
     output: Array, *, steps: bool = False, each: bool = False, shares: bool = False
 ) -> Array | None:
@@ -320,10 +351,9 @@ def _check_labels(output: Array, labels: NDArray[np.int64]) -> None:
             f"there are {len(labels)} labels for an output of shape {output.shape}, which has not "
             "as many rows; correct 'labels', or use --metric agreement"
         )
-    values = _flat_tail(output)
-    if values.dtype.kind in "biu" or not len(labels):
+    classes = classes_told(output)
+    if not classes or not len(labels):
         return
-    classes = max(2, values.shape[1]) if values.ndim == 2 else 2
     if labels.max() >= classes:
         raise DataError(
             f"the data has label {labels.max()}, but the output has {classes} classes "

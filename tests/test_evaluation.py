@@ -205,6 +205,18 @@ def test_the_first_output_that_suits_is_taken():
     assert compare(model).output == "b"
 
 
+def test_of_several_outputs_labels_belong_to_the_one_with_as_many_classes():
+    model = build(
+        """(float[N,6] x) => (float[N,12] embedding, float[N,3] scores) {
+            embedding = MatMul (x, u)  scores = MatMul (x, v)
+        }""",
+        u=random(6, 12),
+        v=random(6, 3),
+    )
+    assert compare(model).output == "scores"
+    assert evaluate(model, samples()).output == "scores"
+
+
 def test_labels_of_scikit_learn_are_understood():
     model = build(
         """(float[N,6] x) => (int64[N] label, seq(map(int64, float)) probabilities) {

@@ -11,6 +11,7 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,8 +22,10 @@ from onnx_relief.bridge.module import OnnxModule
 from onnx_relief.bridge.train.batches import Step, make_step
 from onnx_relief.bridge.train.losses import class_form, cross_entropy, flat_tail, wide
 from onnx_relief.data import Batch, Dataset
+from onnx_relief.data.shuffle import classes_of
 from onnx_relief.errors import DataError, UnsupportedError
 from onnx_relief.graph.walk import TensorHome
+from onnx_relief.metrics import output_of_labels
 
 _TINY = 1e-12
 
@@ -58,7 +61,7 @@ def squared_gradients(
         batch_size = 1
     parameters = {n: p for n, p in module.named_parameters() if n in module.homes}
     sums = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in parameters.items()}
-    loss = _label_loss if by_labels else _output_loss
+    loss = partial(_label_loss, classes_of(data)) if by_labels else _output_loss
     scales = None if by_labels else _scales(module, data, batch_size)
     count = 0
     known: Counter[int] = Counter()
@@ -115,6 +118,7 @@ def _output_loss(
 
 
 def _label_loss(
+    classes: int | None,
     outputs: Mapping[str, Tensor],
     step: Step,
     draws: Sequence[np.random.Generator],
@@ -124,8 +128,10 @@ def _label_loss(
     if step.labels is None:
         raise DataError("the gradient of the loss needs labels; give labelled data, or none of it")
     count = (step.count,)
-    suiting = [flat_tail(values) for values in outputs.values() if values.shape[:1] == count]
-    scores = next((s for s in suiting if s.ndim == 2 and s.shape[1] > 1), None)
+    flat = {n: flat_tail(values) for n, values in outputs.items() if values.shape[:1] == count}
+    suiting = {n: values for n, values in flat.items() if values.ndim == 2 and values.shape[1] > 1}
+    told = {n: values.shape[1] for n, values in suiting.items()}
+    scores = suiting[output_of_labels(told, classes)] if suiting else None
     if scores is None or int(step.labels.max()) >= scores.shape[1]:
         raise DataError(
             "no output has a score for every class of the labels; leave them out, and the outputs "

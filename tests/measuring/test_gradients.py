@@ -101,6 +101,18 @@ def test_with_labels_it_is_the_square_of_the_gradient_of_the_loss():
     close(result["second"][0], second.reshape(3, 3, 1))
 
 
+def test_of_several_outputs_labels_belong_to_the_one_with_as_many_classes():
+    arrays, alone = samples(labelled=True), network(outputs=3)
+    beside = network(outputs=3)
+    wide = onnx.helper.make_tensor_value_info("wide", onnx.TensorProto.DOUBLE, ["N", 9])
+    beside.graph.output.insert(0, wide)
+    beside.graph.node.append(onnx.helper.make_node("MatMul", ["x", "other"], ["wide"]))
+    other = random(4, 9, seed=5, dtype=np.float64)
+    beside.graph.initializer.append(onnx.numpy_helper.from_array(other, "other"))
+    one, two = (found(model, arrays, by_labels=True)["first"][0] for model in (alone, beside))
+    close(two, one)
+
+
 def test_over_many_signs_several_outputs_and_batches_give_the_sum_of_their_squares():
     model, arrays = network(outputs=3), samples()
     spread = run(model, arrays)[0].std(ddof=1)

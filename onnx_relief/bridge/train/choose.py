@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import torch
 from torch import Tensor, nn
 
@@ -22,8 +24,9 @@ from onnx_relief.bridge.train.objective import (
     check_shapes,
 )
 from onnx_relief.data import Dataset
-from onnx_relief.data.shuffle import labels_of
+from onnx_relief.data.shuffle import classes_of, labels_of
 from onnx_relief.errors import DataError, SettingsError, UnsupportedError
+from onnx_relief.metrics import output_of_labels
 from onnx_relief.training import LOSSES, TrainSettings
 
 
@@ -53,7 +56,7 @@ def choose_objective(
     own = own_loss(settings.loss) if weight < 1 and settings.loss not in LOSSES else None
     task = None
     if step.labels is not None and own is None:
-        task = _task(trained, step.labels, settings, needed=weight < 1)
+        task = _task(trained, step.labels, data, settings, needed=weight < 1)
     if task is not None and weight < 1:
         check_classes(task, step.labels, data)
     imitations = _imitations(trained, step, settings) if weight > 0 else ()
@@ -138,9 +141,9 @@ def _teachers_share(step: Step, data: Dataset, settings: TrainSettings) -> float
 
 
 def _task(
-    outputs: Outputs, labels: Tensor, settings: TrainSettings, *, needed: bool
+    outputs: Outputs, labels: Tensor, data: Dataset, settings: TrainSettings, *, needed: bool
 ) -> LabelTask | None:
-    """Return the first output that suits the labels."""
+    """Return the output that the labels belong to."""
     chosen = settings.label_output
     if chosen is not None and chosen not in outputs:
         raise SettingsError(
@@ -153,11 +156,14 @@ def _task(
     elif settings.loss not in LOSSES:
         losses = ["cross-entropy"]
     names = list(outputs) if chosen is None else [chosen]
-    for loss in losses:
-        for name in names:
-            task = _task_of(name, outputs[name], labels, loss)
-            if task is not None:
-                return task
+    tasks: dict[str, LabelTask] = {}
+    for loss, name in product(losses, names):
+        task = _task_of(name, outputs[name], labels, loss)
+        if task is not None:
+            tasks.setdefault(name, task)
+    if tasks:
+        told = {name: task.classes for name, task in tasks.items()}
+        return tasks[output_of_labels(told, classes_of(data))]
     if not needed and chosen is None:
         return None
     shapes = ", ".join(f"{name!r} {tuple(outputs[name].shape)}" for name in names)

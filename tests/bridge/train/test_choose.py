@@ -49,6 +49,27 @@ def test_labels_go_to_the_first_output_with_a_row_of_scores_for_each(shape):
     assert choose(found, step(LABELS), label_output="z").task.output == "z"
 
 
+@pytest.mark.parametrize(
+    ("shapes", "chosen"),
+    [
+        ({"embedding": (6, 20), "scores": (6, 3)}, "scores"),
+        ({"embedding": (6, 20), "scores": (6, 4)}, "embedding"),
+        ({"embedding": (6, 20), "one": (6, 3), "other": (6, 3)}, "embedding"),
+        ({"scores": (6, 3), "embedding": (6, 20)}, "scores"),
+    ],
+)
+def test_labels_go_to_the_only_output_with_as_many_classes(shapes, chosen):
+    found = outputs(**{name: values(*shape) for name, shape in shapes.items()})
+    assert choose(found, step(LABELS)).task.output == chosen
+
+
+def test_two_classes_may_be_one_number():
+    found = outputs(embedding=values(6, 20), y=values(6, 1).sigmoid())
+    labels = torch.tensor([0, 1, 1, 0, 1, 0])
+    task = choose_objective(found, step(labels), nets.points(6, classes=2), TrainSettings()).task
+    assert (task.output, task.loss) == ("y", "bce")
+
+
 def test_single_scores_are_binary():
     probabilities = values(6, 1).sigmoid()
     labels = torch.tensor([0, 1, 1, 0, 1, 0])
