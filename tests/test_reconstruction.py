@@ -282,6 +282,20 @@ def test_decisions_that_are_floats_cannot_be_followed_either():
     ("prune", "budget"),
     [(relief.prune, {"sparsity": 0.5}), (relief.prune_channels, {"ratio": 0.5})],
 )
+def test_the_seed_arrives_from_the_functions_that_users_call(prune, budget):
+    options = {"criterion": "magnitude", "repair": "reconstruct", "repair_epochs": 12, **budget}
+    data = samples(count=100, shape=(3, 6, 6), labelled=False)
+    one, same, other = (
+        prune(network(), data, seed=seed, **options).document.proto for seed in (0, 0, 1)
+    )
+    assert differences(one, same) == []
+    assert differences(one, other)
+
+
+@pytest.mark.parametrize(
+    ("prune", "budget"),
+    [(relief.prune, {"sparsity": 0.5}), (relief.prune_channels, {"ratio": 0.5})],
+)
 def test_how_it_trains_arrives_from_the_functions_that_users_call(prune, budget):
     data = {"x": np.random.default_rng(0).standard_normal((20, 6)).astype(np.float32)}
     stages = []

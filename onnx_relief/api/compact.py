@@ -85,6 +85,7 @@ def prune_channels(
     cutmix: float = 0.0,
     latency_batch: int = 1,
     latency_threads: int = 1,
+    seed: int = 0,
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
     samples: int | None = 1000,
@@ -118,6 +119,7 @@ def prune_channels(
         cutmix: As for `prune`.
         latency_batch: Samples per run where latency decides.
         latency_threads: Threads there; 0 for ONNX Runtime's own choice.
+        seed: For what is drawn.
         only: Patterns; layers that match none of them are left alone.
         skip: Patterns; layers that match one of them are left alone.
         samples: At most so many samples of `data`, evenly spread; None for all.
@@ -138,6 +140,7 @@ def prune_channels(
         open_data(data, inputs, preprocess=preprocess or Preprocess(), strict=strict),
         Settings(
             criterion=criterion,
+            seed=seed,
             reconstruction=Reconstruction(
                 epochs=repair_epochs,
                 flip=flip,

@@ -167,6 +167,7 @@ class Ranked:
             provider=self.settings.provider,
             memory=self.settings.memory,
             training=self.settings.reconstruction,
+            seed=self.settings.seed,
             progress=progress,
         )
         return ChannelsPruned(

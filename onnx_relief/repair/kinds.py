@@ -66,6 +66,7 @@ class Work:
     provider: str
     memory: int
     training: Reconstruction | None
+    seed: int
     progress: Progress | None
 
     def guard(self) -> Guard:
@@ -86,6 +87,7 @@ def repair(
     provider: str,
     memory: int = DEFAULT_MEMORY,
     training: Reconstruction | None = None,
+    seed: int = 0,
     progress: Progress | None = None,
 ) -> Repaired:
     """Return `pruned` repaired without labels, or as it was if that made its outputs worse.
@@ -100,6 +102,7 @@ def repair(
         provider: Execution provider of ONNX Runtime.
         memory: Bytes that statistics may take, about.
         training: How ``reconstruct`` trains; None for its defaults.
+        seed: Decides the order of samples that it trains on, and what is drawn of pictures.
         progress: Told how far the work has come.
 
     Raises:
@@ -119,6 +122,7 @@ def repair(
         provider=provider,
         memory=memory,
         training=training,
+        seed=seed,
         progress=progress,
     )
     document, notes = KINDS[kind](work)
@@ -239,6 +243,7 @@ def _reconstruct(work: Work) -> tuple[Document, tuple[str, ...]]:
             provider=work.provider,
             training=work.training,
             memory=work.memory,
+            seed=work.seed,
             progress=work.progress,
         )
     except UnsupportedError as error:

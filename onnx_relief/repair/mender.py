@@ -47,6 +47,7 @@ class Mender:
             provider=settings.provider,
             memory=settings.memory,
             training=settings.reconstruction,
+            seed=settings.seed,
             progress=self._progress,
         )
         self._done[repaired.document] = repaired.row
