@@ -96,6 +96,10 @@ class IterateSettings:
             alpha_fc=_at(self.alphas_fc, iteration, self.prune.alpha_fc),
         )
 
+    def sparing(self, layers: Sequence[str]) -> IterateSettings:
+        """Return the same, with these layers left alone, too."""
+        return replace(self, prune=replace(self.prune, skip=(*self.prune.skip, *layers)))
+
     def changes_after(self, iteration: int) -> bool:
         """Return whether a later iteration has another alpha."""
         later = range(iteration + 1, self.iterations + 1)

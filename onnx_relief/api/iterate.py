@@ -87,7 +87,7 @@ def iterate(
         calibration_samples: Samples that activity is measured on; None for all.
         metric: As `prune` takes it.
         output: The output that labels and metric belong to.
-        freeze: Patterns of weights that stay as they are.
+        freeze: Patterns of weights that stay as they are: neither trained nor pruned.
         provider: Execution provider of ONNX Runtime.
         preprocess: How samples become what the model takes.
         strict: Whether a broken picture is an error.

@@ -6,12 +6,13 @@ Source: "Neural network relief", arXiv 2109.10795, section 3; rewinding as in it
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 
 from onnx_relief.graph.cost import count_parameters, layer_costs
 from onnx_relief.graph.document import Document
-from onnx_relief.graph.layers import find_layers
+from onnx_relief.graph.layers import Survey, find_layers
 from onnx_relief.graph.origin import note_dense
 from onnx_relief.history import IterateSettings, IterationRow, choose_best
 from onnx_relief.judge import points_lost
@@ -67,6 +68,8 @@ def iterate(
 ) -> Iterated:
     """Prune and retrain in turns; a folder that holds finished iterations is gone on with.
 
+    Layers whose weights are frozen are left alone, by pruning too.
+
     Args:
         job: The dense model, the data, and who judges.
         settings: How to prune and train, and when to stop.
@@ -82,7 +85,9 @@ def iterate(
     if rewind_to is not None:
         rewind_to = rewound(job.document, rewind_to)
     dense = job.judge.score(job.document, progress=progress, stage="judging the dense model")
-    positions = positions_on_data(find_layers(job.document), job.training, job.provider).by_layer
+    survey = find_layers(job.document)
+    settings = settings.sparing(_frozen_layers(survey, job.freeze))
+    positions = positions_on_data(survey, job.training, job.provider).by_layer
     work = _Work(job, settings, folder, rewind_to, positions, progress, on_epoch)
     rows = folder.rows()
     if not rows:
@@ -141,6 +146,18 @@ class _Work:
             epochs=self.settings.train.epochs if number else 0,
             seconds=time.monotonic() - started if number else 0.0,
         )
+
+
+def _frozen_layers(survey: Survey, patterns: Sequence[str]) -> tuple[str, ...]:
+    """Return the layers one of whose weights is called what a pattern says."""
+    homes = {site.layer.name: [part.view.home for part in site.parts] for site in survey.sites}
+    return tuple(
+        layer
+        for layer, weights in homes.items()
+        if any(
+            fnmatchcase(n, p) for home in weights for n in (home.name, str(home)) for p in patterns
+        )
+    )
 
 
 def _one_iteration(work: _Work, number: int) -> IterationRow | None:

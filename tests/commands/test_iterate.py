@@ -64,6 +64,15 @@ def test_only_weights_change_and_the_last_model_is_kept():
     ElementTree.fromstring((RUN / "curve.svg").read_text())
 
 
+def test_frozen_weights_are_neither_trained_nor_pruned(command):
+    assert command(ITERATE + "--freeze w1")[0] == 0
+    first, *later = map(weights, models())
+    assert later
+    for model in later:
+        np.testing.assert_array_equal(model["w1"], first["w1"])
+        assert np.count_nonzero(model["w2"]) < np.count_nonzero(first["w2"])
+
+
 def test_what_is_said(finished):
     out, err = finished
     assert "Stopped because all 3 iterations are done" in out
