@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import ceil
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,9 @@ from onnx_relief.settings import DEFAULT_MEMORY
 
 _NOTHING = 1e-9
 """A layer whose outputs lack less than this share of their mean square is left as it is."""
+_LACKS_NOTHING: Final = "it gives what it gives in the dense model"
+_BROKEN: Final = "NaN or infinity, or more than can be squared, stands in what it reads or gives"
+_NO_BETTER: Final = "no change of its weights brings held-out samples nearer to the dense model"
 
 
 def least_squares(
@@ -87,12 +91,14 @@ def least_squares(
         for some in _fitting(wanted, memory // 2):
             fit, *tune = _sums_of(some, twins, relays)
             for place, pair in enumerate(some):
-                document = _refitted(
+                found = _refitted(
                     survey, pruned, pair, fit[place], tune[0][place] if tune else None
                 )
                 tick(1)
-                if document is not None:
-                    pruned = document
+                if isinstance(found, str):
+                    left[pair.site.layer.name] = found
+                else:
+                    pruned = found
                     refitted.append(pair.site.layer.name)
     return Account(
         document=pruned,
@@ -154,12 +160,12 @@ def _made_by(survey: Survey, layers: Collection[str]) -> set[str]:
 
 def _refitted(
     survey: Survey, document: Document, pair: Pair, fit: Sums, tune: Sums | None
-) -> Document | None:
-    """Return the document with one layer refitted, or None where that does not help."""
-    if not fit.lacking > _NOTHING * fit.wanted or not np.isfinite(fit.lacking):
-        return None
-    if not np.isfinite(fit.gram.second).all():
-        return None
+) -> Document | str:
+    """Return the document with one layer refitted, or why it stays as it is."""
+    if not np.isfinite(fit.lacking) or not np.isfinite(fit.gram.second).all():
+        return _BROKEN
+    if fit.lacking <= _NOTHING * fit.wanted:
+        return _LACKS_NOTHING
     rows = survey.rows(pair.site.parts[0])
     keep = pair.reading.split(rows.reshape(len(rows), -1) != 0)
     weigh = None
@@ -169,7 +175,7 @@ def _refitted(
     judge = tune.gram if tune else None
     change = refit(fit.gram, judge, keep, centred=pair.centred, weigh=weigh)
     if change is None:
-        return None
+        return _NO_BETTER
     return changed(survey, document, pair, change, fit.gram.mean)
 
 

@@ -226,7 +226,7 @@ def test_a_network_that_lost_units_follows_those_that_stay():
         k2=dense["k2"][:, units],
     )
     found = refitted(small, network(), X[:50], kept={"first": units})
-    assert found.left == {}
+    assert found.left == {"first": "it gives what it gives in the dense model"}
     raw = error(small, network(), X[50:])
     assert error(found.document.proto, network(), X[50:]) < 0.3 * raw
 
@@ -261,6 +261,27 @@ def test_a_variance_that_cannot_be_restored_is_not_said_to_be(left, short):
     told = match_moments(*models, {}, data, batch_size=7, provider="cpu").notes
     but = f"; {short} that changed too much only in part" if short else ""
     assert told == (f"the units of 1 layer have their mean and variance again{but}",)
+
+
+WHOLE, HALF, LOST = [[1], [1]], [[1], [0]], [[0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("pruned", "fitted", "judged", "reason"),
+    [
+        (WHOLE, abs(random(50, 2)), abs(random(9, 2)), "it gives what it gives in the dense model"),
+        (HALF, LOST * 50, LOST * 9, "no change of its weights brings"),
+        (HALF, [[-1, 1]] * 50, LOST * 9, "NaN or infinity"),
+    ],
+)
+def test_a_layer_that_stays_as_it_is_is_told_with_the_reason(pruned, fitted, judged, reason):
+    graph = "(float[N,2] x) => (float[N,1] y) { r = Sqrt (x)  [layer] y = MatMul (r, w) }"
+    models = [load(build(graph, w=np.array(w, "f"))) for w in (pruned, WHOLE)]
+    inputs = input_specs(models[0].proto)
+    split = Split(*(open_data({"x": np.array(x, "f")}, inputs) for x in (fitted, judged)))
+    found = least_squares(*models, {}, split, batch_size=7, provider="cpu")
+    assert found.layers == ()
+    assert found.notes[1].startswith(f"1 layer is not refitted: {reason}")
 
 
 def test_units_that_nobody_tells_of_are_left_alone():
