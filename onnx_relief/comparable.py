@@ -23,14 +23,24 @@ Array = NDArray[Any]
 
 
 def taken_apart(document: Document) -> Document:
-    """Return the model with outputs by which it can be told from others.
+    """Return the model with the outputs by which it can be told from others."""
+    given = [value.name for value in document.proto.graph.output]
+    judged = judged_tensors(document)
+    if judged == given:
+        return document
+    return with_outputs(document, judged, without=set(given) - set(judged))
 
-    The scores behind its decisions where it only decides, and instead of an output that joins
-    several tensors these tensors.
+
+def judged_tensors(document: Document) -> list[str]:
+    """Return the tensors by which a model can be told from others of its kind.
+
+    These are its outputs, but where one joins several tensors these tensors, and where the model
+    only decides the scores behind its decisions, too.
     """
     parts = joined_parts(document.proto)
-    more = (*scores_behind(document.proto), *(name for names in parts.values() for name in names))
-    return with_outputs(document, more, without=parts) if more else document
+    given = [value.name for value in document.proto.graph.output]
+    judged = [part for name in given for part in parts.get(name, (name,))]
+    return list(dict.fromkeys((*judged, *scores_behind(document.proto))))
 
 
 def with_outputs(

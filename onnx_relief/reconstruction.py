@@ -13,12 +13,13 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from onnx_relief.comparable import judged_tensors
 from onnx_relief.data import Dataset
 from onnx_relief.data.held_out import Split
 from onnx_relief.errors import UnsupportedError
 from onnx_relief.evaluation import first_sample
 from onnx_relief.graph.cost import layer_costs
-from onnx_relief.graph.document import Document, output_specs
+from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey, find_layers
 from onnx_relief.graph.mask import nonzero_elements
 from onnx_relief.graph.taps import block_outputs, unit_makers, with_outputs
@@ -213,7 +214,7 @@ def points_of_comparison(
     """
     from onnx_relief.bridge.lessons import Point
 
-    outputs = [spec.name for spec in output_specs(survey.document.proto)]
+    outputs = judged_tensors(survey.document)
     taps = [name for name in block_outputs(survey) if name not in outputs]
     here = _values(survey.document, [*taps, *outputs], feed, provider)
     there = _values(dense, [*here], feed, provider)

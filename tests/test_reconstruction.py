@@ -257,10 +257,25 @@ def test_a_large_model_or_much_data_is_walked_through_less_often():
     assert 8 <= default_epochs(survey, many, "cpu") < few
 
 
-def test_a_model_without_float_outputs_is_refused():
+def test_a_model_that_only_decides_follows_the_scores_behind():
     graph = """(float[N,6] x) => (int64[N] y) {
+        [first] h = MatMul (x, w1)  r = Tanh (h)  [second] s = MatMul (r, w2)
+        y = ArgMax <axis = 1, keepdims = 0> (s)
+    }"""
+    weights = {"w1": random(6, 8, seed=1), "w2": random(8, 5, seed=2)}
+    dense = build(graph, **weights)
+    weights["w2"][1::2] = 0
+    pruned = build(graph, **weights)
+    found = reconstructed(pruned, dense)
+    others = {"x": np.random.default_rng(8).standard_normal((200, 6)).astype(np.float32)}
+    agree = [np.mean(run(model, others)[0] == run(dense, others)[0]) for model in (pruned, found)]
+    assert agree[1] > agree[0]
+
+
+def test_a_model_without_float_outputs_is_refused():
+    graph = """(float[N,6] x) => (int64[N,5] y) {
         [first] h = MatMul (x, w1)
-        y = ArgMax <axis = 1, keepdims = 0> (h)
+        y = Cast <to = 7> (h)
     }"""
     model = build(graph, w1=random(6, 5, seed=1))
     with pytest.raises(UnsupportedError, match="no output of floats to follow"):
