@@ -76,7 +76,8 @@ class ChannelOptions(RepairOptions):
     target_macs: Annotated[
         float | None,
         typer.Option(
-            help="Share of the multiply-accumulates that may stay, those with zeros not counted.",
+            help="Share of the multiply-accumulates that may stay: those with zeros are not "
+            "counted, with channels they are.",
             rich_help_panel=BUDGETS,
         ),
     ] = None

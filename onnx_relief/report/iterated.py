@@ -8,6 +8,7 @@ from rich.table import Table
 
 from onnx_relief.history import IterationRow
 from onnx_relief.report.table import named_table
+from onnx_relief.report.text import score_text
 
 
 def iterations_table(rows: Sequence[IterationRow], best: IterationRow, unit: str) -> Table:
@@ -25,8 +26,8 @@ def iterations_table(rows: Sequence[IterationRow], best: IterationRow, unit: str
         table.add_row(
             f"{row.iteration}{' *' if row is best else ''}" if row.iteration else "dense",
             _alphas(row) if row.iteration else "",
-            _score(row.metric_pruned, unit) if row.iteration else "",
-            _score(row.metric_retrained, unit),
+            score_text(row.metric_pruned, unit) if row.iteration else "",
+            score_text(row.metric_retrained, unit),
             f"{row.remaining:.2f} %",
             f"{row.compression:.1f}",
             "-" if row.flops is None else f"{row.flops / 2:,.0f}",
@@ -47,7 +48,3 @@ def iteration_line(row: IterationRow) -> str:
 def _alphas(row: IterationRow) -> str:
     conv, others = row.alpha
     return f"{conv:g}" if conv == others else f"{conv:g}, {others:g}"
-
-
-def _score(value: float, unit: str) -> str:
-    return f"{value:.2f} {unit}".rstrip()

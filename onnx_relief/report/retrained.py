@@ -12,7 +12,7 @@ from rich.text import Text
 
 from onnx_relief.report.build import as_plain, to_json
 from onnx_relief.report.table import named_table, sentences
-from onnx_relief.report.text import plain
+from onnx_relief.report.text import plain, score_text
 from onnx_relief.results import Score
 from onnx_relief.training import EpochRow, Trained
 
@@ -68,11 +68,9 @@ def retrain_table(report: RetrainReport, *, verbose: bool = False) -> Renderable
     scores.add_column("")
     for name in ("before", "after"):
         scores.add_column(name, justify="right")
-    unit = f" {report.after.unit}" if report.after.unit else ""
     scores.add_row(
         Text(plain(f"{report.after.metric} of {report.after.output!r}")),
-        f"{report.before.value:.2f}{unit}",
-        f"{report.after.value:.2f}{unit}",
+        *(score_text(score.value, score.unit) for score in (report.before, report.after)),
     )
     total = report.weights + report.held
     lines = (
