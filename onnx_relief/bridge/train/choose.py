@@ -204,10 +204,16 @@ def _imitations(outputs: Outputs, step: Step, settings: TrainSettings) -> tuple[
             "the dense version of this model with --teacher, or name outputs of both with "
             "--distill-output"
         )
-    return tuple(_imitation(name, outputs[name], step.targets[name], settings) for name in names)
+    labelled = step.labels is not None
+    return tuple(
+        _imitation(name, outputs[name], step.targets[name], settings, labelled=labelled)
+        for name in names
+    )
 
 
-def _imitation(name: str, output: Tensor, target: Tensor, settings: TrainSettings) -> Imitation:
+def _imitation(
+    name: str, output: Tensor, target: Tensor, settings: TrainSettings, *, labelled: bool
+) -> Imitation:
     student, teacher = wide(output.detach()), wide(target)
     check_shapes(name, student, teacher)
     if not target.is_floating_point() or not bool(teacher.isfinite().all()):
@@ -226,6 +232,7 @@ def _imitation(name: str, output: Tensor, target: Tensor, settings: TrainSetting
         forms=forms,
         temperature=settings.temperature,
         variance=variance or 1.0,
+        doubtful=not labelled and axis is not None and forms[1] is Form.LOGITS,
     )
 
 

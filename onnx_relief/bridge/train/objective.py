@@ -11,6 +11,7 @@ from torch import Tensor
 from onnx_relief.bridge.train.losses import (
     LABEL_LOSSES,
     Form,
+    distance_of_either,
     divergence,
     flat_tail,
     relative_error,
@@ -68,6 +69,7 @@ class Imitation:
         forms: What the scores of student and teacher are.
         temperature: Of the softening.
         variance: Of the teacher's values, for what has no classes.
+        doubtful: Whether its scores may as well be values: neither their sums nor labels tell.
     """
 
     output: str
@@ -75,6 +77,7 @@ class Imitation:
     forms: tuple[Form, Form]
     temperature: float
     variance: float
+    doubtful: bool = False
 
     def value(self, outputs: Outputs, targets: Outputs) -> Tensor:
         """Return the distance to the teacher.
@@ -84,15 +87,15 @@ class Imitation:
         """
         student, teacher = wide(outputs[self.output]), wide(targets[self.output])
         check_shapes(self.output, student, teacher)
+        teacher = teacher.to(student.dtype)
         if self.axis is None:
-            return relative_error(student, teacher.to(student.dtype), self.variance)
-        return divergence(
-            student,
-            teacher.to(student.dtype),
-            axis=self.axis,
-            forms=self.forms,
-            temperature=self.temperature,
+            return relative_error(student, teacher, self.variance)
+        gap = divergence(
+            student, teacher, axis=self.axis, forms=self.forms, temperature=self.temperature
         )
+        if not self.doubtful:
+            return gap
+        return distance_of_either(gap, student, teacher, self.variance)
 
 
 @dataclass(frozen=True, kw_only=True)

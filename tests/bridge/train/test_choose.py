@@ -124,6 +124,34 @@ def test_outputs_of_any_kind_follow_the_teacher(teacher, axis):
         assert float(same.detach()) == 0
 
 
+@pytest.mark.parametrize(
+    ("teacher", "labels", "seen"),
+    [
+        (values(6, 5), None, True),
+        (values(6, 5), LABELS, False),
+        (values(6, 5).log_softmax(1), None, False),
+    ],
+)
+def test_what_softmax_does_not_see_counts_where_scores_may_be_values(teacher, labels, seen):
+    found = outputs(y=teacher + 1)
+    objective = choose(found, step(labels, y=teacher), distill=1.0)
+    assert (float(objective.loss(found, labels, {"y": teacher}).detach()) > 0.01) == seen
+
+
+@pytest.mark.parametrize("size", [1e-2, 1.0, 1e2])
+def test_values_of_any_size_are_followed(size):
+    teacher = size * values(6, 3)
+    student = torch.zeros(6, 3, requires_grad=True)
+    objective = choose({"y": student}, step(y=teacher))
+    optimizer = torch.optim.Adam([student], lr=0.03 * size)
+    for _ in range(300):
+        optimizer.zero_grad()
+        objective.loss({"y": student}, None, {"y": teacher}).backward()
+        optimizer.step()
+    gap = student.detach() - teacher
+    assert float(gap.square().mean()) < 0.01 * float(teacher.var())
+
+
 def test_labels_and_teacher_share_by_weight():
     found, teacher = outputs(y=values(6, 3)), values(6, 3, seed=4)
     loss = {
