@@ -9,7 +9,8 @@ import numpy as np
 
 from onnx_relief.comparable import with_outputs
 from onnx_relief.data import Batch, Dataset
-from onnx_relief.data.shuffle import classes_of, labels_of
+from onnx_relief.data.labels import classes_of, output_of_labels
+from onnx_relief.data.shuffle import labels_of
 from onnx_relief.errors import DataError, ModelError, ReliefError, SettingsError, working_on
 from onnx_relief.graph.document import Document, input_specs, output_specs
 from onnx_relief.graph.endings import joined_parts, sigmoid_outputs, stepwise_outputs
@@ -25,7 +26,6 @@ from onnx_relief.metrics import (
     is_share,
     is_text,
     metric_named,
-    output_of_labels,
 )
 from onnx_relief.results import Evaluation, Score
 from onnx_relief.runtime import Session, open_session

@@ -126,25 +126,6 @@ def classes_told(output: Array) -> int:
     return max(2, values.shape[1]) if values.ndim == 2 else 2
 
 
-def output_of_labels(classes: Mapping[str, int], wanted: int | None) -> str:
-    """Return which of the outputs that suit labels is the one that they belong to.
-
-    It is the first, unless another one, and no third, tells as many classes apart as there are: of
-    an embedding and scores labels belong to the scores.
-
-    Args:
-        classes: How many classes each output tells apart, by name, in order; 0 where that is
-            not known. At least one.
-        wanted: How many classes the labels name; None where that is not known.
-
-    >>> output_of_labels({"embedding": 20, "scores": 4}, 4)
-    'scores'
-    """
-    first = next(iter(classes))
-    matching = [name for name, count in classes.items() if count == wanted]
-    return matching[0] if classes[first] and len(matching) == 1 else first
-
-
 def decisions(
     output: Array, *, steps: bool = False, each: bool = False, shares: bool = False
 ) -> Array | None:

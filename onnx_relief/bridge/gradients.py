@@ -22,10 +22,9 @@ from onnx_relief.bridge.module import OnnxModule
 from onnx_relief.bridge.train.batches import Step, make_step
 from onnx_relief.bridge.train.losses import class_form, cross_entropy, flat_tail, wide
 from onnx_relief.data import Batch, Dataset
-from onnx_relief.data.shuffle import classes_of
+from onnx_relief.data.labels import classes_of, output_of_labels
 from onnx_relief.errors import DataError, UnsupportedError
 from onnx_relief.graph.walk import TensorHome
-from onnx_relief.metrics import output_of_labels
 
 _TINY = 1e-12
 

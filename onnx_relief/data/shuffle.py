@@ -146,17 +146,6 @@ def labels_of(data: Dataset) -> Rows | None:
     return None
 
 
-def classes_of(data: Dataset) -> int | None:
-    """Return how many classes the labels name, 0 among them, if that is known without reading.
-
-    All samples that there are count, so that every part of them says the same.
-    """
-    source = data.source
-    if not isinstance(source, SampleSource) or source.labels is None:
-        return None
-    return int(source.labels.max(initial=-1)) + 1
-
-
 def split_validation(data: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset | None]:
     """Return `data` without a part for validation, and that part, None where there is none.
 

@@ -24,9 +24,9 @@ from onnx_relief.bridge.train.objective import (
     check_shapes,
 )
 from onnx_relief.data import Dataset
-from onnx_relief.data.shuffle import classes_of, labels_of
+from onnx_relief.data.labels import classes_of, output_of_labels
+from onnx_relief.data.shuffle import labels_of
 from onnx_relief.errors import DataError, SettingsError, UnsupportedError
-from onnx_relief.metrics import output_of_labels
 from onnx_relief.training import LOSSES, TrainSettings
 
 
