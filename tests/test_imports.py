@@ -53,7 +53,7 @@ MAY_IMPORT = {
     "data": VALUES,
     "runtime": VALUES | {"graph"},
     "report": VALUES | {"graph"},
-    "bridge": VALUES | {"graph", "data", "metrics", "runtime", "progress"},
+    "bridge": VALUES | {"graph", "data", "runtime", "progress"},
     "deploy": VALUES | {"graph", "runtime"},
 }
 # The only parts that may import what is not ours; None for nobody.
