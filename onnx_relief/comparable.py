@@ -6,16 +6,16 @@ other elements in another model, or none: a difference of such elements says not
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnx_relief.data import Batch
-from onnx_relief.graph.document import Document, copy_of
+from onnx_relief.graph.document import Document
 from onnx_relief.graph.endings import joined_parts, scores_behind
+from onnx_relief.graph.taps import with_outputs
 from onnx_relief.runtime import Session
 from onnx_relief.tensors import is_float
 
@@ -28,7 +28,7 @@ def taken_apart(document: Document) -> Document:
     judged = judged_tensors(document)
     if judged == given:
         return document
-    return with_outputs(document, judged, without=set(given) - set(judged))
+    return with_outputs(document, dict.fromkeys(judged, 0), without=set(given) - set(judged))
 
 
 def judged_tensors(document: Document) -> list[str]:
@@ -41,21 +41,6 @@ def judged_tensors(document: Document) -> list[str]:
     given = [value.name for value in document.proto.graph.output]
     judged = [part for name in given for part in parts.get(name, (name,))]
     return list(dict.fromkeys((*judged, *scores_behind(document.proto))))
-
-
-def with_outputs(
-    document: Document, names: Iterable[str], *, without: Collection[str] = ()
-) -> Document:
-    """Return a copy of the model that gives further tensors of its main graph, and some not."""
-    proto = copy_of(document.proto)
-    kept = [value for value in document.proto.graph.output if value.name not in without]
-    del proto.graph.output[:]
-    proto.graph.output.extend(kept)
-    known = {value.name for value in kept}
-    for name in dict.fromkeys(names):
-        if name not in known:
-            proto.graph.output.add(name=name)
-    return replace(document, proto=proto)
 
 
 def comparable_outputs(session: Session, batches: Iterable[Batch]) -> tuple[str, ...]:

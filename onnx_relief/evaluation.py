@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from onnx_relief.comparable import with_outputs
 from onnx_relief.data import Batch, Dataset
 from onnx_relief.data.labels import classes_of, output_of_labels
 from onnx_relief.data.shuffle import labels_of
 from onnx_relief.errors import DataError, ModelError, ReliefError, SettingsError, working_on
 from onnx_relief.graph.document import Document, input_specs, output_specs
 from onnx_relief.graph.endings import joined_parts, sigmoid_outputs, stepwise_outputs
+from onnx_relief.graph.taps import with_outputs
 from onnx_relief.measuring.measure import Tick
 from onnx_relief.metrics import (
     METRICS,
@@ -81,7 +81,7 @@ def compare_models(
     parts = joined_parts(dense.proto)
     if parts != joined_parts(pruned.proto):
         parts = {}
-    more = [name for names in parts.values() for name in names]
+    more = {name: 0 for names in parts.values() for name in names}
     sessions = [
         open_session(with_outputs(model, more) if more else model, provider=provider)
         for model in models

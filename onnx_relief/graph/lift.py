@@ -127,6 +127,8 @@ def _keep_float_outputs(graph: onnx.GraphProto) -> None:
     unused = [node for node in graph.node if not needed.intersection(node.output)]
     for node in unused:
         graph.node.remove(node)
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in needed]:
+        graph.initializer.remove(tensor)  # names of classes among them, which torch does not know
 
 
 def _is_float(kind: onnx.TypeProto) -> bool:

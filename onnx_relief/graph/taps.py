@@ -8,7 +8,7 @@ counts, so that normalisation and activation belong to the block, but not what p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import onnx
@@ -75,19 +75,26 @@ def unit_makers(survey: Survey, tensor: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def with_outputs(document: Document, types: Mapping[str, int]) -> Document:
+def with_outputs(
+    document: Document, types: Mapping[str, int], *, without: Collection[str] = ()
+) -> Document:
     """Return a throw-away copy that gives further tensors of the main graph as outputs.
 
     Args:
         document: The model; it is not changed.
-        types: Element type of each tensor, as ONNX numbers them, by name.
+        types: Element type of each tensor, as ONNX numbers them, by name; 0 where nobody needs it.
+        without: Outputs that are left out.
     """
     copied = document.copy()
-    given = {value.name for value in copied.proto.graph.output}
+    kept = [value for value in document.proto.graph.output if value.name not in without]
+    del copied.proto.graph.output[:]
+    copied.proto.graph.output.extend(kept)
+    given = {value.name for value in kept}
     for name, kind in types.items():
         if name not in given:
             value = onnx.ValueInfoProto(name=name)
-            value.type.tensor_type.elem_type = kind
+            if kind:
+                value.type.tensor_type.elem_type = kind
             copied.proto.graph.output.append(value)
     return copied
 
