@@ -24,7 +24,9 @@ from small_models import (
     without_privileges,
     written,
 )
+from text_models import build, random, run
 
+import onnx_relief
 from onnx_relief.errors import ModelError
 from onnx_relief.graph import document as document_module
 from onnx_relief.graph.document import check, input_specs, load, opset, output_specs, serialise
@@ -266,3 +268,13 @@ def test_damaged_file_loads_or_is_refused(tmp_path_factory, data):
         document = load(path)
         assert document.proto.graph.node
         input_specs(document.proto)
+
+
+def test_an_output_without_a_shape_is_taken_as_runtimes_take_it():
+    model = build("(float[N,4] x) => (float[N,3] y) { y = MatMul (x, w) }", w=random(4, 3))
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    before = model.SerializeToString()
+    found = onnx_relief.prune(model, random(20, 4), sparsity=0.5, criterion="wanda").model
+    assert not found.graph.output[0].type.tensor_type.HasField("shape")
+    assert run(found, {"x": random(5, 4)})[0].shape == (5, 3)
+    assert model.SerializeToString() == before
