@@ -64,7 +64,8 @@ def check_labels(labels: Array, origin: str, size: int | None) -> Rows:
     if kind.kind not in "biu":
         raise DataError(
             f"the labels of {origin} are {kind.name}, but classes are whole numbers from 0; "
-            "store them as int64"
+            "store classes as int64, and leave values and names out: models are then compared with "
+            "the dense one"
         )
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]

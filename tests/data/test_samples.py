@@ -71,7 +71,7 @@ def test_several_inputs_and_a_missing_optional_one(spec: Any, walk: Any) -> None
         ({"a": np.ones((5, 2))}, r"holds 'a', but the model takes 'a', 'b'"),
         ({"a": np.ones((5, 2)), "B": np.ones(5)}, r"holds 'a', 'B', but .* name the arrays"),
         ({"a": np.ones((5, 2)), "b": np.ones(5), "labels": [0]}, r"shape \(1,\), but \(5,\)"),
-        ({"a": np.ones((5, 2)), "b": np.ones(5), "labels": [0.5] * 5}, "float64.*store them as"),
+        ({"a": np.ones((5, 2)), "b": np.ones(5), "labels": [0.5] * 5}, "float64.*store classes as"),
         ({"a": np.ones((5, 2)), "b": np.ones(5), "labels": [0, 1, -1, 2, 3]}, "-1 at sample 2"),
         (
             {"a": np.ones((2, 2)), "b": np.ones(2), "labels": np.array([0, 2**64 - 1], np.uint64)},
