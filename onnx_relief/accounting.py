@@ -121,6 +121,7 @@ def compared(
         batch.feed,
         samples=batch.count,
         provider=provider,
+        threads=1,  # as `bench` and --round-to: other work on the machine disturbs that least
         tick=ticker(progress, "measuring latency", None),
     )
     return evaluation, latency

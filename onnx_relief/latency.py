@@ -63,7 +63,9 @@ def measure_latency(
         Timing(median=min(found), slowest=max(found), sessions=len(found), runs=count)
         for found, count in zip(medians, counts, strict=True)
     )
-    return Latency(timings=tuple(timings), samples=samples, provider=provider_name)
+    return Latency(
+        timings=tuple(timings), samples=samples, provider=provider_name, threads=threads or None
+    )
 
 
 def _times(

@@ -225,11 +225,13 @@ class Latency:
         timings: One entry per model.
         samples: Samples in one run.
         provider: The execution provider that ran them.
+        threads: Threads within an operator; None for ONNX Runtime's own choice.
     """
 
     timings: tuple[Timing, ...]
     samples: int
     provider: str
+    threads: int | None = None
 
 
 def _total(parts: Sequence[float | None]) -> float | None:

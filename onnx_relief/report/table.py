@@ -16,6 +16,7 @@ from onnx_relief.report.text import (
     bytes_text,
     count_text,
     plain,
+    plural,
     score_text,
     share_text,
     time_text,
@@ -114,12 +115,17 @@ def totals_table(
     if latency is not None:
         first, second = latency.timings
         table.add_row(
-            f"latency, {latency.samples} sample{'' if latency.samples == 1 else 's'}",
+            _latency_label(latency),
             time_text(first.median),
             time_text(second.median),
             share_text(second.median, first.median),
         )
     return table
+
+
+def _latency_label(latency: Latency) -> str:
+    threads = f", {plural(latency.threads, 'thread')}" if latency.threads else ""
+    return f"latency, {plural(latency.samples, 'sample')}{threads}"
 
 
 def evaluation_table(evaluation: Evaluation) -> RenderableType:
