@@ -125,11 +125,20 @@ def _to_weights(
     kept = sum(_kept(choice, field) for field, choice in choices.items())
     missed = None
     if kept > wanted * 1.01 + 1 and not settings.has_exact_share:
-        missed = (
-            f"{settings.budget} is not reached: {kept:.0f} of the {prices.whole:.0f} weights that "
-            f"may go have to stay and only {max(wanted, 0):.0f} were allowed"
-        )
+        missed = f"{settings.budget} is not reached: {_what_stays(prices, kept, settings.budget)}"
     return _finished(prices.fields, choices, judged, missed)
+
+
+def _what_stays(prices: Priced, kept: float, budget: Budget) -> str:
+    """Return in words what keeps a target from being reached."""
+    if budget.target_params is None:
+        return f"{kept:,.0f} of the {prices.whole:,.0f} weights that may go have to stay"
+    total = count_parameters(prices.fields.survey)[0]
+    left, _ = two_shares((total - prices.whole + kept) / total, budget.target_params)
+    return (
+        f"{left} of the parameters have to stay, since of {total:,} only {prices.whole:,.0f} are "
+        "weights that may go"
+    )
 
 
 def _weights_left(survey: Survey, prices: Priced, budget: Budget) -> float:
