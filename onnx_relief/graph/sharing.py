@@ -52,7 +52,7 @@ def _one_round(
         for place in _readers_of(site)
     }
     steps = {(p, 0) for site in sites for part in site.tensors for p in part.view.passing[1:]}
-    returned: set[Place] = set()
+    returned: set[tuple[Place, int]] = set()
     for path, name in {p for site in sites for part in site.tensors for p in part.view.passing}:
         into, back = _handed_on(scopes[path], name)
         steps |= into
@@ -68,7 +68,7 @@ def _one_round(
         read = (*part.view.passing, *model.places.get(home, ()))
         for path, name in dict.fromkeys((*read, *_names_inside(scopes, read))):
             for use in scopes[path].uses.get(name, []):
-                if use.node is None and (path, name) in returned:
+                if use.node is None and ((path, name), use.index) in returned:
                     continue
                 if use.node is None:
                     return f"{name!r} is also an output of the graph"
@@ -91,8 +91,8 @@ def _one_round(
     return kept, refusals
 
 
-def _handed_on(scope: Scope, name: str) -> tuple[set[tuple[Place, int]], set[Place]]:
-    """Return where a loop takes a tensor for its body, and as what the body gives it back.
+def _handed_on(scope: Scope, name: str) -> tuple[set[tuple[Place, int]], set[tuple[Place, int]]]:
+    """Return where a loop takes a tensor for its body, and as which output the body returns it.
 
     Nothing, where what the loop gives out of it in the end is read.
     """
@@ -102,7 +102,7 @@ def _handed_on(scope: Scope, name: str) -> tuple[set[tuple[Place, int]], set[Pla
     made = next((output for output in node.output if output), "")
     into = {((around.path, made), handed.place)}
     into |= {((scope.path, inside), 0) for inside in handed.inside[:-1]}  # the Identity between
-    return into, {(scope.path, inside) for inside in handed.inside}
+    return into, {((scope.path, handed.inside[0]), handed.returned)}
 
 
 def _names_inside(scopes: Mapping[str, Scope], places: Iterable[Place]) -> Iterator[Place]:

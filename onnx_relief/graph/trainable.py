@@ -7,6 +7,7 @@ position grids and anchors are not.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import onnx
@@ -50,7 +51,8 @@ _PASSING = frozenset(
 def trainable_names(lifted: Lifted) -> tuple[str, ...]:
     """Return the names of the lifted initializers that are weights, in the order of the file."""
     main = lifted.model.scopes[0]
-    graph = _Graph(_channel_counts(lifted), _names_after_layers(lifted))
+    bodies = {id(scope.owner): scope for scope in lifted.model.scopes if scope.owner is not None}
+    graph = _Graph(_channel_counts(lifted), _names_after_layers(lifted), bodies)
     sizes = {tensor.name: tuple(tensor.dims) for tensor in lifted.proto.graph.initializer}
     return tuple(name for name in lifted.names if graph.learns(main, name, sizes[name]))
 
@@ -62,10 +64,12 @@ class _Graph:
     Attributes:
         widths: Sizes of the axes of layers' weights.
         after_layers: Tensors that some layer has a part in.
+        bodies: Of loops, by the identity of the node; of an If the last one.
     """
 
     widths: set[int]
     after_layers: set[str]
+    bodies: Mapping[int, Scope]
 
     def learns(self, scope: Scope, name: str, shape: tuple[int, ...]) -> bool:
         """Whether something that reads the constant, perhaps through other operators, learns it."""
@@ -81,12 +85,22 @@ class _Graph:
             return False
         if use.index in _LEARNED.get(node.op_type, ()):
             return True
+        if node.op_type in ("Loop", "Scan"):
+            return self._body_learns(use, self.bodies[id(node)], shape)
         if any(map(use.scope.changes, node.input)):
             after = not self.after_layers.isdisjoint(node.input)
             return after and node.op_type in _ELEMENTWISE and self._is_per_channel(shape)
         if node.op_type not in _PASSING:
             return False
         return self._leads_to_learning(use, node, shape)
+
+    def _body_learns(self, use: Use, body: Scope, shape: tuple[int, ...]) -> bool:
+        """Whether the body learns what the loop hands to it in every step."""
+        inputs = ((value.name, body.handed(value.name)) for value in body.graph.input)
+        return any(
+            handed is not None and handed.place == use.index and self.learns(body, name, shape)
+            for name, handed in inputs
+        )
 
     def _leads_to_learning(self, use: Use, node: onnx.NodeProto, shape: tuple[int, ...]) -> bool:
         return any(self.learns(use.scope, output, shape) for output in node.output if output)

@@ -147,7 +147,9 @@ class Scope:
                 return None
             inside.append(made.input[0])
         final = node.output[place - first] if place - first < len(node.output) else ""
-        return Handed(node.input[place], place, tuple(inside), final) if node.input[place] else None
+        if not node.input[place]:
+            return None
+        return Handed(node.input[place], place, tuple(inside), returned, final)
 
 
 @dataclass(frozen=True)
@@ -158,12 +160,14 @@ class Handed:
         outside: Its name in the graph around.
         place: Which input of the loop it is.
         inside: Its names in the body, the body's output first, its input last.
+        returned: Which output of the body it is.
         final: What the loop gives it out as in the end; may be empty.
     """
 
     outside: str
     place: int
     inside: tuple[str, ...]
+    returned: int
     final: str
 
 

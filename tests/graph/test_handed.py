@@ -45,6 +45,14 @@ FORMS = {
 }
 OTHERS = {
     "changed": SAME | {"returned": f"{OUT}, {TYPE} u", "more": "u = Mul (v, half)"},
+    "given out besides": SAME
+    | {"returned": f"{OUT}, {TYPE} v, {TYPE} v", "outputs": "y, _, stacked"},
+    "given out besides, by Identity": SAME
+    | {
+        "returned": f"{OUT}, {TYPE} u, {TYPE} v",
+        "outputs": "y, _, stacked",
+        "more": "u = Identity (v)",
+    },
     "read in the end": SAME | {"outputs": "z, last", "after": "y = MatMul (z, last)"},
 }
 CONSTANTS = {"w": random(4, 4), "trips": np.int64(3), "yes": np.bool_(True)}
@@ -72,8 +80,18 @@ def test_a_handed_weight_is_pruned_like_one_that_is_seen(form):
         np.testing.assert_allclose(*(run(one.model, X)[0] for one in found), atol=1e-6)
 
 
-@pytest.mark.parametrize("form", ["changed", "read in the end"])
+@pytest.mark.parametrize("form", OTHERS)
 def test_what_is_not_the_same_in_every_step_or_read_elsewhere_is_no_weight(form):
     more = {"half": np.float32(0.5)} if form == "changed" else {}
     survey = find_layers(load(handed(OTHERS[form], **more)))
     assert survey.layers == ()
+
+
+def test_a_handed_weight_is_trained_like_one_that_is_seen():
+    models = build(SEEN, **CONSTANTS), handed(FORMS["by Identity"])
+    chosen = {"sparsity": 0.5, "criterion": "wanda", "repair": "reconstruct", "repair_epochs": 5}
+    found = [onnx_relief.prune(model, X, **chosen) for model in models]
+    for one in found:
+        assert one.report.repair.after < one.report.repair.before
+        assert not any("cannot be trained" in note for note in one.report.repair.notes)
+    np.testing.assert_allclose(*(weight_of(one.model) for one in found), rtol=1e-3, atol=1e-4)
