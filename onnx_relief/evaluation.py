@@ -103,7 +103,11 @@ def compare_models(
                 classes=classes_of(data),
             )
             each = choice.output in sigmoid_outputs(dense.proto)
-            tally = Tally(replace(choice, each=each), parts.get(choice.output, ()))
+            joined = [first[name] for name in parts.get(choice.output, ())]
+            singles = any(is_array(one) and is_number(one, batch.count) for one in joined)
+            if metric is None and choice.metric == "cosine" and singles:
+                choice = replace(choice, metric="error")  # a single number has no angle
+            tally = Tally(replace(choice, each=each), parts)
         with working_on(f"comparing outputs on {data.name}"):
             tally.add(first, second, batch)
         if tick is not None:

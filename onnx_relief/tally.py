@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,7 @@ class Tally:
     """What has been counted so far."""
 
     choice: Choice
-    parts: tuple[str, ...] = ()  # what that output joins
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # what outputs join
     hits: list[int] = field(default_factory=lambda: [0, 0])
     judged: int = 0
     apart: int = 0
@@ -135,25 +135,39 @@ class Tally:
             samples=self.samples,
             data=data.description,
             margin=margin(self.apart, self._net, self.judged) if counted and self.alone else None,
-            differences=tuple(gaps.values()),
+            differences=tuple(self._named(gap) for gap in gaps.values()),
             notes=tuple(self.notes),
         )
 
     def _farthest(
         self, metric: str, chosen: OutputDifference, gaps: Mapping[str, OutputDifference]
     ) -> float | None:
-        """Return cosine or error of an output, or of the worst of the tensors that it joins."""
-        joined = [gaps[name] for name in self.parts if name in gaps]
-        each = [one.cosine if metric == "cosine" else one.unexplained for one in joined or [chosen]]
-        known = [value for value in each if value is not None]
+        """Return cosine or error of an output, or of the worst of the tensors that it joins.
+
+        A part that is silent in the dense model, or has no angle, only counts within the whole.
+        """
+
+        def score(gap: OutputDifference) -> float | None:
+            silent = gap.relative_error is None
+            return None if silent else gap.cosine if metric == "cosine" else gap.unexplained
+
+        joined = [gaps[name] for name in self.parts.get(chosen.output, ()) if name in gaps]
+        known = {
+            one.output: value for one in (chosen, *joined) if (value := score(one)) is not None
+        }
         if not known:
-            return None
-        worst = min(known) if metric == "cosine" else max(known)
-        if joined:
-            name = joined[each.index(worst)].output
-            what = f"output {chosen.output!r} joins {len(joined)} tensors of different kinds"
-            self.notes[f"{what}; {metric} is that of {name!r}, the farthest off"] = None
-        return worst
+            return chosen.cosine if metric == "cosine" else chosen.unexplained
+        pick = min if metric == "cosine" else max
+        worst = pick(known, key=lambda name: known[name])
+        if known[worst] != known.get(chosen.output):
+            what = f"output {chosen.output!r} joins {len(joined)} tensors"
+            self.notes[f"{what}; {metric} is that of {worst!r}, the farthest off"] = None
+        return known[worst]
+
+    def _named(self, gap: OutputDifference) -> OutputDifference:
+        """Return a difference under its output's name, where it is that of a part."""
+        whole = next((name for name, parts in self.parts.items() if gap.output in parts), None)
+        return gap if whole is None else replace(gap, output=f"{whole}, part {gap.output}")
 
 
 def margin(apart: int, net: int, samples: int) -> float:

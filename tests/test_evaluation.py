@@ -561,9 +561,39 @@ def test_of_a_join_the_part_that_is_farthest_off_counts(metric):
     arrays = {"x": random(30, 4)}
     found = compare(*models, arrays, metric=metric)
     assert found.pruned == pytest.approx(compare(*alone, arrays, metric=metric).pruned)
-    assert [gap.output for gap in found.differences] == ["y", "c", "t"]
+    assert [gap.output for gap in found.differences] == ["y", "y, part c", "y, part t"]
     assert found.notes == (
-        f"output 'y' joins 2 tensors of different kinds; {metric} is that of 't', the farthest off",
+        f"output 'y' joins 2 tensors; {metric} is that of 't', the farthest off",
     )
     if metric == "cosine":
         assert compare(*models, arrays) == found
+
+
+PARTS = """(float[N,4] x) => (float[N,M] y) {
+    a = MatMul (x, v)  b = MatMul (x, w)  y = Concat <axis = 1> (a, b)
+}"""
+
+
+@pytest.mark.parametrize("metric", [None, "cosine", "error"])
+def test_a_part_that_is_silent_counts_within_the_whole(metric):
+    noise = 10 * random(4, 3, seed=5)
+    models = [build(PARTS, v=random(4, 3), w=0 * noise), build(PARTS, v=random(4, 3), w=noise)]
+    found = compare(*models, {"x": random(30, 4)}, metric=metric or "error")
+    assert found.pruned < 0.5 if metric == "cosine" else found.pruned > 2
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_parts_of_single_numbers_are_compared_by_their_error(width):
+    text = """(float[N,4] x) => (float[N,1,M] y) {
+        a = MatMul (x, v)  b = MatMul (x, w)  c = Concat <axis = 1> (a, b)  y = Unsqueeze (c, one)
+    }"""
+    other, one = random(4, 1, seed=6), np.array([1])
+    first = {"v": random(4, width), "one": one}
+    models = [build(text, w=w, **first) for w in (random(4, 1), other)]
+    alone = [
+        build("(float[N,4] x) => (float[N,1] y) { y = MatMul (x, w) }", w=w)
+        for w in (random(4, 1), other)
+    ]
+    arrays = {"x": random(30, 4)}
+    found = compare(*models, arrays)
+    assert (found.metric, found.pruned) == ("error", compare(*alone, arrays).pruned)
