@@ -12,7 +12,7 @@ from onnx_relief.comparable import comparable_outputs, like, real_outputs, taken
 from onnx_relief.data import Batch, Dataset
 from onnx_relief.errors import UnsupportedError
 from onnx_relief.graph.document import Document
-from onnx_relief.graph.endings import joined_parts
+from onnx_relief.graph.endings import joined_parts, scores_behind
 from onnx_relief.measuring.measure import full_batches
 from onnx_relief.runtime import Session, open_session
 from onnx_relief.settings import DEFAULT_MEMORY
@@ -71,7 +71,8 @@ class Divergence:
         self._batches: Sequence[Batch] = list(full_batches(some, batch_size))
         names = comparable_outputs(session, self._batches)
         if output is not None:
-            asked = joined_parts(dense.proto).get(output, (output,))
+            parts = joined_parts(dense.proto).get(output, (output,))
+            asked = {*parts, *scores_behind(dense.proto)}
             names = tuple(name for name in names if name in asked)
         if not names:
             what = "no output" if output is None else f"no output {output!r}"
@@ -96,9 +97,10 @@ class Divergence:
         errors = dict.fromkeys(self._spread, 0.0)
         sizes = dict.fromkeys(self._spread, 0)
         for batch, expected in zip(self._batches, self._answers, strict=True):
-            found = {name: _rows(array) for name, array in session.run(batch.feed).items()}
+            found = real_outputs(session.run(batch.feed))
             for name, answer in expected.items():
-                got = like(answer, found.get(name))
+                given = found.get(name)
+                got = like(answer, None if given is None else _rows(given))
                 for one, other in _pieces(answer, got):
                     finite = np.isfinite(one)
                     errors[name] += float(((other[finite] - one[finite]) ** 2).sum())

@@ -42,6 +42,7 @@ from onnx_relief.tally import (
     is_array,
     odd_outputs,
 )
+from onnx_relief.tensors import is_float
 
 
 def compare_models(
@@ -236,7 +237,7 @@ def choose(
     nobody_asked = name == "agreement" and metric is None
     keys = list(results) if output is None else [output]
     if nobody_asked:  # integers may well be ids and lengths that no weight has to do with
-        keys.sort(key=lambda key: _holds_integers(results[key]) or is_text(results[key]))
+        keys.sort(key=lambda key: not _is_real(results[key]))
     for key in keys:
         # Who asks for decisions knows that there are some.
         stepwise = key in steps or metric == "agreement"
@@ -247,12 +248,14 @@ def choose(
             suiting[key] = Choice(name, key, steps=stepwise)
         else:
             reasons[key] = reason
+    asked = [results[key] for key in reasons if is_array(results[key])]
+    if nobody_asked and asked and all(not _is_real(results[key]) for key in suiting):
+        suiting = {}  # where there are real numbers, these are what weights make
     if suiting and chosen.hits is None:
         return next(iter(suiting.values()))
     if suiting:
         told = {key: classes_told(results[key]) for key in suiting}
         return suiting[output_of_labels(told, classes)]
-    asked = [results[key] for key in reasons if is_array(results[key])]
     if nobody_asked and asked:
         return choose(results, batch, beside_dense(asked[0], batch.count), output, steps=steps)
     listed = "; ".join(f"{key!r} {reason}" for key, reason in list(reasons.items())[:3])
@@ -292,8 +295,9 @@ def _unfit(value: object, metric: str, batch: Batch, *, steps: bool) -> str | No
     return None
 
 
-def _holds_integers(value: object) -> bool:
-    return isinstance(value, np.ndarray) and value.dtype.kind in "biu"
+def _is_real(value: object) -> bool:
+    """Whether an output is an array of real numbers, not of integers or text."""
+    return isinstance(value, np.ndarray) and is_float(value.dtype)
 
 
 def _output_names(model: Document) -> list[str]:

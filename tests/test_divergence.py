@@ -179,6 +179,8 @@ def test_models_that_only_decide_are_told_apart_by_their_scores(kind):
         guard = Guard(dense, data, batch_size=5, provider="cpu")
         told.append((guard.error(other), Divergence(dense, data, batch_size=5).of(other)))
         assert dense.proto.SerializeToString() == before
+        asked = Divergence(dense, data, batch_size=5, output="i" if text else "y")
+        assert asked.of(other) == told[-1][1]
     assert told[0] == told[1]
     assert told[0][0] > 0
 
@@ -204,3 +206,13 @@ def test_the_parts_of_a_join_count_alike_whatever_their_size():
         assert asked.of(other) == probe.of(other)
         told.append((guard.error(other), probe.of(other)))
     assert told[0] == pytest.approx([value / 2 for value in told[1]])
+
+
+def test_outputs_that_are_no_tensors_are_not_looked_at():
+    text = """(float[N,4] x) => (float[N,3] y, seq(float[A,B]) s) {
+        y = MatMul (x, w)  z = Relu (x)  s = SequenceConstruct (y, z)
+    }"""
+    dense, other = (load(build(text, w=random(4, 3, seed=s))) for s in (1, 2))
+    data = open_data({"x": random(20, 4)}, input_specs(dense.proto))
+    assert Divergence(dense, data, batch_size=5).of(other) > 0
+    assert Guard(dense, data, batch_size=5, provider="cpu").error(other) > 0

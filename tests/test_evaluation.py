@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from classifier import mlp, samples
+from PIL import Image
 from text_models import build, random, run
 
-from onnx_relief.data import open_data
+from onnx_relief.data import Preprocess, open_data
 from onnx_relief.errors import DataError, ModelError, SettingsError
 from onnx_relief.evaluation import compare_models, evaluate_model, try_out
 from onnx_relief.graph.document import input_specs, load
@@ -597,3 +598,39 @@ def test_parts_of_single_numbers_are_compared_by_their_error(width):
     arrays = {"x": random(30, 4)}
     found = compare(*models, arrays)
     assert (found.metric, found.pruned) == ("error", compare(*alone, arrays).pruned)
+
+
+def test_numbers_say_more_than_names():
+    text = """(float[N,4] x) => (string[N] name, float[N,2,3,5] map) {
+        i = ArgMax <axis = 1, keepdims = 0> (x)  name = Gather (names, i)
+        h = MatMul (x, w)  map = Reshape (h, shape)
+    }"""
+    more = {"names": np.array(list("abcd"), dtype=object), "shape": np.array([-1, 2, 3, 5])}
+    models = [build(text, w=random(4, 30, seed=s), **more) for s in (1, 2)]
+    found = compare(*models, {"x": random(20, 4)})
+    assert (found.metric, found.output) == ("cosine", "map")
+
+
+def test_an_empty_folder_of_a_class_counts_for_the_output_of_labels(tmp_path):
+    for name in "abcd":
+        (tmp_path / name).mkdir()
+    for name in "abc":
+        Image.new("RGB", (2, 2)).save(tmp_path / name / "1.png")
+    graph = """(float[N,3,2,2] x) => (float[N,20] embedding, float[N,4] scores) {
+        f = Flatten (x)  embedding = MatMul (f, v)  scores = MatMul (f, w)
+    }"""
+    model = load(build(graph, v=random(12, 20), w=random(12, 4)))
+    prepare = Preprocess(scale=1.0)
+    data = open_data(str(tmp_path), input_specs(model.proto), preprocess=prepare)
+    assert evaluate_model(model, data).output == "scores"
+
+
+def test_integers_do_not_stand_for_numbers_that_decide_nothing():
+    text = """(float[N,4] x) => (float[N,3,2] features, int64[N] lengths) {
+        h = MatMul (x, w)  r = Reshape (h, shape)  features = Transpose <perm = [0, 2, 1]> (r)
+        s = ReduceSum <keepdims = 0> (x, one)  lengths = Cast <to = 7> (s)
+    }"""
+    more = {"shape": np.array([-1, 2, 3]), "one": np.array([1])}
+    models = [build(text, w=random(4, 6, seed=s), **more) for s in (1, 2)]
+    found = compare(*models, {"x": random(20, 4)})
+    assert (found.metric, found.output) == ("cosine", "features")

@@ -156,9 +156,13 @@ class Spread:
 
     @property
     def variance(self) -> float:
-        """Their mean squared distance to the mean; 1 where there is next to none."""
+        """Their mean squared distance to the mean; their mean square where there is next to none.
+
+        Of nothing but zeros it is 1.
+        """
         variance = self.squares / self.count if self.count else 0.0
-        return variance if variance > _TINY else 1.0
+        square = variance + self.mean**2
+        return (variance if variance > _TINY * square else square) or 1.0
 
 
 @dataclass(frozen=True, eq=False)

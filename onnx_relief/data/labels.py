@@ -16,7 +16,7 @@ def classes_of(data: Dataset) -> int | None:
     source = data.source
     if not isinstance(source, SampleSource) or source.labels is None:
         return None
-    return int(source.labels.max(initial=-1)) + 1
+    return max(int(source.labels.max(initial=-1)) + 1, source.class_count)
 
 
 def output_of_labels(classes: Mapping[str, int], wanted: int | None) -> str:

@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from onnx_relief.errors import ModelError, OutputError
 from onnx_relief.files import check_regular
 from onnx_relief.graph import external
-from onnx_relief.graph.document import Document, parse_file
+from onnx_relief.graph.document import MAX_PROTO_BYTES, Document, parse_file
 from onnx_relief.graph.writing import write_model
 
 _ADVICE = {
@@ -270,18 +270,21 @@ def _remove_unless_mentioned(file: Path, folder: Path) -> None:
     with suppress(OSError):
         for place in {folder.resolve(), file.parent.resolve()}:
             for other in place.iterdir():
-                if other.is_file() and not other.samefile(file) and _mentions(other, file.name):
+                if other.is_file() and not other.samefile(file) and _may_mention(other, file.name):
                     return
         file.unlink()
 
 
-def _mentions(file: Path, name: str) -> bool:
-    """Return whether a name stands anywhere in a file."""
-    with file.open("rb") as opened:
-        if os.fstat(opened.fileno()).st_size == 0:
-            return False
-        with mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return content.find(name.encode()) >= 0
+def _may_mention(file: Path, name: str) -> bool:
+    """Return whether a name may stand in a file that can be a model; what is closed may hold it."""
+    try:
+        with file.open("rb") as opened:
+            if not 0 < os.fstat(opened.fileno()).st_size <= MAX_PROTO_BYTES:
+                return False
+            with mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                return content.find(name.encode()) >= 0
+    except OSError:
+        return True
 
 
 def _sync(path: Path) -> None:

@@ -52,7 +52,10 @@ class Course(lightning.Callback):
 
     def on_sanity_check_end(self, trainer: lightning.Trainer, trainee: Any) -> None:  # noqa: ANN401
         """Keep the weights that training begins with: no epoch may turn out better."""
-        self.start = self._row(trainer, trainee, epoch=0, train_loss=None)
+        row = self._row(trainer, trainee, epoch=0, train_loss=None)
+        if row.validation_loss is None or not math.isfinite(row.validation_loss):
+            return  # anything is better
+        self.start = row
         if trainer.is_global_zero:
             self._checkpoints.save_best(trainee.module)
 
@@ -80,6 +83,8 @@ class Course(lightning.Callback):
         _share_buffers(trainer, trainee)
         train = _reduced(trainer, torch.stack(trainee.losses).double().mean()) / trainer.world_size
         row = self._row(trainer, trainee, epoch=trainee.epoch + 1, train_loss=float(train))
+        if row.validation_loss is not None and not math.isfinite(row.validation_loss):
+            raise self._diverged(trainee.epoch, None)
         self.history.append(row)
         if trainer.is_global_zero:
             if best_row(self.start, self.history) is row:
@@ -135,8 +140,6 @@ class Course(lightning.Callback):
             total, hits, samples, judged = _reduced(trainer, trainee.judged).tolist()
             loss = total / samples
             accuracy = 100 * hits / samples if judged else None
-        if loss is not None and not math.isfinite(loss):
-            raise self._diverged(trainee.epoch, None)
         return EpochRow(
             epoch=epoch,
             train_loss=train_loss,
