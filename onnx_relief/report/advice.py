@@ -95,6 +95,8 @@ def about_quality(found: Evaluation, remedy: str) -> Iterator[str]:
 
 def _remedy(report: Report) -> str:
     """Return what would help, in the words of the flags that were used."""
+    if report.settings.get("replayed_plan"):
+        return f"make a plan of this very model that keeps more, and {RETRAIN}"
     budget = str(report.settings.get("budget", "alpha"))
     pattern = ":" in str(report.settings.get("structure", ""))
     by_alpha = budget == "alpha" and not pattern

@@ -87,6 +87,7 @@ def test_a_loss_of_agreement_is_said():
     [
         ({"budget": "alpha", "structure": "weight"}, "a higher --alpha keeps more", "--repair"),
         ({"budget": "alpha", "structure": "2:4"}, "take --repair least-squares", "--alpha"),
+        ({"budget": "alpha", "replayed_plan": True}, "make a plan of this very model", "--alpha"),
         ({"budget": "--sparsity 0.5"}, "prune less than with --sparsity 0.5, take", "--alpha"),
     ],
 )
