@@ -253,7 +253,7 @@ def rank_channels(
     trace, groups = trace_channels(survey.model, observed, RULES, outer=heads)
     kinds = _kinds(survey, trace, groups, settings)
     if not kinds:
-        why = next(iter(groups.reasons.values()), "nothing in it makes channels")
+        why = next(iter(groups.reasons.values()), "no node makes any that can be followed")
         raise UnsupportedError(f"{document.name} has no channels that could go ({why})")
     consumers = consumers_of(survey, trace, groups)
     tick = ticker(progress, "measuring activity", calibration.take(settings.samples).size)
