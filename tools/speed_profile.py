@@ -18,7 +18,7 @@ from _bench import in_child, table
 from numpy.typing import NDArray
 
 from onnx_relief.graph.document import Document, input_specs, load
-from onnx_relief.graph.walk import node_key
+from onnx_relief.graph.nodes import node_key
 from onnx_relief.measuring.positions import made_up_feed
 from onnx_relief.runtime import load_onnxruntime
 

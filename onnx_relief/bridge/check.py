@@ -18,9 +18,10 @@ from onnx_relief.bridge.module import OnnxModule
 from onnx_relief.errors import ReliefError, UnsupportedError
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.lift import Lifted, lift_constants
+from onnx_relief.graph.nodes import node_key
 from onnx_relief.graph.quantised import stored_types
 from onnx_relief.graph.views import Constants
-from onnx_relief.graph.walk import node_key, understand
+from onnx_relief.graph.walk import understand
 from onnx_relief.runtime import open_session
 from onnx_relief.tensors import is_float
 

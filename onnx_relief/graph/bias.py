@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.initializers import add_initializer
+from onnx_relief.graph.nodes import attributes, subgraphs
 from onnx_relief.graph.sites import Site
-from onnx_relief.graph.walk import attributes, subgraphs
 
 
 def with_bias(document: Document, site: Site, values: NDArray[np.float64]) -> Document:

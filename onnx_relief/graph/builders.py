@@ -15,9 +15,10 @@ from typing import Any
 import onnx
 
 from onnx_relief.geometry import ConvGeometry
+from onnx_relief.graph.nodes import STANDARD, attributes, node_key
 from onnx_relief.graph.sites import Part, RowLayout, Site
 from onnx_relief.graph.views import FLOATS, Constants, TensorView
-from onnx_relief.graph.walk import STANDARD, Scope, attributes, node_key
+from onnx_relief.graph.walk import Scope
 from onnx_relief.plan import Bias, Layer, LayerKind, Weight
 
 

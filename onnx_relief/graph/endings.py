@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import onnx
 
-from onnx_relief.graph.walk import STANDARD, attributes
+from onnx_relief.graph.nodes import STANDARD, attributes
 
 _SIGMOIDS = {"Sigmoid", "HardSigmoid"}
 _MOVING = {"Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"}

@@ -14,9 +14,10 @@ from onnx.reference import ReferenceEvaluator
 
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.initializers import add_initializer
+from onnx_relief.graph.nodes import STANDARD
 from onnx_relief.graph.orphans import drop_orphans
 from onnx_relief.graph.views import FLOATS, Constants
-from onnx_relief.graph.walk import STANDARD, Scope, understand
+from onnx_relief.graph.walk import Scope, understand
 
 Array = NDArray[np.generic]
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN")

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 from onnx_relief.errors import ReliefError
 from onnx_relief.graph.layers import Survey
+from onnx_relief.graph.nodes import STANDARD, attributes, node_key
 from onnx_relief.graph.sites import Part, Site
 from onnx_relief.graph.unit_rules import RULES, BlockedError, Carrier, Walk
-from onnx_relief.graph.walk import STANDARD, Place, Use, attributes, node_key
+from onnx_relief.graph.walk import Place, Use
 from onnx_relief.plan import LayerKind
 
 

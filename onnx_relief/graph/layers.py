@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from onnx_relief.errors import ReliefError, UnsupportedError
 from onnx_relief.graph.builders import BUILDERS
 from onnx_relief.graph.document import Document
+from onnx_relief.graph.nodes import STANDARD, node_key
 from onnx_relief.graph.refusals import reason_against
 from onnx_relief.graph.sharing import without_foreign_readers
 from onnx_relief.graph.sites import Part, Refusal, Site
 from onnx_relief.graph.unique_names import Names, with_unique_names
 from onnx_relief.graph.views import FLOATS as FLOATS
 from onnx_relief.graph.views import Constants
-from onnx_relief.graph.walk import STANDARD, Model, Place, Scope, node_key, understand
+from onnx_relief.graph.walk import Model, Place, Scope, understand
 from onnx_relief.plan import Layer
 
 

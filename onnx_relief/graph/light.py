@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from onnx_relief.graph.walk import subgraphs
+from onnx_relief.graph.nodes import subgraphs
 
 _OUTSIDE = "given-as-an-array"
 _WORTH_BYTES = 4096  # shapes and other small constants stay, since inference of shapes needs them

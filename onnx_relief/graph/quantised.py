@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_relief.graph.nodes import STANDARD
 from onnx_relief.graph.sites import Site
 from onnx_relief.graph.views import Constants, TensorView
-from onnx_relief.graph.walk import STANDARD, Model, Scope, TensorHome
+from onnx_relief.graph.walk import Model, Scope, TensorHome
 
 Seen = tuple[Scope, str, TensorView]
 """Where a constant is seen, by which name, and how."""

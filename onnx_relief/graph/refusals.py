@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import onnx
 
+from onnx_relief.graph.nodes import STANDARD
 from onnx_relief.graph.views import Constants
-from onnx_relief.graph.walk import STANDARD, Scope
+from onnx_relief.graph.walk import Scope
 
 _ELEMENTWISE = "it scales elements one by one, so there is no connection to drop"
 _NORMALISATION = "it normalises channels one by one; its parameters go when their channel goes"

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_relief.graph.nodes import node_key
 from onnx_relief.graph.sites import Part, Refusal, Site
 from onnx_relief.graph.views import TensorView
-from onnx_relief.graph.walk import Model, Place, Scope, TensorHome, Use, node_key
+from onnx_relief.graph.walk import Model, Place, Scope, TensorHome, Use
 
 
 def without_foreign_readers(

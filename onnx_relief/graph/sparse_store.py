@@ -12,8 +12,8 @@ from onnx_relief.errors import SettingsError
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.external import is_external
 from onnx_relief.graph.light import names_read
+from onnx_relief.graph.nodes import subgraphs
 from onnx_relief.graph.storage import read
-from onnx_relief.graph.walk import subgraphs
 
 # What ONNX Runtime turns back into a dense tensor when it loads a model.
 _TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from onnx_relief.errors import ModelError
-from onnx_relief.graph.walk import attributes, node_key
+from onnx_relief.graph.nodes import attributes, node_key
 
 Array = NDArray[Any]
 Operands = list[Array | None]

@@ -15,8 +15,8 @@ from onnx_graphsurgeon.logger import G_LOGGER
 
 from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.light import names_read, without_weights
+from onnx_relief.graph.nodes import subgraphs
 from onnx_relief.graph.storage import read_sparse
-from onnx_relief.graph.walk import subgraphs
 
 _DROPPED = (
     onnx.AttributeProto.SPARSE_TENSOR,

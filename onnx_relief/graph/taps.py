@@ -16,7 +16,7 @@ import onnx
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.light import node_reads
-from onnx_relief.graph.walk import STANDARD, subgraphs
+from onnx_relief.graph.nodes import STANDARD, subgraphs
 
 _SQUASHING = frozenset(("Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid", "Tanh"))
 # Operators whose output channel k is made from channel k of each of their inputs.

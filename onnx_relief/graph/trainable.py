@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import onnx
 
 from onnx_relief.graph.lift import ROUNDED, Lifted
-from onnx_relief.graph.walk import STANDARD, Scope, Use, subgraphs
+from onnx_relief.graph.nodes import STANDARD, subgraphs
+from onnx_relief.graph.walk import Scope, Use
 
 # What a node learns, by operator: the inputs that hold it.
 _LEARNED: dict[str, tuple[int, ...]] = {

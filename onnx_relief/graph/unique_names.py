@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 import onnx
 
 from onnx_relief.graph.document import Document
-from onnx_relief.graph.walk import subgraphs
+from onnx_relief.graph.nodes import subgraphs
 
 Names = Mapping[str, str]
 

@@ -13,9 +13,10 @@ import numpy as np
 import onnx
 
 from onnx_relief.graph.layers import Survey
+from onnx_relief.graph.nodes import attributes, node_key
 from onnx_relief.graph.sites import Part, RowLayout, Site
 from onnx_relief.graph.views import FLOATS, Array, Constants
-from onnx_relief.graph.walk import Scope, Use, attributes, node_key
+from onnx_relief.graph.walk import Scope, Use
 
 
 @dataclass(eq=False)

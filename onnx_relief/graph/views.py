@@ -18,19 +18,11 @@ from onnx_relief.errors import ReliefError, UnsupportedError
 from onnx_relief.graph import external
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.external import is_external, region, shared_bytes
+from onnx_relief.graph.nodes import STANDARD, node_key
+from onnx_relief.graph.nodes import attributes as attributes
 from onnx_relief.graph.steps import STEPS, Look, Step, StepMaker
 from onnx_relief.graph.storage import read, read_sparse
-from onnx_relief.graph.walk import (
-    STANDARD,
-    Holder,
-    Place,
-    Scope,
-    TensorHome,
-    constants_by_home,
-    home_of,
-    node_key,
-)
-from onnx_relief.graph.walk import attributes as attributes
+from onnx_relief.graph.walk import Holder, Place, Scope, TensorHome, constants_by_home, home_of
 
 Array = NDArray[Any]
 FLOATS = ("float16", "bfloat16", "float32", "float64")

@@ -10,18 +10,17 @@ import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import onnx
-from onnx import helper, inliner
+from onnx import inliner
+
+from onnx_relief.graph.handed import Handed, handed_by
+from onnx_relief.graph.nodes import STANDARD, subgraphs
 
 _HOME_KEY = "onnx_relief.home"
 
 Holder = onnx.TensorProto | onnx.SparseTensorProto | onnx.NodeProto
 """What can hold a constant; a node is a Constant or a ConstantOfShape."""
-
-STANDARD = ("", "ai.onnx")
-"""Spellings of the default operator domain."""
 
 Place = tuple[str, str]
 """A tensor of the expanded model: path of the graph that defines it, and its name there."""
@@ -122,53 +121,10 @@ class Scope:
         return definer is not None and name in definer.moving
 
     def handed(self, name: str) -> Handed | None:
-        """Return how an input of this body is the same tensor of the graph around in every step.
-
-        A state of Loop or Scan that goes on as it came is what it began with: exporters of
-        TensorFlow hand the weights of a recurrent cell to its loop like that.
-        """
-        node = self.owner
-        if node is None or node.domain not in STANDARD or name not in self.inputs:
+        """Return how an input of this body is the same tensor of the graph around in every step."""
+        if self.owner is None or name not in self.inputs:
             return None
-        place = [value.name for value in self.graph.input].index(name)
-        if node.op_type == "Loop":
-            first, last = 2, len(node.input)  # trip count and condition come before the states
-        elif node.op_type == "Scan" and len(node.input) == len(self.graph.input):  # from opset 9
-            first, last = 0, len(node.input) - attributes(node).get("num_scan_inputs", 0)
-        else:
-            return None
-        returned = place - 1 if node.op_type == "Loop" else place
-        if not first <= place < last or returned >= len(self.graph.output):
-            return None
-        inside = [self.graph.output[returned].name]
-        while inside[-1] != name:
-            made = self.producers.get(inside[-1])
-            if made is None or made.op_type != "Identity" or made.domain not in STANDARD:
-                return None
-            inside.append(made.input[0])
-        final = node.output[place - first] if place - first < len(node.output) else ""
-        if not node.input[place]:
-            return None
-        return Handed(node.input[place], place, tuple(inside), returned, final)
-
-
-@dataclass(frozen=True)
-class Handed:
-    """A tensor that a loop hands to its body in every step.
-
-    Attributes:
-        outside: Its name in the graph around.
-        place: Which input of the loop it is.
-        inside: Its names in the body, the body's output first, its input last.
-        returned: Which output of the body it is.
-        final: What the loop gives it out as in the end; may be empty.
-    """
-
-    outside: str
-    place: int
-    inside: tuple[str, ...]
-    returned: int
-    final: str
+        return handed_by(self.owner, self.graph, self.producers, name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,39 +188,6 @@ def constants_by_home(proto: onnx.ModelProto) -> dict[TensorHome, Holder]:
         for path, body in bodies
         for name, holder in _held(body).items()
     }
-
-
-def node_key(node: onnx.NodeProto) -> str:
-    """Return what names a node best: its name, or that of its first output."""
-    return str(node.name or next((name for name in node.output if name), node.op_type))
-
-
-def operator(node: onnx.NodeProto) -> str:
-    """Return what a node does: the operator's name, after its domain if that is not the default."""
-    name = str(node.op_type)
-    return name if node.domain in STANDARD else f"{node.domain}.{name}"
-
-
-def attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    """Return a node's attributes as Python values, strings decoded."""
-    found: dict[str, Any] = {}
-    for attribute in node.attribute:
-        if attribute.ref_attr_name or attribute.type == onnx.AttributeProto.GRAPH:
-            continue
-        value = helper.get_attribute_value(attribute)
-        found[attribute.name] = (
-            value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-        )
-    return found
-
-
-def subgraphs(node: onnx.NodeProto) -> Iterator[tuple[str, onnx.GraphProto]]:
-    """Yield the attribute name and graph of every body that `node` carries."""
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            yield attribute.name, attribute.g
-        for index, graph in enumerate(attribute.graphs):
-            yield f"{attribute.name}{index}", graph
 
 
 def _scopes(

@@ -19,7 +19,8 @@ from onnx_relief.errors import ModelError
 from onnx_relief.graph.channels.trace import Observed
 from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.light import names_read, node_reads
-from onnx_relief.graph.walk import Scope, attributes, subgraphs
+from onnx_relief.graph.nodes import attributes, subgraphs
+from onnx_relief.graph.walk import Scope
 from onnx_relief.runtime import open_session
 
 Array = NDArray[Any]

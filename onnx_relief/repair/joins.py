@@ -15,8 +15,8 @@ import onnx
 from numpy.typing import NDArray
 
 from onnx_relief.graph.layers import Survey
+from onnx_relief.graph.nodes import STANDARD, attributes
 from onnx_relief.graph.sites import Site
-from onnx_relief.graph.walk import STANDARD, attributes
 
 _LEAST = 0.05
 """A unit whose gain is below this share of the layer's typical one keeps its own target."""

@@ -17,11 +17,12 @@ from onnx_relief.agreement import shared_homes
 from onnx_relief.graph.bias import beta_of, with_bias
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey
+from onnx_relief.graph.nodes import STANDARD, attributes
 from onnx_relief.graph.quantised import in_integers
 from onnx_relief.graph.rewrite import write_constants
 from onnx_relief.graph.rows import OTHER_FORM, as_read, as_stored, can_be_set
 from onnx_relief.graph.sites import Part, RowLayout, Site
-from onnx_relief.graph.walk import STANDARD, TensorHome, attributes
+from onnx_relief.graph.walk import TensorHome
 from onnx_relief.measuring.evidence import Reading, reading_of
 from onnx_relief.repair.joins import Join
 from onnx_relief.repair.refit import Change

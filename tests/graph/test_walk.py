@@ -14,15 +14,8 @@ from text_models import build, function, random, run, survey
 
 from onnx_relief.graph.document import load
 from onnx_relief.graph.layers import find_layers
-from onnx_relief.graph.walk import (
-    TensorHome,
-    attributes,
-    constants_by_home,
-    home_of,
-    node_key,
-    subgraphs,
-    understand,
-)
+from onnx_relief.graph.nodes import attributes, node_key, subgraphs
+from onnx_relief.graph.walk import TensorHome, constants_by_home, home_of, understand
 
 
 def branch(output, nodes, weights=""):

@@ -16,7 +16,7 @@ import onnx
 
 from onnx_relief.graph.channels.ids import varying
 from onnx_relief.graph.channels.trace import NotFollowedError, Rule, Trace
-from onnx_relief.graph.walk import attributes
+from onnx_relief.graph.nodes import attributes
 
 
 def if_(trace: Trace, node: onnx.NodeProto) -> None:

@@ -13,7 +13,7 @@ import onnx
 from onnx_relief.graph.channels.ids import Ids, varying
 from onnx_relief.graph.channels.layers import starts
 from onnx_relief.graph.channels.trace import NotFollowedError, Read, Rule, Trace
-from onnx_relief.graph.walk import attributes
+from onnx_relief.graph.nodes import attributes
 
 _SPARE = "".join(map(chr, range(0x3B1, 0x3C9)))
 """Letters for the axes that an ellipsis stands for, last axis first."""

@@ -13,7 +13,8 @@ from onnx_relief.graph.channels.ids import STAYS, Groups, Ids, varying
 from onnx_relief.graph.channels.sizes import counts_of, freeze, settle
 from onnx_relief.graph.channels.trace import NotFollowedError, Observed, Rule, Trace
 from onnx_relief.graph.channels.whole import whole
-from onnx_relief.graph.walk import Model, node_key, operator, subgraphs
+from onnx_relief.graph.nodes import node_key, operator, subgraphs
+from onnx_relief.graph.walk import Model
 
 
 def trace_channels(

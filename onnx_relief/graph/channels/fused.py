@@ -11,7 +11,7 @@ from onnx_relief.graph.channels.ids import varying
 from onnx_relief.graph.channels.layers import conv, gemm, linear, matmul, starts
 from onnx_relief.graph.channels.mix import elementwise, same
 from onnx_relief.graph.channels.trace import NotFollowedError, Rule, Trace
-from onnx_relief.graph.walk import attributes
+from onnx_relief.graph.nodes import attributes
 
 
 def with_bias(trace: Trace, node: onnx.NodeProto) -> None:

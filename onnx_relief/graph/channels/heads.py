@@ -18,7 +18,7 @@ from onnx_relief.graph.channels.cut import Left, set_attribute
 from onnx_relief.graph.channels.ids import Ids, varying
 from onnx_relief.graph.channels.layers import starts
 from onnx_relief.graph.channels.trace import Fix, NotFollowedError, Read, Rule, Trace
-from onnx_relief.graph.walk import attributes
+from onnx_relief.graph.nodes import attributes
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from onnx_relief.graph.channels.trace import Trace
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.initializers import add_initializer
 from onnx_relief.graph.light import without_weights
-from onnx_relief.graph.walk import STANDARD
+from onnx_relief.graph.nodes import STANDARD
 
 Floats = NDArray[np.float64]
 

@@ -11,7 +11,7 @@ from onnx_relief.graph.channels.cut import set_attribute
 from onnx_relief.graph.channels.ids import Ids, varying
 from onnx_relief.graph.channels.sizes import follow_sizes
 from onnx_relief.graph.channels.trace import Fix, NotFollowedError, Rule, Trace
-from onnx_relief.graph.walk import attributes
+from onnx_relief.graph.nodes import attributes
 
 
 def elementwise(trace: Trace, node: onnx.NodeProto) -> None:

@@ -9,7 +9,7 @@ from onnx_relief.graph.channels.cut import Left, set_attribute
 from onnx_relief.graph.channels.ids import STAYS, Ids, compress, varying
 from onnx_relief.graph.channels.sizes import follow_sizes
 from onnx_relief.graph.channels.trace import Fix, NotFollowedError, Rule, Trace
-from onnx_relief.graph.walk import attributes
+from onnx_relief.graph.nodes import attributes
 
 
 def transpose(trace: Trace, node: onnx.NodeProto) -> None:

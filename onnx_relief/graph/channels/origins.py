@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_relief.graph.channels.trace import Trace
-from onnx_relief.graph.walk import attributes
+from onnx_relief.graph.nodes import attributes
 
 _PASSING = ("Identity", "Cast", "Unsqueeze", "Squeeze", "Reshape")
 

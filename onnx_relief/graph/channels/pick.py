@@ -12,7 +12,7 @@ from onnx_relief.graph.channels.cut import Left, set_attribute
 from onnx_relief.graph.channels.ids import varying
 from onnx_relief.graph.channels.origins import origins
 from onnx_relief.graph.channels.trace import Fix, NotFollowedError, Rule, Trace
-from onnx_relief.graph.walk import attributes
+from onnx_relief.graph.nodes import attributes
 
 
 def slice_(trace: Trace, node: onnx.NodeProto) -> None:

@@ -19,7 +19,7 @@ from onnx_relief.graph.channels.cut import Left, set_attribute
 from onnx_relief.graph.channels.ids import Ids, varying
 from onnx_relief.graph.channels.layers import starts
 from onnx_relief.graph.channels.trace import Fix, NotFollowedError, Read, Rule, Trace
-from onnx_relief.graph.walk import STANDARD, attributes
+from onnx_relief.graph.nodes import STANDARD, attributes
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 

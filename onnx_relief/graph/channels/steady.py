@@ -28,7 +28,7 @@ from onnx_relief.graph.channels.known import (
 from onnx_relief.graph.channels.recurrent import is_zero
 from onnx_relief.graph.channels.trace import Trace
 from onnx_relief.graph.channels.weights import ArrayOf, units_from
-from onnx_relief.graph.walk import STANDARD, attributes, operator
+from onnx_relief.graph.nodes import STANDARD, attributes, operator
 
 # A constant goes through unchanged: moves, and means and maxima of equal numbers.
 _HOLDS = (

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from onnx_relief.graph.channels.ids import STAYS, Ids, Pool, compress, varying
 from onnx_relief.graph.channels.whole import Whole
-from onnx_relief.graph.walk import STANDARD, attributes, node_key
+from onnx_relief.graph.nodes import STANDARD, attributes, node_key
 
 Array = NDArray[Any]
 CHAIN = (

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnx_relief.graph.walk import STANDARD, attributes
+from onnx_relief.graph.nodes import STANDARD, attributes
 
 ArrayOf = Callable[[str], NDArray[Any] | None]
 Floats = NDArray[np.float64]

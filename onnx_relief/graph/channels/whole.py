@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import onnx
 
-from onnx_relief.graph.walk import Model, Scope, TensorHome, subgraphs
+from onnx_relief.graph.nodes import subgraphs
+from onnx_relief.graph.walk import Model, Scope, TensorHome
 
 
 @dataclass(frozen=True)
