@@ -225,15 +225,22 @@ class Gap:
         self._cosines += float(cosines[whole].sum())
         self._rows += rows
 
+    def is_constant(self) -> bool:
+        """Whether the dense output is the same for all of several rows, but for rounding."""
+        return self._rows > 1 and self._spread() <= _ROUNDING * self._dense_squares
+
+    def _spread(self) -> float:
+        """Return the sum of squares of the dense output's distance from its mean over samples."""
+        return self._dense_squares - self._mean.squares()
+
     def finish(self) -> OutputDifference:
         """Return the difference over all samples; class numbers have no norm and no angle."""
         if self._are_labels:
             return OutputDifference(
                 output=self._output, largest=self._largest, relative_error=None, cosine=None
             )
-        spread = self._dense_squares - self._mean.squares()
-        if spread <= _ROUNDING * self._dense_squares:  # a constant: its size has to do
-            spread = self._dense_squares
+        # Of a constant, its size has to do.
+        spread = self._dense_squares if self.is_constant() else self._spread()
         single = self._lengths <= {1}
         return OutputDifference(
             output=self._output,

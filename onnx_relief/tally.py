@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ from onnx_relief.results import Evaluation, OutputDifference
 from onnx_relief.tensors import is_float
 
 Outputs = Mapping[str, Any]
+_FEWEST_OF_ONE_KIND: Final = 8
+"""Fewer samples may well be of one kind."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Tally:
     judged: int = 0
     apart: int = 0
     alone: bool = True  # whether every decision is that of another sample
+    decided: Array | None = None  # the dense model's, as long as it is the same for all samples
     highest: int = -1
     classes: int = 0
     samples: int = 0
@@ -94,11 +97,18 @@ class Tally:
                 return
             same = np.asarray(one == other)
             self.alone &= same.size == batch.count
+            if self.alone:
+                self._note_decided(one.reshape(-1))
             if each and same.ndim in (2, 3) and same.shape[-1] > 1:  # else it is yes or no
                 same = same[one | other]
             self.hits[1] += int(same.sum())
             self.apart += int((~same).sum())
             self.judged += same.size
+
+    def _note_decided(self, decided: Array) -> None:
+        first = decided[:1] if self.judged == 0 else self.decided
+        same = first is not None and bool((decided == first).all())
+        self.decided = first if same else None
 
     @property
     def _net(self) -> int:
@@ -115,6 +125,7 @@ class Tally:
         )
         self.notes |= dict.fromkeys(_about_gaps(gaps.values()))
         self.notes |= dict.fromkeys(doubtful_classes(data, self.classes, self.highest))
+        self.notes |= dict.fromkeys(self._about_sameness())
         metric, chosen = self.choice.metric, gaps.get(self.choice.output)
         if metric == "agreement" and not self.judged:
             metric = "error" if chosen is None or chosen.cosine is None else "cosine"
@@ -137,6 +148,25 @@ class Tally:
             margin=margin(self.apart, self._net, self.judged) if counted and self.alone else None,
             differences=tuple(self._named(gap) for gap in gaps.values()),
             notes=tuple(self.notes),
+        )
+
+    def _about_sameness(self) -> Iterator[str]:
+        """Say so where the dense model answers every sample alike: any constant would do as well.
+
+        Copies of one picture, and pictures that are not prepared as the model expects, look so.
+        """
+        name, chosen = self.choice.output, self.gaps.get(self.choice.output)
+        if self.samples < _FEWEST_OF_ONE_KIND:
+            return
+        if chosen is not None and chosen.is_constant():
+            what = f"gives the same {name!r}"
+        elif self.alone and self.decided is not None:
+            what = f"decides the same by {name!r}"
+        else:
+            return
+        yield (
+            f"the dense model {what} for all {self.samples:,} samples, so a comparison says little "
+            "of others: give samples that differ, prepared as the model expects"
         )
 
     def _farthest(

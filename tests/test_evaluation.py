@@ -634,3 +634,24 @@ def test_integers_do_not_stand_for_numbers_that_decide_nothing():
     models = [build(text, w=random(4, 6, seed=s), **more) for s in (1, 2)]
     found = compare(*models, {"x": random(20, 4)})
     assert (found.metric, found.output) == ("cosine", "features")
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_samples_that_are_all_answered_alike_are_doubted(labelled):
+    arrays = samples(labelled=labelled)
+    arrays["x"] = np.zeros_like(arrays["x"])
+    (note,) = compare(mlp(), other(), arrays).notes
+    assert note.startswith("the dense model gives the same 'y' for all 40 samples")
+    assert not compare(mlp(), other(), samples(labelled=labelled)).notes
+
+
+@pytest.mark.parametrize("size", [3, 40])
+def test_decisions_that_are_all_the_same_are_doubted(size):
+    arrays = samples(labelled=False)
+    (decided,) = (found.argmax(1) for found in run(mlp(), arrays))
+    one = {"x": np.tile(arrays["x"][decided == decided[0]], (10, 1))[:40]}
+    one["x"] += np.random.default_rng(0).normal(scale=1e-6, size=one["x"].shape).astype("f")
+    (note,) = compare(mlp(), other(), one, batch_size=size).notes
+    assert note.startswith("the dense model decides the same by 'y' for all 40 samples")
+    one["x"][-1] = arrays["x"][decided != decided[0]][0]
+    assert not compare(mlp(), other(), one, batch_size=size).notes
