@@ -88,14 +88,15 @@ class Imitation:
         student, teacher = wide(outputs[self.output]), wide(targets[self.output])
         check_shapes(self.output, student, teacher)
         teacher = teacher.to(student.dtype)
+        of_values = relative_error(student, teacher, self.variance)
         if self.axis is None:
-            return relative_error(student, teacher, self.variance)
+            return of_values
         gap = divergence(
             student, teacher, axis=self.axis, forms=self.forms, temperature=self.temperature
         )
         if not self.doubtful:
             return gap
-        return distance_of_either(gap, student, teacher, self.variance)
+        return distance_of_either(gap, of_values, self.variance)
 
 
 @dataclass(frozen=True, kw_only=True)
