@@ -261,7 +261,8 @@ class Trace:
         if maker.op_type == "Reshape":
             if self.values(maker.input[1]) is None:
                 raise NotFollowedError(f"{made!r} has a shape that is computed")
-            self.fixes.append(Fix(self.node_index(maker), _retarget_constant(dict(axes), shape)))
+            fix = _retarget_constant(maker.input[1], dict(axes), shape)
+            self.fixes.append(Fix(self.node_index(maker), fix))
         return {before[long.index(axis)]: ids for axis, ids in axes.items()}
 
     def node_index(self, node: onnx.NodeProto) -> int:
@@ -290,14 +291,15 @@ Rule = Callable[[Trace, onnx.NodeProto], None]
 
 
 def _retarget_constant(
-    axes: Mapping[int, Ids], shape: tuple[int, ...]
+    told: str, axes: Mapping[int, Ids], shape: tuple[int, ...]
 ) -> Callable[[onnx.NodeProto, Any], None]:
-    """Return what lets the Reshape of a constant say its new sizes."""
+    """Return what lets the Reshape of a constant say its new sizes, for which it read `told`."""
 
     def apply(node: onnx.NodeProto, left: Any) -> None:  # noqa: ANN401 - Left, which imports this
-        before = np.asarray(left.trace.values(node.input[1]))
         if all(left.stays(ids).all() for ids in axes.values()):
             return
+        # Of a weight that several layers share, each has the axes changed that it knows.
+        before = left.current(node.input[1], told)
         target = np.where(before == 0, np.array(shape), before)
         for axis, ids in axes.items():
             if target[axis] > 0:

@@ -280,9 +280,24 @@ def other_axis_of_the_same_length():
     )
 
 
+def shared_behind_a_reshape():
+    """Two convolutions read one weight, which a Reshape is told the sizes of once."""
+    return build(
+        """(float[N,3,8,8] x) => (float[N,5] y) {
+            k = Reshape (stored, sizes)  a = Conv (x, k0)  b = Conv (a, k)  r = Relu (b)
+            c = Conv (r, k)  g = GlobalAveragePool (c)  f = Flatten (g)  y = MatMul (f, w)
+        }""",
+        stored=random(1, 6, 6, 1, 1),
+        sizes=np.array([6, 0, 1, 1]),
+        k0=kernels(6, 3, 1, seed=1),
+        w=random(6, 5, seed=2),
+    )
+
+
 TRAPS = (
     *(captured_by_a_body, transposed_weight_is_read_twice, table_is_the_last_layer),
     *(same_channels_twice, one_head_is_dead, sizes_name_channels, counted, expanded),
     *(single_channels, written_out_norm, never_zero, shared_but_refused, odd_bias),
     *(repeated_picks, shared_targets, other_axis_of_the_same_length),
+    shared_behind_a_reshape,
 )
