@@ -86,6 +86,15 @@ class Left:
         self.given.add(name)
         node.input[index] = name
 
+    def tell_axes(self, node: onnx.NodeProto, axes: Sequence[int]) -> None:
+        """Let a Squeeze that is not told its axes take these."""
+        if self.trace.opset < 13:
+            set_attribute(node, "axes", list(axes))
+            return
+        if len(node.input) < 2:
+            node.input.append("")
+        self.give(node, 1, np.array(axes, np.int64))
+
 
 def cut(document: Document, trace: Trace, groups: Groups, gone: NDArray[np.bool_]) -> Document:
     """Return a copy of the document without the groups that go.

@@ -233,6 +233,8 @@ def reduced(trace: Trace, node: onnx.NodeProto) -> None:
     which = set(range(rank)) if axes is None else {int(axis) % rank for axis in axes}
     if any(axis in which for axis in varying(ids)):
         raise NotFollowedError(f"{node.op_type} reduces over them")
+    if node.op_type == "Squeeze":
+        trace.squeezes(node, [ids.reshape(-1)] if varying(ids) else [])
     if node.op_type == "Squeeze" or not settings.get("keepdims", 1):
         ids = ids.reshape([size for axis, size in enumerate(ids.shape) if axis not in which])
     trace.set(node.output[0], ids)

@@ -263,7 +263,22 @@ class Trace:
                 raise NotFollowedError(f"{made!r} has a shape that is computed")
             fix = _retarget_constant(maker.input[1], dict(axes), shape)
             self.fixes.append(Fix(self.node_index(maker), fix))
+        if maker.op_type == "Squeeze":
+            self.squeezes(maker, list(axes.values()))
         return {before[long.index(axis)]: ids for axis, ids in axes.items()}
+
+    def squeezes(self, node: onnx.NodeProto, carried: Sequence[Ids]) -> None:
+        """Let a Squeeze that is not told its axes leave alone those of channels.
+
+        Args:
+            node: It takes all axes of size 1.
+            carried: The channels along every axis that has some.
+        """
+        if "axes" in attributes(node) or any(node.input[1:]):
+            return
+        sizes = self.shape(node.input[0])
+        taken = [axis for axis, size in enumerate(sizes) if size == 1]
+        self.fixes.append(Fix(self.node_index(node), _tell_axes(taken, carried)))
 
     def node_index(self, node: onnx.NodeProto) -> int:
         """Return the place of a node among all nodes."""
@@ -305,5 +320,17 @@ def _retarget_constant(
             if target[axis] > 0:
                 target[axis] = int(left.stays(ids).sum())
         left.give(node, 1, target)
+
+    return apply
+
+
+def _tell_axes(
+    taken: Sequence[int], carried: Sequence[Ids]
+) -> Callable[[onnx.NodeProto, Any], None]:
+    """Return what tells a Squeeze its axes where a cut leaves a single one of some channels."""
+
+    def apply(node: onnx.NodeProto, left: Any) -> None:  # noqa: ANN401 - Left, which imports this
+        if any(int(left.stays(ids).sum()) == 1 for ids in carried):
+            left.tell_axes(node, taken)
 
     return apply

@@ -113,6 +113,15 @@ def test_cutting_is_masking(structure, data):
     assert_outputs_agree(model.masked(gone).proto, smaller.proto, feed, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("structure", ALL)
+def test_all_but_one_can_go(structure):
+    model = traced(structure)
+    gone = model.gone(model.roots)
+    feed = feed_for(model.document.proto, rows=3, seed=1)
+    smaller = model.cut(gone).proto
+    assert_outputs_agree(model.masked(gone).proto, smaller, feed, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("structure", STRUCTURES)
 def test_any_single_group_can_go(structure):
     model = traced(structure)

@@ -294,10 +294,30 @@ def shared_behind_a_reshape():
     )
 
 
+def squeezed_without_axes():
+    """A Squeeze that takes all axes of size 1 must not take the last channel with them."""
+    return build(
+        """(float[N,3,8,8] x) => (float[N,5] y) {
+            a = Conv (x, k0)  g = GlobalAveragePool (a)  f = Squeeze (g)
+            w1 = Squeeze (stored)  h = MatMul (f, w1)  r = Relu (h)  y = MatMul (r, w2)
+        }""",
+        k0=kernels(6, 3, 1),
+        stored=random(6, 1, 4, seed=1),
+        w2=random(4, 5, seed=2),
+    )
+
+
+def squeezed_without_axes_before_opset_13():
+    """There the axes are an attribute."""
+    model = squeezed_without_axes()
+    model.opset_import[0].version = 12
+    return model
+
+
 TRAPS = (
     *(captured_by_a_body, transposed_weight_is_read_twice, table_is_the_last_layer),
     *(same_channels_twice, one_head_is_dead, sizes_name_channels, counted, expanded),
     *(single_channels, written_out_norm, never_zero, shared_but_refused, odd_bias),
     *(repeated_picks, shared_targets, other_axis_of_the_same_length),
-    shared_behind_a_reshape,
+    *(shared_behind_a_reshape, squeezed_without_axes, squeezed_without_axes_before_opset_13),
 )
