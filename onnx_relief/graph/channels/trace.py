@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -232,11 +233,27 @@ class Trace:
             if self.whole.is_stored(place):
                 break
             if maker is None:
-                raise NotFollowedError(f"{place!r} is sparse, or comes from around the graph")
+                reader, place = self._around(place, axes)
+                continue
             axes = self._before(maker, place, axes)
             reader, place = self.node_index(maker), maker.input[0]
         for axis, ids in axes.items():
             self.members.append(Member(place, axis, ids))
+
+    def _around(self, place: str, axes: Mapping[int, Ids]) -> tuple[int, str]:
+        """Return the loop that hands a constant to its body in every step, and the one around it.
+
+        Under all its other names it has the same channels, also where the loop gives it out.
+        """
+        scope = self.whole.homes.get(place)
+        handed = None if scope is None else scope.handed(place)
+        if handed is None or scope is None or scope.owner is None:
+            raise NotFollowedError(f"{place!r} is sparse, or comes from around the graph")
+        loop = self.node_index(scope.owner)
+        for made, read in pairwise(handed.inside):
+            self.taken.append((read, self.node_index(self.whole.producers[made]), axes))
+        self.taken += [(name, loop, axes) for name in (handed.inside[0], handed.final) if name]
+        return loop, handed.outside
 
     def _before(
         self, maker: onnx.NodeProto, made: str, axes: Mapping[int, Ids]

@@ -107,4 +107,58 @@ def scanned():
     )
 
 
-INNER = (branches, same_names_in_branches, looped, scanned)
+def handed_by_a_scan():
+    """The same cell, with its weights as states that never change, as Keras models have them."""
+    return build(
+        """(float[N,T,4] x) => (float[N,T,5] y) {
+            e = MatMul (x, w0)  first = ReduceMean <keepdims = 0> (x, one)
+            start = MatMul (first, w1)  turned = Transpose <perm = [1, 0]> (w3)
+            last, o1, o2, o3, all = Scan <
+                num_scan_inputs = 1, scan_input_axes = [1], scan_output_axes = [1],
+                body = b (float[N,7] h, float[6,7] k, float[7,7] r, float[7] c, float[N,6] now)
+                => (float[N,7] next, float[6,7] same, float[7,7] r2, float[7] c1, float[N,7] out) {
+                u = MatMul (now, k)  v = MatMul (h, r)  s = Add (u, v)  z = Add (s, c)
+                next = Tanh (z)  out = Relu (next)
+                same = Identity (k)  r1 = Identity (r)  r2 = Identity (r1)  c1 = Identity (c)
+            }> (start, w2, turned, bias, e)
+            wide = Unsqueeze (last, one)  z1 = Add (all, wide)  y = MatMul (z1, w4)
+        }""",
+        w0=random(4, 6),
+        one=np.array([1]),
+        w1=random(4, 7, seed=1),
+        w2=random(6, 7, seed=2),
+        w3=random(7, 7, seed=3) / 3,
+        bias=random(7, seed=4),
+        w4=random(7, 5, seed=5),
+    )
+
+
+def handed_by_loops():
+    """A loop hands a weight to a loop in it, which hands it on; the body reads another one too."""
+    return build(
+        """(float[N,6] x) => (float[N,5] y) {
+            h = MatMul (x, w0)
+            last, o = Loop (count, , h, w1) <body = b (int64 i, bool c, float[N,8] a, float[8,7] w)
+                => (bool more, float[N,8] after, float[8,7] w) {
+                more = Identity (c)
+                p, after = Loop (count, , w, a) <body = d
+                    (int64 j, bool e, float[8,7] v, float[N,8] s)
+                    => (bool still, float[8,7] v, float[N,8] t) {
+                    still = Identity (e)  m = MatMul (s, v)  r = Relu (m)  n = MatMul (r, w2)
+                    t = Add (s, n)
+                }>
+            }>
+            y = MatMul (last, w3)
+        }""",
+        w0=random(6, 8),
+        count=np.array(2),
+        w1=random(8, 7, seed=1) / 3,
+        w2=random(7, 8, seed=2) / 3,
+        w3=random(8, 5, seed=3),
+    )
+
+
+INNER = (
+    *(branches, same_names_in_branches, looped, scanned),
+    *(handed_by_a_scan, handed_by_loops),
+)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from inner import branches, same_names_in_branches
+from inner import branches, handed_by_a_scan, same_names_in_branches
 from test_cut import Traced, feed_for
 from text_models import assert_outputs_agree, build, random
 
@@ -87,6 +87,48 @@ def test_the_command_prunes_what_lies_in_bodies(tmp_path):
     assert main(prune.split()) == 0
     after = sizes(onnx.load(out))
     assert (after["", "w1"], after["y.else_branch", "w4"]) == ((6, 4), (4, 5))
+
+
+def test_the_command_prunes_weights_that_a_loop_hands_to_its_body(tmp_path):
+    path, data, out = (str(tmp_path / name) for name in ("m.onnx", "x.npz", "out.onnx"))
+    onnx.save(handed_by_a_scan(), path)
+    rows = np.random.default_rng(0).standard_normal((32, 6, 4)).astype(np.float32)
+    np.savez(data, x=rows)
+    prune = f"prune {path} --data {data} -o {out} --granularity channel --ratio .5 --round-to 1 -q"
+    assert main(prune.split()) == 0
+    after = sizes(onnx.load(out))
+    assert [after["", f"w{at}"] for at in range(5)] == [(4, 3), (4, 4), (3, 4), (4, 4), (4, 5)]
+    assert after["", "bias"] == (4,)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "stacked", "after"),
+    [
+        ("h1, last", "", "z = MatMul (h1, last)"),  # in the end
+        (
+            "h1, _, all",
+            ", float[6,6] v",
+            "s = ReduceSum (all, zero)  z = MatMul (h1, s)",
+        ),  # by step
+    ],
+)
+def test_a_handed_weight_that_is_read_outside_stays(outputs, stacked, after):
+    model = build(
+        f"""(float[N,6] x) => (float[N,5] y) {{
+            {outputs} = Loop (count, , x, w) <body = b (int64 i, bool c, float[N,6] h, float[6,6] v)
+                => (bool more, float[N,6] n, float[6,6] v{stacked}) {{
+                more = Identity (c)  a = MatMul (h, v)  r = Tanh (a)
+                b1 = MatMul (r, w2)  n = Add (h, b1)
+            }}>
+            {after}  y = MatMul (z, w3)
+        }}""",
+        count=np.array(2),
+        zero=np.array([0]),
+        w=random(6, 6),
+        w2=random(6, 6, seed=1),
+        w3=random(6, 5, seed=2),
+    )
+    assert Traced(model).roots == []
 
 
 def test_a_branch_that_does_not_fit_the_data_stays(tmp_path):
