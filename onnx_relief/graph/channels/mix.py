@@ -68,9 +68,9 @@ def _spread_out(
         return
     trace.offers.append(node.output[0])
     if trace.spreads:
-        made = trace.pool.fresh(out[axes[0]])
+        made = trace.along(len(out), axes[0], trace.pool.fresh(out[axes[0]]))
         _tie_constant(trace, held[0], shapes[0], made)
-        trace.set(node.output[0], trace.along(len(out), axes[0], made))
+        trace.set(node.output[0], made)
 
 
 def spreading(trace: Trace, node: onnx.NodeProto) -> None:

@@ -169,7 +169,23 @@ def quantised_signals():
     )
 
 
+def angles_in_rows():
+    """Places times a row of constants are angles, one channel for each; so are slopes of times."""
+    return build(
+        """(float[N,T] x) => (float[N,T,5] y) {
+            places = Unsqueeze (x, last)  angles = Mul (places, turns)  wave = Cos (angles)
+            shifted = Sub (shifts, places)  bent = Tanh (shifted)
+            a = MatMul (wave, w0)  b = MatMul (bent, w1)  y = Add (a, b)
+        }""",
+        last=np.array([2]),
+        turns=random(1, 6),
+        shifts=random(1, 1, 7, seed=1),
+        w0=random(6, 5, seed=2),
+        w1=random(7, 5, seed=3),
+    )
+
+
 HARDER = (
     *(tagger, plain_recurrence, group_normalised, grouped_queries, computed_halves),
-    *(scaled_by_width, quantised_signals),
+    *(scaled_by_width, quantised_signals, angles_in_rows),
 )
