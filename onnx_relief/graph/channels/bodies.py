@@ -14,9 +14,10 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 
-from onnx_relief.graph.channels.ids import varying
-from onnx_relief.graph.channels.trace import NotFollowedError, Rule, Trace
-from onnx_relief.graph.nodes import attributes
+from onnx_relief.graph.channels.ids import Ids, varying
+from onnx_relief.graph.channels.sizes import follow_sizes
+from onnx_relief.graph.channels.trace import GIVES_UP, NotFollowedError, Rule, Trace
+from onnx_relief.graph.nodes import attributes, operator
 
 
 def if_(trace: Trace, node: onnx.NodeProto) -> None:
@@ -40,6 +41,7 @@ def _join(trace: Trace, out: str, given: Sequence[str]) -> None:
 def enter_loop(trace: Trace, node: onnx.NodeProto, body: onnx.GraphProto) -> None:
     """Let the body of a Loop start with the channels of the initial states."""
     for inside, start in zip(body.input[2:], node.input[2:], strict=True):
+        _begin(trace, node, inside.name, start)
         if trace.carries(start):
             trace.set(inside.name, trace.of(start))
 
@@ -62,6 +64,8 @@ def enter_scan(trace: Trace, node: onnx.NodeProto, body: onnx.GraphProto) -> Non
     """Let the body of a Scan start with the channels of the states and of what is scanned."""
     states, axes, _ = _scan_settings(trace, node)
     for at, (inside, start) in enumerate(zip(body.input, node.input, strict=True)):
+        if at < states:
+            _begin(trace, node, inside.name, start)
         if not trace.carries(start):
             continue
         ids = trace.of(start)
@@ -97,6 +101,65 @@ def _scan_settings(trace: Trace, node: onnx.NodeProto) -> tuple[int, list[int], 
     axes = list(settings.get("scan_input_axes") or [0] * scanned)
     out_axes = list(settings.get("scan_output_axes") or [0] * (len(node.output) - states))
     return states, axes, out_axes
+
+
+def _begin(trace: Trace, node: onnx.NodeProto, inside: str, start: str) -> None:
+    """Offer channels to a state that begins as constants, or as one number, as cells mostly do.
+
+    They lie along its last axis. Whether that frees more than it binds is seen in the end.
+    """
+    if not start or trace.carries(start):
+        return
+    before = trace.mark()
+    try:
+        found = _begun(trace, node, inside, start)
+    except GIVES_UP:
+        trace.forget_since(before)
+        trace.ids.pop(start, None)
+        return
+    if found is not None:
+        trace.set(inside, found)
+
+
+def _begun(trace: Trace, node: onnx.NodeProto, inside: str, start: str) -> Ids | None:
+    """Return channels that start with a state, if they are wanted."""
+    shape, told, loop = trace.shape(start), trace.values(start), trace.node_index(node)
+    is_handed = trace.whole.homes[inside].handed(inside) is not None
+    is_count = told is not None and told.dtype.kind != "f"
+    width = _where_width_is_told(trace, loop, start)
+    if is_handed or is_count or not shape or not (trace.is_constant(start) or width):
+        return None
+    trace.offers.append(start)
+    if not trace.spreads:
+        return None
+    axis = len(shape) - 1
+    ids = trace.along(len(shape), axis, trace.pool.fresh(shape[axis]))
+    if width is None:
+        trace.index = loop
+        trace.constant(start, {axis: ids.reshape(-1)})
+    else:
+        maker, at, place = width
+        trace.index = trace.node_index(maker)
+        trace.set(start, ids)
+        follow_sizes(trace, maker, at, {axis: place})
+    return ids
+
+
+def _where_width_is_told(
+    trace: Trace, loop: int, start: str
+) -> tuple[onnx.NodeProto, int, int] | None:
+    """Return what makes a tensor of one number for a loop alone, and where it is told the width.
+
+    As which of its inputs, and which entry of that; None if the tensor is another one.
+    """
+    maker = trace.whole.producers.get(start)
+    if maker is None or any(use.node != loop for use in trace.whole.uses[start]):
+        return None
+    if operator(maker) == "ConstantOfShape":
+        return maker, 0, len(trace.shape(start)) - 1
+    if operator(maker) == "Expand" and trace.shape(maker.input[0])[-1:] in ((), (1,)):
+        return maker, 1, trace.shape(maker.input[1])[0] - 1
+    return None
 
 
 def _carry(trace: Trace, inside: str, given: str, out: str) -> None:

@@ -11,7 +11,13 @@ import onnx
 
 from onnx_relief.graph.channels.ids import STAYS, Groups, Ids, varying
 from onnx_relief.graph.channels.sizes import counts_of, freeze, settle
-from onnx_relief.graph.channels.trace import NotFollowedError, Observed, Rule, Trace
+from onnx_relief.graph.channels.trace import (
+    GIVES_UP,
+    NotFollowedError,
+    Observed,
+    Rule,
+    Trace,
+)
 from onnx_relief.graph.channels.whole import whole
 from onnx_relief.graph.nodes import node_key, operator, subgraphs
 from onnx_relief.graph.walk import Model
@@ -98,7 +104,7 @@ def _walk(trace: Trace, graph: onnx.GraphProto, rules: Mapping[str, Rule]) -> No
     for node in graph.node:
         rule = rules.get(operator(node))
         for _, body in subgraphs(node):
-            with suppress(*_GIVES_UP):  # the rule meets the same, and says it
+            with suppress(*GIVES_UP):  # the rule meets the same, and says it
                 getattr(rule, "enter", _ignore)(trace, node, body)
             _walk(trace, body, rules)
         trace.index = trace.node_index(node)
@@ -116,7 +122,8 @@ def _follow(trace: Trace, node: onnx.NodeProto, rules: Mapping[str, Rule]) -> No
     for name in given:
         if name in trace.counts:
             _keep_counted(trace, name, f"their number is what a body of {where} gives")
-    carried = [name for name in (*node.input, *given) if trace.carries(name)]
+    begun = trace.whole.begun_by(trace.index)
+    carried = [name for name in (*node.input, *begun, *given) if trace.carries(name)]
     counted = [name for name in node.input if name in trace.counts]
     if not carried and not counted and not getattr(rule, "starts", False):
         has_bodies = trace.index in trace.whole.bodies
@@ -133,7 +140,7 @@ def _follow(trace: Trace, node: onnx.NodeProto, rules: Mapping[str, Rule]) -> No
                 raise NotFollowedError(f"they meet {where}, which is not followed")
             rule(trace, node)
         freeze(trace, node, [name for name in counted if name not in trace.understood])
-    except _GIVES_UP as reason:
+    except GIVES_UP as reason:
         said = str(reason) if isinstance(reason, NotFollowedError) else f"{where}: {reason}"
         trace.forget_since(before)
         for name in carried:
@@ -146,15 +153,12 @@ def _follow(trace: Trace, node: onnx.NodeProto, rules: Mapping[str, Rule]) -> No
             _start_anyway(trace, node, rule, carried)
 
 
-_GIVES_UP = (NotFollowedError, ValueError, IndexError, KeyError, TypeError)
-
-
 def _start_anyway(trace: Trace, node: onnx.NodeProto, rule: Rule, carried: Sequence[str]) -> None:
     """Let a layer start new channels although what it reads stays."""
     before, put_aside = trace.mark(), {name: trace.ids.pop(name) for name in set(carried)}
     try:
         rule(trace, node)
-    except _GIVES_UP:
+    except GIVES_UP:
         trace.forget_since(before)
         for name in node.output:
             trace.ids.pop(name, None)

@@ -26,6 +26,10 @@ class NotFollowedError(Exception):
     """Channels meet something that they cannot be followed through; the text says what."""
 
 
+GIVES_UP = (NotFollowedError, ValueError, IndexError, KeyError, TypeError)
+"""What a rule raises where it does not know how to go on."""
+
+
 @dataclass(frozen=True, eq=False)
 class Observed:
     """What one run of the model shows.

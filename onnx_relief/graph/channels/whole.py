@@ -65,6 +65,10 @@ class Whole:
         """Return what the bodies of a node give."""
         return [value.name for body in self.bodies.get(index, ()) for value in body.output]
 
+    def begun_by(self, index: int) -> list[str]:
+        """Return what the bodies of a node are given in every step."""
+        return [value.name for body in self.bodies.get(index, ()) for value in body.input]
+
 
 def whole(model: Model) -> Whole:
     """Return all graphs of a model as one.

@@ -158,7 +158,60 @@ def handed_by_loops():
     )
 
 
+def begun_with_zeros():
+    """A cell whose state begins with zeros, told its width beside the batch, as Keras has them."""
+    return build(
+        """(float[N,T,4] x) => (float[N,5] y) {
+            e = MatMul (x, w0)  steps = Transpose <perm = [1, 0, 2]> (e)
+            shape = Shape (x)  rows = Slice (shape, zero, one)
+            seven = Constant <value_ints = [7]> ()  size = Concat <axis = 0> (rows, seven)
+            start = Expand (nothing, size)  many = Slice (shape, one, two)  trips = Squeeze (many)
+            last, o1, o2 = Loop (trips, , start, w1, w2) <
+                body = body (int64 i, bool c, float[N,7] h, float[6,7] k, float[7,7] r)
+                => (bool go, float[N,7] next, float[6,7] k, float[7,7] r) {
+                go = Identity (c)  now = Gather <axis = 0> (steps, i)  u = MatMul (now, k)
+                v = MatMul (h, r)  s = Add (u, v)  next = Tanh (s)
+            }>
+            y = MatMul (last, w3)
+        }""",
+        w0=random(4, 6),
+        zero=np.array([0]),
+        one=np.array([1]),
+        two=np.array([2]),
+        nothing=np.float32(0),
+        w1=random(6, 7, seed=1) / 3,
+        w2=random(7, 7, seed=2) / 3,
+        w3=random(7, 5, seed=3),
+    )
+
+
+def begun_with_constants():
+    """An LSTM written out, whose states begin with learned numbers and with one in every place."""
+    return build(
+        """(float[T,4] x) => (float[T,5] y) {
+            e = MatMul (x, w0)  start = ConstantOfShape <value = float[1] {0.5}> (size)
+            last, o, all = Scan <
+                num_scan_inputs = 1, body = b (float[A,7] h, float[A,7] c, float[6] now)
+                => (float[A,7] hn, float[A,7] cn, float[7] out) {
+                row = Unsqueeze (now, zero)  u = MatMul (row, w1)  v = MatMul (h, w2)
+                s = Add (u, v)  i, f, g, o1 = Split <axis = 1, num_outputs = 4> (s)
+                i1 = Sigmoid (i)  f1 = Sigmoid (f)  g1 = Tanh (g)  o2 = Sigmoid (o1)
+                old = Mul (f1, c)  new = Mul (i1, g1)  cn = Add (old, new)
+                t = Tanh (cn)  hn = Mul (o2, t)  out = Squeeze (hn, zero)
+            }> (start, learned, e)
+            y = MatMul (all, w3)
+        }""",
+        w0=random(4, 6),
+        size=np.array([1, 7]),
+        learned=random(1, 7, seed=5),
+        zero=np.array([0]),
+        w1=random(6, 28, seed=1) / 3,
+        w2=random(7, 28, seed=2) / 3,
+        w3=random(7, 5, seed=3),
+    )
+
+
 INNER = (
     *(branches, same_names_in_branches, looped, scanned),
-    *(handed_by_a_scan, handed_by_loops),
+    *(handed_by_a_scan, handed_by_loops, begun_with_zeros, begun_with_constants),
 )

@@ -314,10 +314,35 @@ def squeezed_without_axes_before_opset_13():
     return model
 
 
+def state_is_forgotten():
+    """Offered channels are taken, for angles' sake; a state that is only begun with some stays."""
+    return build(
+        """(float[N,7] x) => (float[N,5] y) {
+            last, all = Loop (trips, , start) <body = b (int64 i, bool c, float[A,7] h)
+                => (bool go, float[A,7] next, float[A,6] out) {
+                go = Identity (c)  next = Sin (x)  m = MatMul (h, w0)
+                out = ReduceSum <keepdims = 1> (m, zero)
+            }>
+            sum = ReduceSum <keepdims = 0> (all, zero)  r = Relu (sum)  z = MatMul (r, w1)
+            place = ReduceSum <keepdims = 1> (x, one)  angle = Mul (place, turns)
+            wave = Cos (angle)  u = MatMul (wave, w2)  y = Add (u, z)
+        }""",
+        trips=np.array(2),
+        start=random(1, 7, seed=3),
+        zero=np.array([0]),
+        one=np.array([1]),
+        turns=random(1, 6, seed=2),
+        w0=random(7, 6),
+        w1=random(6, 5, seed=1),
+        w2=random(6, 5, seed=4),
+    )
+
+
 TRAPS = (
     *(captured_by_a_body, transposed_weight_is_read_twice, table_is_the_last_layer),
     *(same_channels_twice, one_head_is_dead, sizes_name_channels, counted, expanded),
     *(single_channels, written_out_norm, never_zero, shared_but_refused, odd_bias),
     *(repeated_picks, shared_targets, other_axis_of_the_same_length),
     *(shared_behind_a_reshape, squeezed_without_axes, squeezed_without_axes_before_opset_13),
+    state_is_forgotten,
 )
