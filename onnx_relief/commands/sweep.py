@@ -163,6 +163,7 @@ def _channels(
                 latency=both.latency,
                 repair=found.repair,
                 missed=found.decision.missed,
+                went=found.removed / max(found.groups, 1),
             ),
         )
 

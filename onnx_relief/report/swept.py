@@ -16,6 +16,8 @@ from onnx_relief.report.text import bytes_text, plain, score_text, share_text, t
 from onnx_relief.results import Evaluation, Latency, ModelCost, RepairRow
 
 FORMAT = "onnx-relief sweep 1"
+_POINT = 0.01
+_EXPLAINED = "in brackets: the share of the channels that really went"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,7 @@ class SweepPoint:
         latency: Of the dense model and of this one.
         repair: How its repair turned out; None where there was none.
         missed: What was asked and not reached, in words.
+        went: The share of the channels that went; None where weights did, which add up to it.
     """
 
     share: float
@@ -39,6 +42,7 @@ class SweepPoint:
     latency: Latency | None
     repair: RepairRow | None = None
     missed: str | None = None
+    went: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +81,7 @@ def sweep_table(sweep: Sweep) -> RenderableType:
     for point in sweep.points:
         cost = point.cost
         table.add_row(
-            Text(f"{100 * point.share:.4g} %"),
+            Text(_without(point)),
             share_text(cost.nonzero, dense.nonzero),
             share_text(cost.effective_macs or 0.0, dense.effective_macs or 0.0),
             bytes_text(cost.plain),
@@ -96,6 +100,7 @@ def sweep_table(sweep: Sweep) -> RenderableType:
         )
     ]
     note = "parameters and MACs that are not zero, of the dense model's"
+    told[:0] = [_EXPLAINED] if any(map(_is_other, sweep.points)) else []
     models = [Text(f"pruned model: {plain(point.written)}") for point in sweep.points]
     return Group(table, *sentences([note, *told, *same, *sweep.notes]), *models)
 
@@ -106,7 +111,7 @@ def sweep_svg(sweep: Sweep) -> str:
         Point(
             across=100 * point.cost.nonzero / max(sweep.dense.nonzero, 1),
             up=point.evaluation.pruned,
-            name=f"-{100 * point.share:.4g} %",
+            name=f"-{_without(point)}",
         )
         for point in sweep.points
         if point.evaluation is not None and point.evaluation.pruned is not None
@@ -121,6 +126,17 @@ def sweep_svg(sweep: Sweep) -> str:
 def sweep_page(sweep: Sweep) -> str:
     """Return the curve as a page of HTML."""
     return as_page(sweep_svg(sweep), f"Trade-off of {sweep.dense.name}")
+
+
+def _without(point: SweepPoint) -> str:
+    """Return the share that was to go, with the one that went where that is another."""
+    asked = f"{100 * point.share:.4g} %"
+    return f"{asked} ({100 * (point.went or 0.0):.0f} %)" if _is_other(point) else asked
+
+
+def _is_other(point: SweepPoint) -> bool:
+    """Whether another share of the channels went: some stay, or only multiples go."""
+    return point.went is not None and abs(point.went - point.share) > _POINT
 
 
 def _notes(point: SweepPoint) -> tuple[str, ...]:

@@ -97,6 +97,17 @@ def test_a_share_that_cannot_be_reached_is_said(command, here):
     assert (here / "models" / "model.pruned-99.9.onnx").exists()
 
 
+def test_the_share_of_the_channels_that_went_is_told(command, here):
+    line = "prune model.onnx --data data.npz --granularity channel --round-to 2 --sweep 0.25,0.7"
+    code, out, _ = command(f"{line} --report r.json")
+    assert code == 0
+    whole = weights(here / "model.onnx")["k"].shape[0]
+    for point in json.loads((here / "r.json").read_text())["points"]:
+        left = weights(here / point["written"])["k"].shape[0]
+        assert point["went"] == 1 - left / whole
+    assert "in brackets: the share of the channels that really went" in out
+
+
 @pytest.mark.parametrize(
     ("more", "code", "sentence"),
     [
