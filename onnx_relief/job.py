@@ -17,7 +17,7 @@ from onnx_relief.data.sources import is_same_data
 from onnx_relief.errors import DataError, SettingsError
 from onnx_relief.evaluation import try_out
 from onnx_relief.graph.document import Document, input_specs
-from onnx_relief.graph.origin import note_dense
+from onnx_relief.graph.origin import digest_of, note_dense
 from onnx_relief.judge import Judge, points_lost
 from onnx_relief.pipeline import Pruned, prune, prune_each, replay
 from onnx_relief.plan import PrunePlan
@@ -70,6 +70,17 @@ class Job:
     plan: PrunePlan | None = None
     metric: str | None = None
     output: str | None = None
+
+
+def about_plan(job: Job) -> Iterator[str]:
+    """Say of a plan that is replayed if it was made for another model."""
+    made_for = job.plan.model if job.plan is not None else ""
+    own = digest_of(job.document) if made_for else ""
+    if own and own != made_for:
+        yield (
+            f"the plan was made for another file than {job.document.name}: if its weights are "
+            "others, the plan was not chosen for them; make one of this very model"
+        )
 
 
 def read_plan(path: Path) -> PrunePlan:
@@ -204,7 +215,10 @@ def _mender(job: Job, progress: Progress | None) -> Mender:
 
 
 def _noted(job: Job, pruned: Pruned, mender: Mender) -> Pruned:
-    """Return what was pruned with what became of its repair, and a note of the dense model."""
+    """Return what was pruned with what became of its repair, and notes of the dense model."""
+    if job.plan is None:
+        plan = replace(pruned.plan, model=digest_of(job.document))
+        pruned = replace(pruned, plan=plan)
     if pruned.plan.drops_nothing:
         return pruned
     pruned = replace(pruned, repair=mender.told(pruned.document))

@@ -152,9 +152,15 @@ class LayerPlan:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PrunePlan:
-    """The decision for a whole model: one `LayerPlan` per layer that may lose something."""
+    """The decision for a whole model.
+
+    Attributes:
+        layers: One for each layer that may lose something.
+        model: Digest of the file that it was made for; empty where there was none.
+    """
 
     layers: tuple[LayerPlan, ...]
+    model: str = ""
 
     def __iter__(self) -> Iterator[LayerPlan]:
         return iter(self.layers)
@@ -178,13 +184,13 @@ class PrunePlan:
         before = {plan.layer: plan for plan in earlier}
         both = [p.within(before[p.layer]) if p.layer in before else p for p in self]
         rest = before.keys() - {plan.layer for plan in self}
-        return PrunePlan(layers=(*both, *(plan for plan in earlier if plan.layer in rest)))
+        return replace(self, layers=(*both, *(plan for plan in earlier if plan.layer in rest)))
 
     def to_json(self) -> str:
         """Return the plan as JSON text; masks are packed bits, compressed, in base64."""
-        return json.dumps(
-            {"format": FORMAT, "layers": [_to_dict(p) for p in self.layers]}, indent=1
-        )
+        model = {"model": self.model} if self.model else {}
+        layers = [_to_dict(p) for p in self.layers]
+        return json.dumps({"format": FORMAT, **model, "layers": layers}, indent=1)
 
     @staticmethod
     def from_json(text: str, *, limit: int = 1 << 32) -> PrunePlan:
@@ -204,7 +210,8 @@ class PrunePlan:
                 raise ValueError(f"its format is {data['format']!r}")
             if _entries(data["layers"]) > limit:
                 raise ValueError(f"its masks have more than {limit} entries")
-            plan = PrunePlan(layers=tuple(_from_dict(entry) for entry in data["layers"]))
+            layers = tuple(_from_dict(entry) for entry in data["layers"])
+            plan = PrunePlan(layers=layers, model=_text(data.get("model", "")))
             names = Counter(entry.layer for entry in plan)
             if len(names) != len(plan.layers):
                 raise ValueError(f"it names layer {max(names, key=names.__getitem__)!r} twice")

@@ -50,6 +50,17 @@ def assert_same(one, other):
         np.testing.assert_array_equal(mask, again)
 
 
+def test_a_plan_remembers_the_file_that_it_was_made_for():
+    plan = PrunePlan(layers=(entry(),), model="ab12")
+    assert PrunePlan.from_json(plan.to_json()).model == "ab12"
+    assert plan.within(PrunePlan(layers=(entry(),), model="cd34")).model == "ab12"
+    nameless = PrunePlan(layers=(entry(),)).to_json()
+    assert "model" not in json.loads(nameless)
+    assert PrunePlan.from_json(nameless).model == ""
+    with pytest.raises(SettingsError, match="is no name"):
+        PrunePlan.from_json(plan.to_json().replace('"ab12"', "12"))
+
+
 @given(data=st.data(), units=st.integers(0, 9), parts=st.integers(1, 2), alpha=st.floats(0.01, 1))
 def test_plan_read_back_is_the_plan_and_gives_the_same_text(data, units, parts, alpha):
     def masks(*shape):

@@ -51,6 +51,14 @@ def find_dense(document: Document) -> Path | None:
     return None
 
 
+def digest_of(document: Document) -> str:
+    """Return the digest of the file that a model was loaded from; empty if it came from memory.
+
+    Data files do not count, as in the notes.
+    """
+    return "" if document.path is None else _digest(document.path)
+
+
 def noted_name(document: Document) -> str | None:
     """Return the name of the file that `document` says that it was made from."""
     return _notes(document).get(FILE_KEY)

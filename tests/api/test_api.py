@@ -217,6 +217,30 @@ def test_scores_have_the_shapes_that_are_promised():
     assert found["weight"]["k"].shape == (4, 2, 3, 3)
 
 
+def test_a_plan_of_another_file_is_told(tmp_path):
+    """Other weights in layers of the same names and sizes: it can be replayed all the same."""
+    model, other = mlp(), mlp()
+    tensor = other.graph.initializer[0]
+    values = onnx.numpy_helper.to_array(tensor)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(-values, tensor.name))
+    paths = {name: tmp_path / f"{name}.onnx" for name in ("model", "copy", "other")}
+    for name, proto in (("model", model), ("copy", model), ("other", other)):
+        onnx.save(proto, paths[name])
+    plan = relief.prune(paths["model"], samples(), alpha=0.5).plan
+    told = {
+        name: [
+            text
+            for text in relief.prune(path, samples(), plan=plan).report.advice
+            if "the plan was made for another file" in text
+        ]
+        for name, path in paths.items()
+    }
+    assert [len(told[name]) for name in paths] == [0, 0, 1]
+    assert "make one of this very model" in told["other"][0]
+    assert relief.prune(other, plan=plan).plan.model == plan.model
+    assert relief.prune(model, samples(), alpha=0.5).plan.model == ""
+
+
 def test_a_replayed_plan_has_no_scores_to_save(tmp_path, result):
     again = relief.prune(mlp(), plan=result.plan)
     with pytest.raises(relief.SettingsError, match="replayed plan has no scores"):
