@@ -31,6 +31,7 @@ from onnx_relief.graph.channels.mean_signal import Correction, corrections, give
 from onnx_relief.graph.document import Document, check
 from onnx_relief.graph.folded import with_whole_weights
 from onnx_relief.graph.inline import inlined
+from onnx_relief.graph.inside import brought_inside
 from onnx_relief.graph.layers import Survey, find_layers, require_layers, uniquely_named
 from onnx_relief.graph.orphans import drop_orphans
 from onnx_relief.graph.unique_names import Names, with_old_names
@@ -170,8 +171,9 @@ class Ranked:
             seed=self.settings.seed,
             progress=progress,
         )
+        smaller = brought_inside(found.document) if gone.any() else found.document
         return ChannelsPruned(
-            document=with_old_names(found.document, self.names),
+            document=with_old_names(smaller, self.names),
             groups=sum(map(len, self.kinds.values())),
             removed=int(gone.sum()),
             corrected=corrected,

@@ -406,6 +406,24 @@ def test_the_command_writes_a_smaller_model(tmp_path, capsys):
     run(onnx.load(out), {"x": samples(shape=(3, 8, 8))["x"]})
 
 
+@pytest.mark.parametrize("repair", ["none", "least-squares"])
+def test_a_model_with_a_data_file_becomes_one_file_where_some_weights_stay(tmp_path, repair):
+    """A data file would be saved whole, beside all that was cut out of it."""
+    model, out = tmp_path / "model.onnx", tmp_path / "small.onnx"
+    onnx.save_model(
+        linear(), model, save_as_external_data=True, location="model.bin", size_threshold=0
+    )
+    before = sum(path.stat().st_size for path in tmp_path.iterdir())
+    data = data_file(tmp_path, shape=(6,))
+    flags = f"--granularity channel --ratio .2 --round-to 1 --skip m --repair {repair} -q -o {out}"
+    assert main(f"prune {model} --data {data} {flags}".split()) == 0
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"model.onnx", "model.bin", data.name, "small.onnx"}
+    assert out.stat().st_size < before
+    assert weights_of(out)["w2"].shape == (32, 40)
+    np.testing.assert_array_equal(weights_of(out)["b3"], weights_of(model)["b3"])
+
+
 def test_what_stops_while_models_are_compared_leaves_nothing(tmp_path, capsys, monkeypatch):
     model, data = written(tmp_path, cnn()), data_file(tmp_path, shape=(3, 8, 8))
     before = sorted(tmp_path.iterdir())
