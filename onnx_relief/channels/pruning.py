@@ -8,7 +8,7 @@ it; with the others, the share of their units' score that comes through these ch
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -253,9 +253,11 @@ def rank_channels(
     settings.check_patterns(survey.layers)
     observed = observe(survey, first_sample(calibration).feed)
     trace, groups = trace_channels(survey.model, observed, RULES, outer=heads)
-    kinds = _kinds(survey, trace, groups, settings)
+    kinds = _kinds(trace, groups, _left_alone(survey, settings))
     if not kinds:
         why = next(iter(groups.reasons.values()), "no node makes any that can be followed")
+        if _kinds(trace, groups, set()):
+            why = "all of them run through layers that --only or --skip leaves alone"
         raise UnsupportedError(f"{document.name} has no channels that could go ({why})")
     consumers = consumers_of(survey, trace, groups)
     tick = ticker(progress, "measuring activity", calibration.take(settings.samples).size)
@@ -312,19 +314,19 @@ def _units_kept(
     return kept
 
 
-def _kinds(
-    survey: Survey, trace: Trace, groups: Groups, settings: Settings
-) -> dict[object, NDArray[np.int64]]:
-    """Return the roots of groups that can go, together with those that live in the same axes."""
+def _kinds(trace: Trace, groups: Groups, kept: Collection[str]) -> dict[object, NDArray[np.int64]]:
+    """Return the roots of groups that can go, together with those that live in the same axes.
+
+    None goes that lives in one of the constants that are to be kept.
+    """
     places: dict[int, list[tuple[str, int]]] = defaultdict(list)
     for member in trace.members:
         for root in np.unique(groups.of(member.ids)).tolist():
             if root != STAYS:
                 places[root].append((member.constant, member.axis))
-    kept = _left_alone(survey, settings)
     kinds: dict[object, list[int]] = defaultdict(list)
     for root, where in places.items():
-        if not kept.intersection(name for name, _ in where):
+        if not any(name in kept for name, _ in where):
             kinds[tuple(sorted(set(where)))].append(root)
     return {kind: np.array(sorted(roots)) for kind, roots in kinds.items()}
 

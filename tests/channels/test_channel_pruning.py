@@ -374,6 +374,19 @@ def test_a_model_without_channels():
         cut(build("(float[N,6] x) => (float[N,3] y) { y = MatMul (x, w) }", w=random(6, 3)))
 
 
+def test_patterns_that_leave_no_channels_are_named():
+    """A channel runs through the layer that makes it and the one that reads it."""
+    document = load(linear())
+    data = opened(linear(), samples(shape=(6,), labelled=False))
+    settings = Settings(provider="cpu", only=("g",))
+    with pytest.raises(UnsupportedError, match="through layers that --only or --skip leaves alone"):
+        prune_channels(document, data, settings, ChannelSettings())
+    found = prune_channels(
+        document, data, Settings(provider="cpu", only=("g", "h")), ChannelSettings(round_to=1)
+    )
+    assert weights(found.document) == [(6, 28), (28, 40), (40, 3)]
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
