@@ -25,6 +25,9 @@ from onnx_relief.graph.sites import Site
 from onnx_relief.graph.surgeon import from_surgeon, to_surgeon
 from onnx_relief.graph.walk import Place
 
+_BRANCHES_DIFFER = 11
+"""The opset from which the branches of an If may give tensors of different shapes."""
+
 
 @dataclass(frozen=True, eq=False)
 class Instrumented:
@@ -157,11 +160,13 @@ def _out_of_if(row: gs.Variable, out: gs.Variable, place: _Place) -> gs.Variable
     for attribute, body in place.owner.attrs.items():
         if not isinstance(body, gs.Graph):
             continue
-        if attribute == place.attribute:
-            body.outputs.append(row)
-        else:
+        given = row
+        if attribute != place.attribute:
             # The branch that does not compute the rows has none of them.
-            body.outputs.append(_no_rows(body, row, f"{row.name}~"))
+            given = _no_rows(body, row, f"{row.name}~")
+        if body.opset < _BRANCHES_DIFFER:
+            given = _of_any_length(body, given, place.owner.inputs[0])
+        body.outputs.append(given)
     place.owner.outputs.append(out)
     return out
 
@@ -171,6 +176,22 @@ def _no_rows(graph: gs.Graph, like: gs.Variable, name: str) -> gs.Variable:
     value = gs.Constant(f"{name}value", np.zeros((0,), dtype=like.dtype))
     graph.nodes.append(gs.Node("Identity", name, {}, [value], [empty]))
     return empty
+
+
+def _of_any_length(graph: gs.Graph, rows: gs.Variable, condition: gs.Variable) -> gs.Variable:
+    """Return rows whose number nobody can tell from the graph: -1 is computed from a condition."""
+    name = rows.name
+    number, zero, length = (gs.Variable(f"{name}{mark}", np.int64) for mark in "?0-")
+    nothing = gs.Constant(f"{name}nothing", np.array([0], np.int64))
+    all_of_them = gs.Constant(f"{name}all", np.array([-1], np.int64))
+    found = gs.Variable(f"{name}!", dtype=rows.dtype)
+    graph.nodes += [
+        gs.Node("Cast", number.name, {"to": onnx.TensorProto.INT64}, [condition], [number]),
+        gs.Node("Mul", zero.name, {}, [number, nothing], [zero]),
+        gs.Node("Add", length.name, {}, [zero, all_of_them], [length]),
+        gs.Node("Reshape", found.name, {}, [rows, length], [found]),
+    ]
+    return found
 
 
 def _out_of_scan(row: gs.Variable, out: gs.Variable, place: _Place) -> gs.Variable:

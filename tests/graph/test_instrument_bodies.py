@@ -78,6 +78,37 @@ def test_layers_in_both_branches_of_an_if() -> None:
     expect_dense(scores["y.else_branch/b"], 4 * x, w)
 
 
+@pytest.mark.parametrize("opset", [7, 9, 10])
+def test_branches_before_opset_11_which_wants_tensors_of_one_shape(opset: int) -> None:
+    model = model_from(
+        """
+        agraph (float[N, 3] x, bool turn, bool again) => (float[N, 2] y) {
+            y = If (turn) <
+                then_branch = graph () => (float[N, 2] a) { a = MatMul (x, v) },
+                else_branch = graph () => (float[N, 2] b) {
+                    twice = Add (x, x)
+                    b = If (again) <
+                        then_branch = graph () => (float[N, 2] c) { c = MatMul (twice, v) },
+                        else_branch = graph () => (float[N, 2] d) { d = MatMul (x, w) }
+                    >
+                }
+            >
+        }
+        """,
+        v=V,
+        w=V[::-1].copy(),
+    )
+    model.opset_import[0].version = opset
+    x = numbers(4, 3)
+    ways = ((True, True), (False, True), (False, False))
+    scores = scores_of(
+        model, *({"x": x, "turn": np.array(one), "again": np.array(two)} for one, two in ways)
+    )
+    expect_dense(scores["y.then_branch/a"], x, V)
+    expect_dense(scores["y.else_branch/b.then_branch/c"], 2 * x, V)
+    expect_dense(scores["y.else_branch/b.else_branch/d"], x, V[::-1])
+
+
 def test_a_body_may_read_what_nothing_else_reads() -> None:
     model = model_from(
         """
