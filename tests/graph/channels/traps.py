@@ -338,11 +338,33 @@ def state_is_forgotten():
     )
 
 
+def width_of_a_state_is_that_of_an_input():
+    """Offered channels are taken, for angles' sake; a state as wide as the input stays."""
+    return build(
+        """(float[N,7] x) => (float[N,5] y) {
+            size = Shape (x)  start = ConstantOfShape (size)
+            last = Loop (trips, , start) <body = b (int64 i, bool c, float[N,7] h)
+                => (bool go, float[N,7] next) {
+                go = Identity (c)  m = MatMul (h, w0)  s = Add (m, x)  next = Tanh (s)
+            }>
+            z = MatMul (last, w1)
+            place = ReduceSum <keepdims = 1> (x, one)  angle = Mul (place, turns)
+            wave = Cos (angle)  u = MatMul (wave, w2)  y = Add (u, z)
+        }""",
+        trips=np.array(2),
+        one=np.array([1]),
+        turns=random(1, 6, seed=2),
+        w0=random(7, 7) / 3,
+        w1=random(7, 5, seed=1),
+        w2=random(6, 5, seed=4),
+    )
+
+
 TRAPS = (
     *(captured_by_a_body, transposed_weight_is_read_twice, table_is_the_last_layer),
     *(same_channels_twice, one_head_is_dead, sizes_name_channels, counted, expanded),
     *(single_channels, written_out_norm, never_zero, shared_but_refused, odd_bias),
     *(repeated_picks, shared_targets, other_axis_of_the_same_length),
     *(shared_behind_a_reshape, squeezed_without_axes, squeezed_without_axes_before_opset_13),
-    state_is_forgotten,
+    *(state_is_forgotten, width_of_a_state_is_that_of_an_input),
 )
