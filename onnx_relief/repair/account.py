@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from onnx_relief.graph.document import Document
 
@@ -19,6 +19,8 @@ class Account:
         left: Layers that cannot be, and why, in words.
         told: What was done, in words, with `{}` where the layers are counted.
         undone: What is not done to layers that are left.
+        spared: The model without what was done to `ends`; None where nothing was.
+        ends: Of `layers` those whose outputs no other layer reads.
     """
 
     document: Document
@@ -26,6 +28,21 @@ class Account:
     left: Mapping[str, str]
     told: str
     undone: str
+    spared: Document | None = None
+    ends: tuple[str, ...] = ()
+
+    def without_ends(self, reason: str) -> Account:
+        """Return what was made without what was done to `ends`, which are left for that reason."""
+        if self.spared is None:
+            return self
+        return replace(
+            self,
+            document=self.spared,
+            layers=tuple(name for name in self.layers if name not in self.ends),
+            left={**self.left, **dict.fromkeys(self.ends, reason)},
+            spared=None,
+            ends=(),
+        )
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ from onnx_relief.results import Progress, RepairRow
 from onnx_relief.settings import DEFAULT_MEMORY, Reconstruction
 
 Kept = Mapping[str, NDArray[np.int64]]
+
+_BETTER_WITHOUT: Final = "without it the model's outputs are nearer to those of the dense model"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -222,6 +225,11 @@ def _least_squares(work: Work) -> tuple[Document, tuple[str, ...]]:
         memory=work.memory,
         progress=work.progress,
     )
+    if found.spared is not None:
+        guard = work.guard()
+        with_ends, without = guard.error(found.document), guard.error(found.spared)
+        if with_ends is not None and without is not None and without < with_ends:
+            found = found.without_ends(_BETTER_WITHOUT)
     return found.document, found.notes
 
 

@@ -28,9 +28,18 @@ from onnx_relief.progress import ticker
 from onnx_relief.repair.account import Account
 from onnx_relief.repair.joins import join_after
 from onnx_relief.repair.pairs import Pair, changed, pairs_of
-from onnx_relief.repair.refit import refit
+from onnx_relief.repair.refit import Change, refit
 from onnx_relief.repair.relay import Relay
-from onnx_relief.repair.stages import Sums, at_once, depths, enough, stages, sums, tensors_of
+from onnx_relief.repair.stages import (
+    Sums,
+    at_once,
+    depths,
+    ends,
+    enough,
+    stages,
+    sums,
+    tensors_of,
+)
 from onnx_relief.results import Progress
 from onnx_relief.settings import DEFAULT_MEMORY
 
@@ -75,6 +84,7 @@ def least_squares(
     relays = _relays(survey, pairs, groups, samples, batch_size, provider, memory)
     tick = ticker(progress, "refitting layers", len(pairs))
     refitted: list[str] = []
+    last, spared = ends(survey), None
     for number, names in enumerate(groups):
         survey = find_layers(pruned)
         twins = (_runnable(survey), _runnable(whole))
@@ -91,21 +101,26 @@ def least_squares(
         for some in _fitting(wanted, memory // 2):
             fit, *tune = _sums_of(some, twins, relays)
             for place, pair in enumerate(some):
-                found = _refitted(
-                    survey, pruned, pair, fit[place], tune[0][place] if tune else None
-                )
+                name, mean = pair.site.layer.name, fit[place].gram.mean
+                change = _change(survey, pair, fit[place], tune[0][place] if tune else None)
                 tick(1)
-                if isinstance(found, str):
-                    left[pair.site.layer.name] = found
-                else:
-                    pruned = found
-                    refitted.append(pair.site.layer.name)
+                if isinstance(change, str):
+                    left[name] = change
+                    continue
+                if name in last and spared is None:
+                    spared = pruned
+                elif name not in last and spared is not None:
+                    spared = changed(survey, spared, pair, change, mean)
+                pruned = changed(survey, pruned, pair, change, mean)
+                refitted.append(name)
     return Account(
         document=pruned,
         layers=tuple(refitted),
         left=left,
         told="least squares refitted {}",
         undone="refitted",
+        spared=spared,
+        ends=tuple(name for name in refitted if name in last),
     )
 
 
@@ -158,10 +173,8 @@ def _made_by(survey: Survey, layers: Collection[str]) -> set[str]:
     return {site.node.output[0] for site in survey.sites if site.layer.name in layers}
 
 
-def _refitted(
-    survey: Survey, document: Document, pair: Pair, fit: Sums, tune: Sums | None
-) -> Document | str:
-    """Return the document with one layer refitted, or why it stays as it is."""
+def _change(survey: Survey, pair: Pair, fit: Sums, tune: Sums | None) -> Change | str:
+    """Return what is added to a layer, or why it stays as it is."""
     if not np.isfinite(fit.lacking) or not np.isfinite(fit.gram.second).all():
         return _BROKEN
     if fit.lacking <= _NOTHING * fit.wanted:
@@ -174,9 +187,7 @@ def _refitted(
         weigh = np.repeat(gains, pair.reading.blocks, axis=0)
     judge = tune.gram if tune else None
     change = refit(fit.gram, judge, keep, centred=pair.centred, weigh=weigh)
-    if change is None:
-        return _NO_BETTER
-    return changed(survey, document, pair, change, fit.gram.mean)
+    return _NO_BETTER if change is None else change
 
 
 def _runnable(survey: Survey) -> Document:

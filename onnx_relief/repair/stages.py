@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from onnx_relief.activity.gram import Gram, gram_of
 from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.light import node_reads
+from onnx_relief.graph.nodes import subgraphs
 from onnx_relief.measuring.evidence import Reading, answers_of, as_floats
 from onnx_relief.repair.pairs import Pair
 
@@ -46,6 +47,28 @@ def depths(survey: Survey) -> dict[str, int]:
         level = max((depth.get(name, 0) for name in read), default=0)
         depth.update(dict.fromkeys(node.output, level + (node.output[0] in made)))
     return depth
+
+
+def ends(survey: Survey) -> set[str]:
+    """Return the layers of the main graph that no layer comes after, but something else does.
+
+    What they lack counts before a sigmoid, say, of which the model's outputs are made: there -20
+    instead of -30 is a great error, and comes to nothing after it.
+    """
+    main = survey.model.scopes[0]
+    sites = [site for site in survey.sites if site.scope is main]
+    made = {site.node.output[0] for site in sites}
+    before: set[str] = set()
+    for node in reversed(main.graph.node):
+        is_layer = node.output[0] in made or any(subgraphs(node))  # bodies may have layers
+        if is_layer or not before.isdisjoint(node.output):
+            before.update(node_reads(node))
+    return {
+        site.layer.name
+        for site in sites
+        if before.isdisjoint((site.output, site.node.output[0]))
+        and any(use.node is not None for use in main.uses.get(site.output, ()))
+    }
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,9 +12,12 @@ from text_models import build, differences, random, run
 from onnx_relief.data import open_data
 from onnx_relief.data.held_out import Split, held_out
 from onnx_relief.graph.document import input_specs, load
+from onnx_relief.graph.layers import find_layers
+from onnx_relief.repair import repair
 from onnx_relief.repair.bias import match_moments
 from onnx_relief.repair.least_squares import least_squares
 from onnx_relief.repair.refit import RIDGES
+from onnx_relief.repair.stages import ends
 
 SAMPLES = 40
 
@@ -428,3 +431,54 @@ def test_the_end_of_a_block_makes_up_for_what_the_way_around_it_lost():
     assert "branch" in found.layers
     assert error(pruned, dense, X) > 0.1
     assert error(found.document.proto, dense, X) < 1e-5
+
+
+SATURATED = """(float[N,4] x) => (float[N,1] y, float[N,1] z) {
+    [first] h = MatMul (x, w1)  [head] l = Gemm (h, w2, b2)  y = Sigmoid (l)
+    r = Relu (h)  [later] q = MatMul (r, w3)  s = Relu (q)  [plain] z = MatMul (s, w4)
+}"""
+
+
+def saturated(*, whole):
+    """Return a model whose `head` mostly gives numbers that Sigmoid makes zero of.
+
+    Where a is 1 and not 0, the head gives -40 + 10 c + 2 d. Pruned, it has lost c, and `first` one
+    of two inputs that say the same.
+    """
+    w1 = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 1]], np.float32)
+    w2 = np.array([[-40], [10], [2]], np.float32)
+    w3, w4 = abs(random(3, 4, seed=5)), random(4, 1, seed=6)
+    if not whole:
+        w1[3], w2[1], w3[0], w4[1] = 0, 0, 0, 0
+    return build(SATURATED, w1=w1, w2=w2, b2=np.zeros(1, np.float32), w3=w3, w4=w4)
+
+
+def saturating(count=400):
+    rng = np.random.default_rng(3)
+    a, d = rng.random(count) < 0.9, rng.standard_normal(count)
+    return np.stack([a, a * d, d / 2, d / 2], axis=1).astype(np.float32)
+
+
+def test_what_makes_up_for_numbers_that_a_sigmoid_makes_nothing_of_is_left_out():
+    dense, pruned = (load(saturated(whole=whole)) for whole in (True, False))
+    split = held_out(open_data({"x": saturating()}, input_specs(dense.proto)))
+    found = repair("least-squares", pruned, dense, {}, split, batch_size=16, provider="cpu")
+    assert not found.undone
+    assert found.notes == (
+        "least squares refitted 3 layers",
+        "1 layer is not refitted: without it the model's outputs are nearer to those of the dense "
+        "model",
+    )
+    assert found.after < 0.5 * found.before
+    was, new = constants(pruned.proto), constants(found.document.proto)
+    assert was["w2"].tobytes() == new["w2"].tobytes()
+    assert was["b2"].tobytes() == new["b2"].tobytes()
+    for name in ("w1", "w3", "w4"):
+        assert not np.array_equal(was[name], new[name])
+
+
+def test_the_last_layers_are_those_that_no_other_reads_and_that_are_no_outputs():
+    assert ends(find_layers(load(saturated(whole=True)))) == {"head"}
+    assert ends(find_layers(load(network()))) == set()
+    inside = build(INSIDE, w=random(4, 4), c=np.array(True))
+    assert ends(find_layers(load(inside))) == set()
