@@ -51,7 +51,7 @@ class Account:
         return (
             self.told.format(counted(len(self.layers), "layer")),
             *(
-                f"{counted(count, 'layer')} {_are(count)} not {self.undone}: {reason}"
+                f"{counted(count, 'layer')} {_are_not(count, self.undone)} {reason}"
                 for reason, count in reasons
             ),
         )
@@ -62,5 +62,6 @@ def counted(count: int, thing: str) -> str:
     return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
-def _are(count: int) -> str:
-    return "is" if count == 1 else "are"
+def _are_not(count: int, undone: str) -> str:
+    """Lead over to a reason, which is said of one layer."""
+    return f"is not {undone}:" if count == 1 else f"are not {undone}, each because"

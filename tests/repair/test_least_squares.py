@@ -287,6 +287,13 @@ def test_a_layer_that_stays_as_it_is_is_told_with_the_reason(pruned, fitted, jud
     assert found.notes[1].startswith(f"1 layer is not refitted: {reason}")
 
 
+def test_a_reason_is_said_of_each_layer_where_there_are_several():
+    assert refitted(network(), network(), X).notes == (
+        "least squares refitted 0 layers",
+        "3 layers are not refitted, each because it gives what it gives in the dense model",
+    )
+
+
 def test_units_that_nobody_tells_of_are_left_alone():
     dense = constants(network())
     small = network(
