@@ -9,6 +9,7 @@ from contextlib import suppress
 import numpy as np
 import onnx
 
+from onnx_relief.graph.channels.even import even_constants
 from onnx_relief.graph.channels.ids import STAYS, Groups, Ids, varying
 from onnx_relief.graph.channels.sizes import counts_of, freeze, settle
 from onnx_relief.graph.channels.trace import (
@@ -91,8 +92,13 @@ def _traced(
     outer: bool,
     spreads: bool,
 ) -> tuple[Trace, Groups]:
+    every = whole(model)
     trace = Trace(
-        *(whole(model), observed, model.opset), splits=dict(splits), outer=outer, spreads=spreads
+        *(every, observed, model.opset),
+        splits=dict(splits),
+        outer=outer,
+        spreads=spreads,
+        even=even_constants(every),
     )
     _walk(trace, model.proto.graph, rules)
     _keep_what_is_seen(trace)

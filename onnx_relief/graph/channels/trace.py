@@ -111,6 +111,7 @@ class Trace:
         counts: By tensor of whole numbers, the channels that each of them is the count of.
         understood: Those of them that the node at hand was said to know what to do with.
         frozen: Tensors that depend on numbers of channels only, and keep their value.
+        even: Constants of one number throughout that several nodes read, each for itself.
         claims: Entries of constants that go into computed shapes, the channels that they are to
             be the number of, and the node that takes them for it.
         as_many: Channels of which as many have to stay, whichever these are; and what lets the
@@ -133,6 +134,7 @@ class Trace:
     counts: dict[str, list[Ids | None]] = field(default_factory=dict)
     understood: set[str] = field(default_factory=set)
     frozen: set[str] = field(default_factory=set)
+    even: Mapping[str, Array] = field(default_factory=dict)
     claims: list[tuple[Any, Ids, int]] = field(default_factory=list)
     as_many: list[tuple[Ids, Ids, Callable[[Trace], bool] | None]] = field(default_factory=list)
     index: int = 0
@@ -232,6 +234,11 @@ class Trace:
         """
         place, reader = name, self.index
         while True:
+            if place in self.even:
+                for at, read in enumerate(self.whole.nodes[reader].input):
+                    if read == place:
+                        self.fixes.append(Fix(reader, _fewer(self.even[place], axes, at)))
+                return
             self.taken.append((place, reader, axes))
             maker = self.whole.producers.get(place)
             if self.whole.is_stored(place):
@@ -324,6 +331,21 @@ class Trace:
 
 
 Rule = Callable[[Trace, onnx.NodeProto], None]
+
+
+def _fewer(of: Array, axes: Mapping[int, Ids], at: int) -> Callable[[onnx.NodeProto, Any], None]:
+    """Return what lets a node read as many of a number as are left, where it read `of`."""
+
+    def apply(node: onnx.NodeProto, left: Any) -> None:  # noqa: ANN401 - Left, which imports this
+        # A node may be said to read a constant more than once.
+        before = left.current(node.input[at], "") if node.input[at] in left.given else of
+        shape = list(before.shape)
+        for axis, ids in axes.items():
+            shape[axis] = int(left.stays(ids).sum())
+        if tuple(shape) != before.shape:
+            left.give(node, at, np.full(shape, of.reshape(-1)[0], of.dtype))
+
+    return apply
 
 
 def _retarget_constant(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from structures import PADS, kernels
 from text_models import build, random
 
 from onnx_relief.graph.document import load
@@ -120,4 +121,38 @@ def joined_gates():
     return with_whole_weights(load(gates())).proto
 
 
-EXPORTED = (rotary, sizes_of_the_stream, expanded_to_what_is_not_minus_one, joined_gates)
+def ones_of_all_norms():
+    """Norms of two widths in as many groups, whose ones and zeros are stored once for all."""
+    return build(
+        f"""(float[N,3,4,4] x) => (float[N,5] y) {{
+            a = Conv {PADS} (x, k0)  fa = Reshape (a, three)
+            ia = InstanceNormalization (fa, ones, zeros)  sa = Shape (a)  na = Reshape (ia, sa)
+            ma = Mul (na, ta)  r = Relu (ma)  b = Conv (r, k1)  fb = Reshape (b, three)
+            ib = InstanceNormalization (fb, ones, zeros)  sb = Shape (b)  nb = Reshape (ib, sb)
+            mb = Mul (nb, tb)  q = Relu (mb)
+            c = Conv (q, k2)  nc = BatchNormalization (c, four, none, mean, four)
+            d = Conv (q, k3)  nd = BatchNormalization (d, four, none, mean, four)
+            e = Sub (nc, nd)  p = Conv (e, k4)  g = GlobalAveragePool (p)
+            f = Flatten (g)  y = MatMul (f, w)
+        }}""",
+        k0=kernels(6, 3),
+        three=np.array([0, 3, -1]),
+        ones=np.ones(3, np.float32),
+        zeros=np.zeros(3, np.float32),
+        ta=random(6, 1, 1),
+        k1=kernels(9, 6, 1, seed=1),
+        tb=random(9, 1, 1, seed=1),
+        k2=kernels(4, 9, 1, seed=2),
+        k3=kernels(4, 9, 1, seed=3),
+        four=np.ones(4, np.float32),
+        none=np.zeros(4, np.float32),
+        mean=random(4),
+        k4=kernels(7, 4, 1, seed=4),
+        w=random(7, 5),
+    )
+
+
+EXPORTED = (
+    *(rotary, sizes_of_the_stream, expanded_to_what_is_not_minus_one, joined_gates),
+    ones_of_all_norms,
+)

@@ -37,6 +37,7 @@ LEAST = {
     "packed_attention": 12,
     "rotary": 3,
     "joined_gates": 3,
+    "ones_of_all_norms": 17,
 }
 
 
