@@ -73,8 +73,13 @@ def _state(trace: Trace, at: int, name: str, made: Ids) -> None:
 
 
 def is_zero(trace: Trace, name: str) -> bool:
-    """Whether a tensor is zeros by ConstantOfShape, or one that is only moved and repeated."""
+    """Whether a tensor is zeros by ConstantOfShape, or one that is only moved and repeated.
+
+    Or several such that are joined: Keras gives each direction zeros of its own.
+    """
     while (maker := trace.whole.producers.get(name)) is not None and maker.domain in STANDARD:
+        if maker.op_type == "Concat":
+            return all(is_zero(trace, part) for part in maker.input)
         if maker.op_type == "ConstantOfShape":
             value = attributes(maker).get("value")
             return value is None or not numpy_helper.to_array(value).any()

@@ -52,6 +52,27 @@ def plain_recurrence():
     )
 
 
+def zeros_of_each_direction():
+    """Keras makes initial states of zeros for each direction, and joins them."""
+    return build(
+        """(float[T,N,4] x) => (float[N,5] y) {
+            shape = Shape (x)  n = Slice (shape, one, two)  size = Concat <axis = 0> (n, six)
+            none = Expand (zero, size)  first = Unsqueeze (none, axis)
+            start = Concat <axis = 0> (first, first)
+            , h, = LSTM <direction = "bidirectional", hidden_size = 6> (x, w, r, , , start, start)
+            s = ReduceSum <keepdims = 0> (h, axis)  y = MatMul (s, w1)
+        }""",
+        one=np.array([1]),
+        two=np.array([2]),
+        six=np.array([6]),
+        zero=np.float32(0),
+        axis=np.array([0]),
+        w=random(2, 24, 4),
+        r=random(2, 24, 6, seed=1),
+        w1=random(6, 5, seed=2),
+    )
+
+
 def group_normalised():
     """Once by the operator, once as the PyTorch exporter writes it: whole groups go."""
     return build(
@@ -187,5 +208,5 @@ def angles_in_rows():
 
 HARDER = (
     *(tagger, plain_recurrence, group_normalised, grouped_queries, computed_halves),
-    *(scaled_by_width, quantised_signals, angles_in_rows),
+    *(scaled_by_width, quantised_signals, angles_in_rows, zeros_of_each_direction),
 )
