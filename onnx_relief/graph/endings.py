@@ -31,7 +31,7 @@ _FLOATS = {
 _MOST_PARTS = 16
 _ELEMENTWISE = {
     *("Identity", "Cast", "Dropout", "Softmax", "LogSoftmax", "Sigmoid", "Relu", "Tanh", "Clip"),
-    *("LayerNormalization", "QuantizeLinear", "DequantizeLinear"),
+    *("QuantizeLinear", "DequantizeLinear"),
 }
 _WITH_ANOTHER = {"Add", "Sub", "Mul", "Div"}
 _CONVOLUTIONS = {"Conv", "ConvTranspose"}
@@ -42,6 +42,7 @@ def stepwise_outputs(model: onnx.ModelProto) -> frozenset[str]:
 
     Of those of three axes the highest number of the last axis is a decision: the class of a token,
     the letter at a place. In a detector the last axis may be places, and their highest is nothing.
+    What a LayerNormalization gives are features of each step, of which none is chosen.
     """
     made_by = {name: node for node in model.graph.node for name in node.output}
     ranks = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}

@@ -46,6 +46,7 @@ def test_an_operator_of_another_domain_may_be_anything():
         ("a = Conv (i, l)  b = Squeeze (a, two)  y = Transpose <perm = [0, 2, 1]> (b)", True),
         ("a = Conv (x, k)  b = Transpose <perm = [0, 2, 1]> (a)  y = Concat <axis = 1> (b, b)", 0),
         ("f = Reshape (x, to)  a = Gemm (f, w)  y = Reshape (a, back)", True),
+        ("a = MatMul (x, w)  b = Add (a, x)  y = LayerNormalization (b, s)", False),
         ("y = Identity (x)", False),
     ],
 )
@@ -53,6 +54,7 @@ def test_outputs_whose_last_axis_holds_classes_are_known(body, found):
     constants = {
         "w": random(4, 4),
         "c": np.float32(1),
+        "s": random(4),
         "k": random(4, 4, 1),
         "l": random(4, 4, 1, 1),
     }
