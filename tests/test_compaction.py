@@ -49,6 +49,22 @@ def test_the_command_cuts_dead_units_and_says_so(tmp_path, capsys):
     }
 
 
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (
+            "",
+            "is cut: fewer are dead or unread, if any, than multiples that runtimes like need; --",
+        ),
+        ("--round-to 1", "is dead or unread\n"),
+    ],
+)
+def test_where_nothing_is_cut_the_command_does_not_say_that_it_is(tmp_path, capsys, flags, told):
+    model = written(tmp_path, mlp())
+    assert main(f"compact {model} -o {tmp_path / 'same.onnx'} {flags}".split()) == 0
+    assert told in capsys.readouterr().out.replace("-\n", "-").replace(" \n", " ")
+
+
 def test_a_model_without_dead_units_stays_as_it_is():
     found = compact(load(mlp()), feed(), provider="cpu")
     assert found.removed == 0

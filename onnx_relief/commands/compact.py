@@ -118,14 +118,24 @@ def compact(options: CompactOptions) -> None:
     speaker.result(table, to_json(told))
 
 
-def _told(found: Compacted, round_to: str) -> list[str]:
+def _cut(found: Compacted, *, exact: bool) -> str:
     # How many more are dead is not counted, but there may be some.
-    rounded = "" if round_to == "1" else " as far as multiples that runtimes like allow"
-    if not found.removed and rounded:
-        rounded += "; --round-to 1 cuts all that are dead"
+    if found.removed:
+        rounded = "" if exact else " as far as multiples that runtimes like allow"
+        groups = f"{found.removed:,} of {found.groups:,} groups of channels"
+        return f"{groups} are dead or unread, and are cut{rounded}"
+    none = f"none of {found.groups:,} groups of channels is"
+    if exact:
+        return f"{none} dead or unread"
+    return (
+        f"{none} cut: fewer are dead or unread, if any, than multiples that runtimes like need; "
+        "--round-to 1 cuts all that are dead"
+    )
+
+
+def _told(found: Compacted, round_to: str) -> list[str]:
     lines = [
-        f"{found.removed:,} of {found.groups:,} groups of channels are dead or unread, and are cut"
-        f"{rounded}",
+        _cut(found, exact=round_to == "1"),
         f"outputs differ by {found.difference:.1e} of their size at most",
     ]
     for output, layer in found.cut_off.items():
