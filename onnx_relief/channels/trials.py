@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 from onnx_relief.channels.pruning import Ranked, rank_channels
 from onnx_relief.data import Dataset
 from onnx_relief.graph.channels import leave_one
+from onnx_relief.graph.channels.ids import Ids
+from onnx_relief.graph.channels.recurrent import GATES
 from onnx_relief.graph.document import Document
+from onnx_relief.graph.sites import Site
 from onnx_relief.report.text import plural
 from onnx_relief.results import Progress
 from onnx_relief.selection.groups import drop_by_layer
@@ -64,13 +67,20 @@ def open_channels(
     return ChannelTrials(ranked=ranked, kinds=dict(zip(names, ranked.kinds.values(), strict=True)))
 
 
+def _made_by(ranked: Ranked, site: Site) -> Ids | None:
+    """Return the channels that a layer makes; a recurrent one has a unit for every gate of each."""
+    made = (ranked.trace.ids.get(name) for name in site.node.output if name)
+    ids = next((found for found in made if found is not None), None)
+    recurrent = site.layer.op in GATES
+    return ids if ids is not None and (recurrent or ids.size == site.layer.units) else None
+
+
 def _named(ranked: Ranked) -> list[str]:
     """Return a name for every kind: the layers whose units they are, or else a constant."""
     makers = {
         site.layer.name: ranked.groups.of(ids)
         for site in ranked.survey.sites
-        if (ids := ranked.trace.ids.get(site.node.output[0])) is not None
-        and ids.size == site.layer.units
+        if (ids := _made_by(ranked, site)) is not None
     }
     names: list[str] = []
     for places, roots in ranked.kinds.items():

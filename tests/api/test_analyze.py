@@ -52,6 +52,17 @@ def test_every_layer_and_kind_of_channels_is_tried_at_every_share(found):
             assert [row.sparsity for row in found.rows(kind, name)] == list(SHARES)
 
 
+def test_units_of_a_recurrent_layer_are_called_by_it():
+    graph = """(float[T,N,4] x) => (float[N,5] y) {
+        [memory] , h = GRU <hidden_size = 6> (x, w, r)  s = Squeeze (h, first)  y = MatMul (s, w1)
+    }"""
+    weights = {"w": random(1, 18, 4), "r": random(1, 18, 6, seed=1), "w1": random(6, 5, seed=2)}
+    model = build(graph, first=np.array([0]), **weights)
+    feeds = [{"x": random(3, 2, 4, seed=seed)} for seed in range(8)]
+    found = relief.analyze(model, feeds, sparsities=[0.5], granularity="channel")
+    assert found.names(CHANNELS) == ("units of memory",)
+
+
 def test_a_part_that_loses_nothing_leaves_the_model_as_it_is(found):
     unpruned = [row for row in found.trials if row.sparsity == 0]
     assert len(unpruned) == 4
