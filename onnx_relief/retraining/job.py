@@ -9,6 +9,7 @@ from onnx_relief.accounting import versions
 from onnx_relief.data.shuffle import plan_steps
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.mask import kept_elements
+from onnx_relief.graph.origin import noted_name
 from onnx_relief.judge import better
 from onnx_relief.pipeline import replay
 from onnx_relief.plan import PrunePlan
@@ -110,7 +111,9 @@ def _advice(job: TrainingJob, report: RetrainReport) -> list[str]:
     elif job.judge.data is job.training:
         advice.append("These are the samples it was trained on; --eval-data gives an honest number")
     if report.held < _FEW_HELD * (report.held + report.weights):
-        advice.append("Next to no weight was zero, so nothing was held; prune the model first")
+        told = "Next to no weight was zero, so nothing was held"
+        # Of a pruned model whole channels are gone.
+        advice.append(told if noted_name(job.document) else f"{told}; prune the model first")
     steps = plan_steps(job.training, job.settings.batch_size).steps
     if steps * len(report.trained.history) < _FEW_STEPS:
         advice.append(

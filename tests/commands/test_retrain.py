@@ -57,6 +57,17 @@ def test_without_labels_the_noted_dense_model_teaches(command):
     assert told["after"]["value"] < 0.8 * told["before"]["value"]
 
 
+def test_only_a_model_that_is_not_pruned_is_to_be_pruned_first(command):
+    cut = "--granularity channel --ratio 0.4 --round-to 1 -o small.onnx"
+    command(f"prune dense.onnx --data data.npz {cut}")
+    for name, told in (("dense", "was held; prune the model first"), ("small", "nothing was held")):
+        code, out, _ = command(f"retrain {name}.onnx --data data.npz {QUICK} --json")
+        assert code == 0
+        advice = [line for line in json.loads(out)["advice"] if "Next to no weight" in line]
+        assert len(advice) == 1
+        assert advice[0].endswith(told)
+
+
 def test_a_teacher_in_torch_teaches_the_same_as_one_in_onnx_runtime(command):
     words = "retrain model.onnx --data unlabelled.npz --teacher dense.onnx --epochs 2"
     for name in ("onnxruntime", "torch"):
