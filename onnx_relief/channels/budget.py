@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_relief.channels.settings import ChannelSettings
-from onnx_relief.channels.worth import Worth, group_prices
+from onnx_relief.channels.worth import FREE, Worth, group_prices
 from onnx_relief.data.batch import Batch
 from onnx_relief.graph.channels import Groups, Trace, cut, leave_one
 from onnx_relief.graph.cost import layer_costs
@@ -52,7 +52,7 @@ class Choice:
 
     def gone(self, ratio: float, rounding: Rounding) -> NDArray[np.bool_]:
         """Return which groups go, by root."""
-        scores = {kind: self.worth.scores[roots] for kind, roots in self.kinds.items()}
+        scores = {kind: self.worth.scores[roots] for kind, roots in self._counting.items()}
         steps, least = self._steps(rounding), self.settings.least
         if self.settings.scope == "layer":
             dropped = drop_by_layer(scores, ratio, steps=steps, least=least)
@@ -60,7 +60,7 @@ class Choice:
             prices, losses = self._prices, self.worth.losses
             dropped = drop_globally(scores, losses, prices, ratio, steps=steps, least=least)
         found = np.zeros(self.trace.pool.size, dtype=bool)
-        for kind, roots in self.kinds.items():
+        for kind, roots in self._counting.items():
             found[roots[dropped[kind]]] = True
         return leave_one(self.trace, self.groups, found)
 
@@ -70,7 +70,7 @@ class Choice:
         What loses least for what it brings comes first.
         """
         steps, options = self._steps(rounding), []
-        for place, (kind, roots) in enumerate(self.kinds.items()):
+        for place, (kind, roots) in enumerate(self._counting.items()):
             here = roots[~gone[roots]]
             taken = len(here) % steps[kind] or steps[kind]
             if len(here) - taken < max(self.settings.least, 1):
@@ -92,6 +92,16 @@ class Choice:
         smaller = cut(self.survey.document, self.trace, self.groups, gone)
         costs = layer_costs(find_layers(smaller), positions or {})
         return sum((cost.macs or 0.0) if positions else cost.weights for cost in costs)
+
+    @cached_property
+    def _counting(self) -> Mapping[object, NDArray[np.int64]]:
+        """Return the kinds that a target counts: without others it is not missed by less.
+
+        Weights of an Einsum are no layer's. Time that is measured may hang on them all the same.
+        """
+        if self.settings.target_params is None and self.settings.target_macs is None:
+            return self.kinds
+        return {kind: roots for kind, roots in self.kinds.items() if self._prices[kind] > FREE}
 
     @cached_property
     def _prices(self) -> dict[object, float]:

@@ -40,6 +40,9 @@ from onnx_relief.solving.support import fit_on_support
 
 Floats = NDArray[np.float64]
 
+FREE = 1e-9
+"""The price of a group of which a target counts nothing."""
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Reading:
@@ -163,6 +166,9 @@ def group_prices(
         groups: Which live or die together.
         kinds: Roots of the groups of each kind.
         positions: How often each layer's weights are applied per sample; None for weights.
+
+    Returns:
+        By kind; `FREE` where no layer has its channels.
     """
     per_weight: dict[str, tuple[int, float]] = {}
     for site in survey.sites:
@@ -179,7 +185,7 @@ def group_prices(
         size, times = per_weight.get(constant, (0, 0.0))
         work = size if positions is None else size * times
         np.add.at(cost, ids, work / max(ids.size, 1))
-    return {kind: max(float(cost[roots].mean()), 1e-9) for kind, roots in kinds.items()}
+    return {kind: max(float(cost[roots].mean()), FREE) for kind, roots in kinds.items()}
 
 
 def made_up(

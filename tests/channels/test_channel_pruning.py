@@ -503,6 +503,21 @@ def test_the_best_is_written_where_a_target_is_not_reached(tmp_path, capsys):
     assert weights(load(out)) == [(8, 3, 3, 3), (8, 8, 3, 3), (8, 4)]
 
 
+@pytest.mark.parametrize("target", ["target_macs", "target_params"])
+def test_channels_that_a_target_does_not_count_stay(target):
+    graph = """(float[N,6] x) => (float[N,5] y) {
+        h = MatMul (x, w0)  n = LayerNormalization (h, scale)
+        a = Einsum <equation = "nd,dh->nh"> (n, w1)  r = Relu (a)
+        b = Einsum <equation = "nh,hd->nd"> (r, w2)  s = Add (b, n)  y = Softmax (s)
+    }"""
+    values = {"scale": random(5), "w1": random(5, 8, seed=1), "w2": random(8, 5, seed=2)}
+    model = build(graph, w0=random(6, 5), **values)
+    assert cut(model, ratio=0.5, round_to=1).removed == 4
+    found = cut(model, round_to=1, **{target: 0.7})
+    assert found.removed == 0
+    assert "can be cut to 100% at most" in found.decision.missed
+
+
 def test_a_weight_that_layers_share_works_in_each():
     graph = """(float[N,6] x) => (float[N,3] y) {
         a = MatMul (x, w1)  b = Relu (a)  c = MatMul (b, w2)  d = Relu (c)
