@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +18,7 @@ from onnx_relief.graph.channels.whole import every_graph, every_node
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.initializers import add_initializer
 from onnx_relief.graph.views import Constants
-from onnx_relief.graph.walk import constants_by_home
+from onnx_relief.graph.walk import Holder, TensorHome, constants_by_home
 
 Array = NDArray[Any]
 
@@ -124,10 +125,42 @@ def cut(document: Document, trace: Trace, groups: Groups, gone: NDArray[np.bool_
         for axis, kept in axes.items():
             array = np.take(array, kept, axis=axis)
         _store(holders[home], name, array)
+    here = _shorten_even(left, holders)
     for fix in trace.fixes:
         fix.apply(nodes[fix.node], left)
-    _correct_shapes(graph, left)
+    _correct_shapes(graph, left, here)
     return document
+
+
+def _shorten_even(left: Left, holders: Mapping[TensorHome, Holder]) -> dict[str, tuple[int, ...]]:
+    """Let each node that reads a vector of one number read as many of it as are left there.
+
+    Where all of them read as many, that is where the vector is kept; else they are given their own.
+
+    Returns:
+        The new shapes of those that stay where they are.
+    """
+    trace, here = left.trace, {}
+    shapes: dict[str, dict[int, list[int]]] = defaultdict(dict)
+    for name, reader, axes in trace.apart:
+        shape = shapes[name].setdefault(reader, list(trace.even[name].shape))
+        for axis, ids in axes.items():
+            shape[axis] = int(left.stays(ids).sum())
+    for name, wanted in shapes.items():
+        before = trace.even[name]
+        fewer = {at: np.resize(before, shape) for at, shape in wanted.items()}
+        first, users = next(iter(fewer.values())), {use.node for use in trace.whole.uses[name]}
+        if users <= fewer.keys() and all(one.shape == first.shape for one in fewer.values()):
+            if first.shape != before.shape:
+                _store(holders[trace.whole.home(name)], name, first)
+                here[name] = first.shape
+            continue
+        for reader, array in fewer.items():
+            node = left.nodes[reader]
+            places = [at for at, read in enumerate(node.input) if read == name]
+            for at in places if array.shape != before.shape else ():
+                left.give(node, at, array)
+    return here
 
 
 def set_attribute(node: onnx.NodeProto, name: str, value: object) -> None:
@@ -175,9 +208,11 @@ def _names(graph: onnx.GraphProto) -> Iterator[str]:
             yield from (*node.input, *node.output)
 
 
-def _correct_shapes(graph: onnx.GraphProto, left: Left) -> None:
-    """Write new sizes where the graph says what its tensors look like."""
-    sizes: dict[str, dict[int, int]] = {}
+def _correct_shapes(
+    graph: onnx.GraphProto, left: Left, known: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Write new sizes where the graph says what its tensors look like; some shapes are known."""
+    sizes = {name: dict(enumerate(shape)) for name, shape in known.items()}
     for name, ids in left.trace.ids.items():
         if left.changed(name):
             sizes[name] = {axis: left.size(name, axis) for axis in varying(ids)}

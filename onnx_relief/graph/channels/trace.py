@@ -112,6 +112,7 @@ class Trace:
         understood: Those of them that the node at hand was said to know what to do with.
         frozen: Tensors that depend on numbers of channels only, and keep their value.
         even: Constants of one number throughout that several nodes read, each for itself.
+        apart: Every such constant that a node was said to read, the node, and its axes of channels.
         claims: Entries of constants that go into computed shapes, the channels that they are to
             be the number of, and the node that takes them for it.
         as_many: Channels of which as many have to stay, whichever these are; and what lets the
@@ -135,6 +136,7 @@ class Trace:
     understood: set[str] = field(default_factory=set)
     frozen: set[str] = field(default_factory=set)
     even: Mapping[str, Array] = field(default_factory=dict)
+    apart: list[tuple[str, int, Mapping[int, Ids]]] = field(default_factory=list)
     claims: list[tuple[Any, Ids, int]] = field(default_factory=list)
     as_many: list[tuple[Ids, Ids, Callable[[Trace], bool] | None]] = field(default_factory=list)
     index: int = 0
@@ -154,7 +156,7 @@ class Trace:
         pool = self.pool
         return (
             *(self.members, self.fixes, self.reads, self.taken, self.claims, self.as_many),
-            *(pool.pairs, pool.kept),
+            *(self.apart, pool.pairs, pool.kept),
         )
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -235,9 +237,7 @@ class Trace:
         place, reader = name, self.index
         while True:
             if place in self.even:
-                for at, read in enumerate(self.whole.nodes[reader].input):
-                    if read == place:
-                        self.fixes.append(Fix(reader, _fewer(self.even[place], axes, at)))
+                self.apart.append((place, reader, axes))
                 return
             self.taken.append((place, reader, axes))
             maker = self.whole.producers.get(place)
@@ -331,21 +331,6 @@ class Trace:
 
 
 Rule = Callable[[Trace, onnx.NodeProto], None]
-
-
-def _fewer(of: Array, axes: Mapping[int, Ids], at: int) -> Callable[[onnx.NodeProto, Any], None]:
-    """Return what lets a node read as many of a number as are left, where it read `of`."""
-
-    def apply(node: onnx.NodeProto, left: Any) -> None:  # noqa: ANN401 - Left, which imports this
-        # A node may be said to read a constant more than once.
-        before = left.current(node.input[at], "") if node.input[at] in left.given else of
-        shape = list(before.shape)
-        for axis, ids in axes.items():
-            shape[axis] = int(left.stays(ids).sum())
-        if tuple(shape) != before.shape:
-            left.give(node, at, np.full(shape, of.reshape(-1)[0], of.dtype))
-
-    return apply
 
 
 def _retarget_constant(

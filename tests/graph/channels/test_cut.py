@@ -13,7 +13,7 @@ from inner import INNER
 from onnx import helper
 from structures import STRUCTURES as FIRST
 from structures import attention
-from text_models import assert_outputs_agree
+from text_models import assert_outputs_agree, build, random
 from traps import TRAPS
 
 from onnx_relief.compaction import _gap, compact
@@ -130,6 +130,18 @@ def test_any_single_group_can_go(structure):
         smaller = model.cut(model.gone([root]))
         check(smaller)
     assert len(model.roots) >= LEAST.get(structure.__name__, 4)
+
+
+def test_zeros_stay_where_they_are_if_all_that_read_them_lose_as_many():
+    graph = """(float[N,6] x, float[N,6] z) => (float[N,5] y) {
+        a = Gemm (x, w0, zeros)  b = Gemm (z, w0, zeros)  d = Sub (a, b)  y = MatMul (d, w1)
+    }"""
+    values = {"w0": random(6, 7), "zeros": np.zeros(7, np.float32), "w1": random(7, 5)}
+    model = Traced(build(graph, **values))
+    smaller = model.cut(model.gone(model.roots[:2])).proto
+    sizes = {tensor.name: tensor.dims[-1] for tensor in smaller.graph.initializer}
+    assert sizes == {"w0": 5, "zeros": 5, "w1": 5}
+    assert list(smaller.graph.node) == list(model.document.proto.graph.node)
 
 
 @pytest.mark.parametrize(("structure", "heads"), HEADS)
