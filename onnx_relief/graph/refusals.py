@@ -12,6 +12,7 @@ _ELEMENTWISE = "it scales elements one by one, so there is no connection to drop
 _NORMALISATION = "it normalises channels one by one; its parameters go when their channel goes"
 _INTEGER = "its weights are integers used as they are; prune the float model, then quantize"
 _ATTRIBUTES = "its coefficients are attributes, not tensors"
+_TREES = "its trees compare inputs with numbers and multiply nothing"
 
 # By operator: (indices of the inputs that may hold the constants, the reason).
 REASONS: dict[str, tuple[tuple[int, ...], str]] = {
@@ -32,13 +33,17 @@ REASONS: dict[str, tuple[tuple[int, ...], str]] = {
     "Gather": ((0,), "it looks rows up and multiplies nothing (an embedding)"),
 }
 
-# Of the operators for classical machine learning those that multiply.
+# Of the operators for classical machine learning those that multiply, and those that hold a model
+# of their own.
 ML_REASONS = {
     "LinearClassifier": _ATTRIBUTES,
     "LinearRegressor": _ATTRIBUTES,
     "SVMClassifier": _ATTRIBUTES,
     "SVMRegressor": _ATTRIBUTES,
     "Scaler": _ELEMENTWISE,
+    "TreeEnsemble": _TREES,
+    "TreeEnsembleClassifier": _TREES,
+    "TreeEnsembleRegressor": _TREES,
 }
 
 

@@ -44,6 +44,8 @@ REASONS = {
     "y, t = ai.onnx.ml.LinearClassifier <coefficients = [1.0, 2.0]> (x)": "attributes, not tensors",
     "y = ai.onnx.ml.LinearRegressor <coefficients = [1.0, 2.0]> (x)": "attributes, not tensors",
     "y = ai.onnx.ml.Scaler <scale = [1.0, 2.0]> (x)": ELEMENTWISE,
+    "y = ai.onnx.ml.TreeEnsembleRegressor (x)": "compare inputs with numbers and multiply nothing",
+    "y, t = ai.onnx.ml.TreeEnsembleClassifier (x)": "multiply nothing",
     "p = Mul(w, w) y = MatMul(x, p)": "computed at run time by Mul 'p'",
     "p = Mul(w, w) y = Gemm(p, x)": "fold constants first",
     "y = MatMul(w, w)": "both of its operands are constant",
