@@ -12,7 +12,7 @@ from rich.text import Text
 from onnx_relief.report.build import RefusalRow, as_plain, to_json
 from onnx_relief.report.groups import CoupledRow, StaysRow, groups_table
 from onnx_relief.report.table import NO_WHOLE_UNITS, grouped, named_table
-from onnx_relief.report.text import bytes_text, count_text, plain, share_text
+from onnx_relief.report.text import bytes_text, count_text, plain, plural, share_text
 from onnx_relief.results import LayerCost, ModelCost
 
 
@@ -150,7 +150,7 @@ def _totals(found: Inspection) -> list[RenderableType]:
     cost = found.cost
     work = count_text(cost.macs)
     if found.unknown_work is not None:
-        work += f" ({len(cost.unmeasured)} layers not counted: {found.unknown_work})"
+        work += f" ({plural(len(cost.unmeasured), 'layer')} not counted: {found.unknown_work})"
     zipped = f"{bytes_text(cost.plain)}, zipped {bytes_text(cost.zipped)}"
     lines = [
         f"layers: {len(found.layers)}",

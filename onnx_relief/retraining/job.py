@@ -14,6 +14,7 @@ from onnx_relief.judge import better
 from onnx_relief.pipeline import replay
 from onnx_relief.plan import PrunePlan
 from onnx_relief.report.retrained import RetrainReport
+from onnx_relief.report.text import plural
 from onnx_relief.results import Progress, Score
 from onnx_relief.retraining.opening import TrainingJob
 from onnx_relief.retraining.train import Kept, Retrained, retrain
@@ -115,11 +116,12 @@ def _advice(job: TrainingJob, report: RetrainReport) -> list[str]:
         # Of a pruned model whole channels are gone.
         advice.append(told if noted_name(job.document) else f"{told}; prune the model first")
     steps = plan_steps(job.training, job.settings.batch_size).steps
-    if steps * len(report.trained.history) < _FEW_STEPS:
-        advice.append(
-            f"{steps * len(report.trained.history)} steps ({steps} in each epoch) are few; more "
-            "--epochs or a smaller --batch-size may bring more"
+    taken = steps * len(report.trained.history)
+    if taken < _FEW_STEPS:
+        few = (
+            f"{plural(taken, 'step')} ({steps:,} in each epoch) {'is' if taken == 1 else 'are'} few"
         )
+        advice.append(f"{few}; more --epochs or a smaller --batch-size may bring more")
     if report.trained.start is not None and report.trained.best_epoch == 0:
         advice.append(
             "No epoch was better than the weights before on the validation samples, so these were "

@@ -91,6 +91,8 @@ def test_few_steps_and_a_flattering_judge_are_said(command):
     out = command(RETRAIN)[1]
     assert "8 steps (4 in each epoch) are few" in out
     assert "--eval-data gives" in out
+    out = command("retrain model.onnx --data data.npz --epochs 1 --batch-size 64 -o once.onnx")[1]
+    assert "1 step (1 in each epoch) is few" in out
 
 
 WRONG = {
