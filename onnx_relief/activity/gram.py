@@ -2,7 +2,8 @@
 
 `columns` are the inputs as every position sees them: (samples, groups, entries, positions), where
 the entries of a position are a layer's inputs times its kernel's taps, in the order of the rows of
-its weight. Products are taken in the precision of the data and added up in float64.
+its weight. Products are taken in the precision of the data, but about the means of a batch, and
+added up in float64: those of 101325 +- 50 themselves, in float32, would not show the 50.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from onnx_relief.geometry import ConvGeometry
 
 PLACES = 400
 """About so many positions of a sample are looked at; those of one picture repeat each other."""
-_ROUNDING = 64 * float(np.finfo(np.float32).eps)
-"""Variance, relative to the mean square, that sums of products in float32 cannot tell from none:
-each term of the same size may add a rounding error of the same sign."""
+_ROUNDING = 2**16 * float(np.finfo(np.float64).eps)
+"""Variance, relative to the mean square, that sums in float64 cannot tell from none: each term of
+the same size may add a rounding error of the same sign. Tensors in float32 are no more exact."""
+_PIECE = 1 << 23
+"""Entries of columns about which products are taken at a time, so that no copy is large."""
 _SMALLEST = float(np.finfo(np.float32).tiny)
 """Below it, products in float32 lose their digits one by one."""
 
@@ -122,25 +125,53 @@ def gram_of(
         diagonal: Whether only squares are wanted.
     """
     samples, groups, entries, positions = columns.shape
-    cross = total = None
+    count = samples * positions
     # All positions of all samples side by side: one large product instead of many small ones.
-    wide = columns.transpose(1, 2, 0, 3).reshape(groups, entries, samples * positions)
+    wide = columns.transpose(1, 2, 0, 3).reshape(groups, entries, count)
+    first = wide.sum(axis=2, dtype=np.float64)
+    beside, total = None, None
+    if answers is not None:
+        beside = answers.transpose(1, 2, 0, 3).reshape(groups, answers.shape[2], count)
+        total = beside.sum(axis=2, dtype=np.float64)
     if diagonal:
         second = np.einsum("gdp,gdp->gd", wide, wide, dtype=np.float64)
     else:
-        second = np.matmul(wide, wide.transpose(0, 2, 1)).astype(np.float64)
-    if answers is not None:
-        units = answers.shape[2]
-        beside = answers.transpose(1, 2, 0, 3).reshape(groups, units, samples * positions)
-        cross = np.matmul(beside, wide.transpose(0, 2, 1)).astype(np.float64)
-        total = beside.sum(axis=2, dtype=np.float64)
-    return Gram(
-        second=second,
-        first=wide.sum(axis=2, dtype=np.float64),
-        cross=cross,
-        answers=total,
-        count=samples * positions,
-    )
+        second = _products(wide, first, wide, first)
+    cross = None
+    if beside is not None and total is not None:
+        cross = _products(beside, total, wide, first)
+    return Gram(second=second, first=first, cross=cross, answers=total, count=count)
+
+
+def _products(
+    one: NDArray[Any], one_sum: FloatArray, other: NDArray[Any], other_sum: FloatArray
+) -> FloatArray:
+    """Return the sum over positions of y x', (groups, units, entries).
+
+    With means m and n, that is the sum of (y - m) (x - n)', where differences are as exact as the
+    data, and what the means bring, in float64.
+
+    Args:
+        one: y, (groups, units, positions).
+        one_sum: Sum of y, (groups, units).
+        other: x, (groups, entries, positions).
+        other_sum: Sum of x, (groups, entries).
+    """
+    count = one.shape[2]
+    with np.errstate(invalid="ignore"):  # infinities are refused by whoever reads the sums
+        means = [(part / max(count, 1)).astype(one.dtype) for part in (one_sum, other_sum)]
+        # Means are rounded to the type of the data, so what they leave does not add up to zero.
+        left = one_sum - count * means[0].astype(np.float64)
+        total: FloatArray = np.matmul(
+            np.stack([left, means[0]], axis=2), np.stack([means[1], other_sum], axis=1)
+        )
+        step = max(1, _PIECE // max(1, one.shape[0] * max(one.shape[1], other.shape[1])))
+        for start in range(0, count, step):
+            some = slice(start, start + step)
+            apart = one[:, :, some] - means[0][:, :, None]
+            beside = apart if other is one else other[:, :, some] - means[1][:, :, None]
+            total += np.matmul(apart, beside.transpose(0, 2, 1))
+    return total
 
 
 def patch_columns(

@@ -63,6 +63,24 @@ def test_an_input_that_never_changes_has_no_covariance(samples, value, positions
     assert found.any() == (samples * positions > 1)
 
 
+@pytest.mark.parametrize("step", [1 << 23, 1 << 8])
+@given(st.floats(-1e5, 1e5, width=32), st.integers(1, 3))
+def test_a_large_mean_hides_no_variance(step, mean, groups):
+    """Pascals, kelvins and years come as they are where no model scales them."""
+    rng = np.random.default_rng(groups)
+    columns = (mean + rng.standard_normal((5, groups, 3, 40))).astype(np.float32)
+    answers = (mean - 2 * columns[:, :, :1] + rng.standard_normal((5, groups, 1, 40))).astype("f4")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("onnx_relief.activity.gram._PIECE", step)
+        one, other = (gram_of(columns[at], answers[at]) for at in (slice(2), slice(2, 5)))
+    found = one.merge(other)
+    for group in range(groups):
+        seen = [part[:, group].swapaxes(0, 1).reshape(-1, 200) for part in (columns, answers)]
+        expected = np.cov(np.concatenate(seen).astype(np.float64), bias=True)
+        assert np.allclose(found.covariance()[group], expected[:3, :3], rtol=1e-3, atol=1e-3)
+        assert np.allclose(found.cross_covariance()[group], expected[3:, :3], rtol=1e-3, atol=1e-3)
+
+
 @given(shapes(kinds=st.just(False)), st.integers(1, 6))
 def test_a_grid_is_part_of_all_positions(shape, most):
     maps = np.random.default_rng(0).standard_normal((1, 2, *shape.size))
