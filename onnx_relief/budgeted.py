@@ -236,6 +236,8 @@ def cover(fields: Fields, settings: Settings) -> dict[Field, Choice]:
         rows = pooled.T if structure.pattern is Pattern.ROW else pooled
         kept = keep_covering_set(rows, settings.alpha_for(field.site.layer))
         kept = np.asarray(kept.T if structure.pattern is Pattern.ROW else kept)
+        if structure.pattern is Pattern.ROW and field.whole:
+            kept = np.ones_like(kept)
         choices[field] = field.choose_covering(structure.spread(kept, scores.shape))
     return choices
 

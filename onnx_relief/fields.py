@@ -78,6 +78,8 @@ class Field:
         gradient: Mean square of the gradient, where the criterion needs it.
         updates: Whether surviving weights may change.
         seed: For the criterion `random`.
+        whole: Whether all of its units stay where units go: they are outputs of the model, or each
+            is the only way on for what it reads.
     """
 
     survey: Survey
@@ -92,6 +94,7 @@ class Field:
     gradient: Floats | None = None
     updates: bool = False
     seed: int = 0
+    whole: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -113,9 +116,9 @@ class Field:
 
     @property
     def least(self) -> int:
-        """Blocks that have to stay, so that no unit is cut off."""
+        """Blocks that have to stay, so that no unit is cut off, or where units go, no output."""
         if self.structure.pattern is Pattern.ROW:
-            return 1
+            return self.filled if self.whole else 1
         bands = self.structure.pooled(np.abs(self.rows()))
         return int((bands.max(axis=1) > 0).sum())
 

@@ -12,6 +12,7 @@ from onnx_relief.agreement import shared_homes
 from onnx_relief.data import Dataset
 from onnx_relief.data.held_out import held_out
 from onnx_relief.fields import Field
+from onnx_relief.graph.giving import giving_outputs
 from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.rows import why_not_updated
 from onnx_relief.graph.sites import Site
@@ -76,6 +77,7 @@ def gather_fields(
             provider=settings.provider,
             progress=progress,
         )
+    giving = giving_outputs(survey)
     fields = []
     for site in sites:
         if site.bias and site.bias.view.home in shared:
@@ -97,6 +99,12 @@ def gather_fields(
                 gradient=gradients[site.layer.name][part] if site.layer.name in gradients else None,
                 updates=criterion.updates and why_not_updated(site, shared) is None,
                 seed=settings.seed,
+                whole=site.layer.name in giving or _is_depthwise(site),
             )
             fields.append(field)
     return fields
+
+
+def _is_depthwise(site: Site) -> bool:
+    weight = site.layer.weights[0]
+    return weight.groups > 1 and weight.inputs == 1

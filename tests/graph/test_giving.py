@@ -1,0 +1,49 @@
+"""Layers whose units are outputs: past no other layer, and not beside what comes another way."""
+
+from __future__ import annotations
+
+import pytest
+from text_models import build, random
+
+from onnx_relief.graph.document import load
+from onnx_relief.graph.giving import giving_outputs
+from onnx_relief.graph.layers import find_layers
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        ("h = {a} MatMul (x, v)  y = {b} MatMul (h, v)", "b"),
+        ("h = {a} MatMul (x, v)  s = Softmax (h)  y = Transpose (s)", "a"),
+        ("h = {a} MatMul (x, v)  g = {b} MatMul (x, v)  y = Concat <axis = 0> (h, g)", "ab"),
+        ("h = {a} MatMul (x, v)  y = Add (h, b)", "a"),
+        ("h = {a} MatMul (x, v)  r = Relu (h)  y = Add (h, r)", "a"),
+        ("h = {a} MatMul (x, v)  s = Sigmoid (h)  y = Mul (s, x)", "a"),
+        ("h = {a} MatMul (x, v)  y = Add (h, x)", ""),
+        ("h = {a} MatMul (x, v)  g = {b} MatMul (h, v)  y = Add (g, h)", ""),
+        ("h = {a} MatMul (x, v)  i = Shape (x)  f = Cast <to = 1> (i)  y = Add (h, f)", "a"),
+        ("h = {a} MatMul (x, v)  i = Shape (h)  y = Expand (x, i)", ""),
+        (
+            "h = {a} MatMul (x, v)  y = If (yes) <then_branch = t () => (float[4,4] o) "
+            "{ o = {b} MatMul (h, v) }, else_branch = e () => (float[4,4] p) { p = Relu (h) }>",
+            "ab",
+        ),
+        (
+            "y = Loop (trips, yes, x) <body = b (int64 i, bool c, float[4,4] s) => "
+            "(bool go, float[4,4] n) { m = {a} MatMul (s, v)  n = Tanh (m)  go = Identity (c) }>",
+            "a",
+        ),
+    ],
+)
+def test_layers_that_give_outputs_are_known(body, found):
+    named = body.replace("y = {a}", "[a] y =").replace("y = {b}", "[b] y =")
+    for name in "hgmo":
+        for layer in "ab":
+            named = named.replace(f"{name} = {{{layer}}}", f"[{layer}] {name} =")
+    given = build(
+        f"(float[4,4] x, bool yes, int64 trips) => (float[N,M] y) {{ {named} }}",
+        v=random(4, 4, seed=1),
+        b=random(4, seed=2),
+    )
+    names = {name.rpartition("/")[2] for name in giving_outputs(find_layers(load(given)))}
+    assert names == set(found)
