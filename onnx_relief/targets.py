@@ -7,7 +7,7 @@ are only known of a finished model, so they are looked for between keeping all a
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -19,6 +19,7 @@ from onnx_relief.graph.cost import count_parameters, zipped_bytes
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey, find_layers
 from onnx_relief.graph.walk import TensorHome
+from onnx_relief.measuring.positions import positions_on_data
 from onnx_relief.plan import PrunePlan
 from onnx_relief.progress import ticker
 from onnx_relief.report.text import two_shares
@@ -104,7 +105,8 @@ def prune_to(
     if budget.max_drop is not None:
         return _to_drop(fields, budget.max_drop, at, judged, progress)
     if budget.target_macs is not None:
-        return _to_macs(prices, budget.target_macs, settings, judged, progress)
+        positions = _all_positions(fields, calibration, settings.provider)
+        return _to_macs(prices, budget.target_macs, positions, settings, judged, progress)
     wanted = _weights_left(fields.survey, prices, budget)
     found = _to_weights(prices, wanted, settings, judged, progress)
     if budget.target_params is None or found.missed is not None:
@@ -150,8 +152,21 @@ def _weights_left(survey: Survey, prices: Priced, budget: Budget) -> float:
     return prices.whole
 
 
+def _all_positions(fields: Fields, calibration: Dataset, provider: str) -> Mapping[str, float]:
+    """Return how often layers are applied, those that are left alone with what one sample shows."""
+    if all(layer.name in fields.positions for layer in fields.survey.layers):
+        return fields.positions
+    others = positions_on_data(fields.survey, calibration, provider).by_layer
+    return {**others, **fields.positions}
+
+
 def _to_macs(
-    prices: Priced, share: float, settings: Settings, judged: Judged, progress: Progress | None
+    prices: Priced,
+    share: float,
+    positions: Mapping[str, float],
+    settings: Settings,
+    judged: Judged,
+    progress: Progress | None,
 ) -> Chosen:
     fields = prices.fields
     applied: defaultdict[TensorHome, float] = defaultdict(
@@ -159,14 +174,14 @@ def _to_macs(
     )  # a weight that several layers share costs in each
     for site in fields.survey.sites:
         for part in site.parts:
-            applied[part.view.home] += fields.positions.get(site.layer.name, 0.0)
+            applied[part.view.home] += positions.get(site.layer.name, 0.0)
 
     def weigh(field: Field) -> float:
         return max(applied[field.site.parts[field.part].view.home], 1e-9)
 
     may_go = sum(field.blocks * field.weights_per_block * weigh(field) for field in fields.fields)
     total = sum(
-        site.layer.connections * site.layer.taps * fields.positions.get(site.layer.name, 0.0)
+        site.layer.connections * site.layer.taps * positions.get(site.layer.name, 0.0)
         for site in fields.survey.sites
     )
     wanted = share * total - (total - may_go)

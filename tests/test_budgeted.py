@@ -305,6 +305,19 @@ def test_shares_of_work_are_reached():
     assert 0.5 - 64 / whole < work / whole <= 0.5
 
 
+@pytest.mark.parametrize("skip", ["k", "w"])
+def test_work_of_layers_that_are_left_alone_counts(skip):
+    budget = Budget(target_macs=0.999 if skip == "k" else 0.5)
+    made, found = pruned(
+        cnn(), shape=(2, 8, 8), criterion="wanda", budget=budget, skip=(skip,), scope=Scope.LAYER
+    )
+    work = 64 * np.count_nonzero(found["k"]) + np.count_nonzero(found["w"])
+    whole = 64 * 72 + 12
+    assert made.missed is None
+    step = 1 if skip == "k" else 64
+    assert budget.target_macs - step / whole < work / whole <= budget.target_macs
+
+
 def test_work_of_a_weight_that_layers_share_counts_in_each():
     text = """(float[N,3,6] x) => (float[N,4] y) {
         [first] a = MatMul (x, w)
