@@ -197,9 +197,10 @@ class Field:
         assert self.gram is not None
         moment = self.gram.covariance(centred=centred)
         if self.judge is None:
-            return damped(moment, RIDGE)
+            return damped(moment, RIDGE, own_units=self._own_units)
         judge = self.judge.covariance(centred=centred)
-        return damped(moment, max(shrinkage(moment, judge), RIDGE))
+        ridge = max(shrinkage(moment, judge, own_units=self._own_units), RIDGE)
+        return damped(moment, ridge, own_units=self._own_units)
 
     def _moment(self) -> Floats:
         return self.moment(centred=self._centred)
@@ -207,6 +208,10 @@ class Field:
     @property
     def _centred(self) -> bool:
         return self.site.bias is not None and self.updates
+
+    @property
+    def _own_units(self) -> bool:
+        return self.reading is not None and self.reading.own_units
 
     @property
     def _has_matrix(self) -> bool:
@@ -267,7 +272,8 @@ class Field:
         # On its own samples a layer with more inputs than samples seems to lose nothing.
         judge = moment
         if self.judge is not None:
-            judge = damped(self.judge.covariance(centred=self._centred), RIDGE)
+            judge = self.judge.covariance(centred=self._centred)
+            judge = damped(judge, RIDGE, own_units=self._own_units)
         roughly = judge.astype(np.float32)
         energy = float(output_error(judge, split).sum()) or 1.0
         yield Rung(1.0, 0.0, None)

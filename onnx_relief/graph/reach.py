@@ -1,9 +1,14 @@
-"""What a mask has cut off: outputs that no input reaches any more."""
+"""What lies before a tensor: outputs that no input reaches any more, and inputs past no layer."""
 
 from __future__ import annotations
 
 from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.light import node_reads
+from onnx_relief.graph.walk import Scope
+
+_MIXING = ("Conv", "ConvTranspose", "Einsum", "Gemm", "GRU", "LSTM", "MatMul", "RNN")
+_BESIDES = ("Attention", "Integer", "QLinear")
+"""What the names of other operators hold that mix channels."""
 
 
 def cut_off(survey: Survey) -> dict[str, str]:
@@ -35,3 +40,17 @@ def cut_off(survey: Survey) -> dict[str, str]:
         if silent and not any(scope.changes(name) for name in seen & scope.inputs):
             found[value.name] = silent
     return found
+
+
+def comes_from_layers(scope: Scope, name: str) -> bool:
+    """Whether an operator that mixes channels stands before a tensor of the main graph."""
+    seen = [name]
+    for one in seen:  # the list grows while it is walked
+        node = scope.producers.get(one)
+        if node is None:
+            continue
+        if node.op_type in _MIXING or any(part in node.op_type for part in _BESIDES):
+            return True
+        known = set(seen)
+        seen += [read for read in dict.fromkeys(node_reads(node)) if read not in known]
+    return False

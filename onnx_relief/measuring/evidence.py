@@ -23,6 +23,7 @@ from onnx_relief.evaluation import first_sample
 from onnx_relief.geometry import ConvGeometry
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.probes import feature_axis
+from onnx_relief.graph.reach import comes_from_layers
 from onnx_relief.graph.sites import Site
 from onnx_relief.measuring.measure import full_batches
 from onnx_relief.plan import LayerKind
@@ -47,6 +48,8 @@ class Reading:
         geometry: For convolutions.
         axis: For the others: which axis holds the features.
         blocks: Diagonal blocks that each group's matrix is cut into.
+        own_units: Whether every input may come in a unit of its own: features of the data do, until
+            a layer mixes them.
     """
 
     tensor: str
@@ -55,6 +58,7 @@ class Reading:
     geometry: ConvGeometry | None = None
     axis: int = -1
     blocks: int = 1
+    own_units: bool = False
 
     @property
     def bytes(self) -> int:
@@ -107,6 +111,7 @@ def reading_of(site: Site, *, memory: int) -> Reading | str:
         entries=entries,
         geometry=layer.geometry,
         axis=-1 if layer.geometry else feature_axis(site),
+        own_units=not comes_from_layers(site.scope, site.data),
     )
     # Blocks hold whole channels, so that a channel's columns lie together.
     for number in (n for n in range(1, weight.inputs + 1) if weight.inputs % n == 0):

@@ -186,7 +186,14 @@ def _change(survey: Survey, pair: Pair, fit: Sums, tune: Sums | None) -> Change 
         gains = np.square(pair.join.gain).reshape(pair.reading.groups, -1)
         weigh = np.repeat(gains, pair.reading.blocks, axis=0)
     judge = tune.gram if tune else None
-    change = refit(fit.gram, judge, keep, centred=pair.centred, weigh=weigh)
+    change = refit(
+        fit.gram,
+        judge,
+        keep,
+        centred=pair.centred,
+        weigh=weigh,
+        own_units=pair.reading.own_units,
+    )
     return _NO_BETTER if change is None else change
 
 

@@ -3,7 +3,9 @@
 With x what the pruned layer reads, r the dense layer's output less the pruned layer's, M = E[x x']
 and C = E[r x'], the change D of the weights that survive and d of the bias minimise
 
-    E |r - D x - d|^2 + ridge * level * |D|^2,    level the mean of M's diagonal.
+    E |r - D x - d|^2 + ridge * level * |D|^2,    level the mean of M's diagonal,
+
+or for inputs in units of their own, each by its own entry of the diagonal.
 
 So weights are pulled towards what they are, not towards zero, and where nothing is lost nothing is
 changed. With a bias, M and C are covariances and d = E[r] - D E[x].
@@ -49,6 +51,7 @@ def refit(
     *,
     centred: bool,
     weigh: Floats | None = None,
+    own_units: bool = False,
 ) -> Change | None:
     """Return the change of a layer, or None where none of them helps on held-out samples.
 
@@ -58,28 +61,36 @@ def refit(
         keep: Weights that survive, (groups, units per group, entries).
         centred: Whether the layer has a bias that can be moved.
         weigh: What the square of a unit's error counts, (groups, units per group); 1 by default.
+        own_units: As for `damped`.
     """
     if tune is None:
-        return solve(fit, keep, CAUTIOUS, centred=centred)
+        return solve(fit, keep, CAUTIOUS, centred=centred, own_units=own_units)
     some = slice(None, None, max(1, keep.shape[1] // _TRIED))
     here, there, kept = fit.of_units(some), tune.of_units(some), keep[:, some]
     counts = np.ones(kept.shape[:2]) if weigh is None else weigh[:, some]
     best, least = None, 0.0
     for ridge in RIDGES:
-        change = solve(here, kept, ridge, centred=centred)
+        change = solve(here, kept, ridge, centred=centred, own_units=own_units)
         added = float((added_error(there, change) * counts).sum())
         if added < least:
             best, least = change, added
     if best is None or kept.shape == keep.shape:
         return best
-    return solve(fit, keep, best.ridge, centred=centred)
+    return solve(fit, keep, best.ridge, centred=centred, own_units=own_units)
 
 
-def solve(gram: Gram, keep: NDArray[np.bool_], ridge: float, *, centred: bool) -> Change:
+def solve(
+    gram: Gram,
+    keep: NDArray[np.bool_],
+    ridge: float,
+    *,
+    centred: bool,
+    own_units: bool = False,
+) -> Change:
     """Return the minimiser for one ridge; a unit without weights is left as it is."""
     weights = np.zeros(keep.shape)
     if np.isfinite(ridge):
-        moment = damped(gram.covariance(centred=centred), ridge)
+        moment = damped(gram.covariance(centred=centred), ridge, own_units=own_units)
         weights = fit_on_support(moment, gram.cross_covariance(centred=centred), keep)
     offset = np.zeros(keep.shape[:2])
     if centred:

@@ -32,7 +32,7 @@ _TINY = 1e-12
 _MOST_SHRUNK = 0.5
 
 
-def damped(moment: Floats, ridge: float) -> Floats:
+def damped(moment: Floats, ridge: float, *, own_units: bool = False) -> Floats:
     """Return E[x x'] plus `ridge` times the mean of its diagonal, (groups, d, d).
 
     An input that is always zero gets a diagonal of its own, so that nothing is singular.
@@ -40,14 +40,25 @@ def damped(moment: Floats, ridge: float) -> Floats:
     Args:
         moment: E[x x'], (groups, d, d).
         ridge: For all groups.
+        own_units: Whether every input is damped by its own size: pascals would damp kelvins away.
     """
+    if own_units:
+        scale = _scale(moment)
+        return damped(moment / scale, ridge) * scale
     entries = moment.shape[-1]
     level = np.einsum("gii->gi", moment).mean(axis=1)
     level = np.where(level > 0, level, 1.0)
     return moment + ((ridge + _TINY) * level)[:, None, None] * np.eye(entries)
 
 
-def shrinkage(moment: Floats, other: Floats) -> float:
+def _scale(moment: Floats) -> Floats:
+    """Return the products of the sizes of all inputs, (groups, d, d); that of nothing is one."""
+    size = np.sqrt(np.einsum("gii->gi", moment))
+    size = np.where(size > 0, size, 1.0)
+    return np.asarray(size[:, :, None] * size[:, None, :])
+
+
+def shrinkage(moment: Floats, other: Floats, *, own_units: bool = False) -> float:
     """Return the ridge that brings second moments nearest to those of other samples.
 
     A mean over few samples exaggerates what they have in common. With S the moments of the samples,
@@ -64,13 +75,17 @@ def shrinkage(moment: Floats, other: Floats) -> float:
     Args:
         moment: S, (groups, d, d).
         other: J, of the same shape.
+        own_units: Whether inputs count relative to their own sizes.
     """
+    if own_units:
+        scale = _scale((moment + other) / 2)
+        return shrinkage(moment / scale, other / scale)
     level = np.einsum("gii->gi", moment).mean(axis=1)
     some = level > 0
     scale = 1 / level[some, None, None]
     apart = moment[some] * scale - np.eye(moment.shape[-1])
     size = float(np.square(apart).sum())
-    share = float((apart * (moment - other)[some] * scale).sum()) / size if size > 0 else 0.0
+    share = float((apart * (moment - other)[some] * scale).sum()) / size if size > _TINY else 0.0
     share = min(max(share, 0.0), _MOST_SHRUNK)
     return share / (1 - share)
 

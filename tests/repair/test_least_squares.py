@@ -132,7 +132,7 @@ def _changes(read, lacks, keep):
             x = read[:, group].transpose(0, 2, 1).reshape(-1, entries).astype(np.float64)
             r = lacks[:, group, unit].reshape(-1).astype(np.float64)
             x, r = x - x.mean(axis=0), r - r.mean()
-            pull = np.sqrt(ridge * np.square(x).sum() / entries) * np.eye(alive.sum())
+            pull = np.diag(np.sqrt(ridge * np.square(x).sum(axis=0))[alive])
             rows = np.concatenate([x[:, alive], pull])
             answers = np.concatenate([r, np.zeros(alive.sum())])
             change[group, unit, alive] = np.linalg.lstsq(rows, answers, rcond=None)[0]

@@ -151,3 +151,17 @@ def test_moments_that_others_confirm_need_no_ridge():
     moment = np.cov(np.random.default_rng(0).standard_normal((6, 50)))[None]
     assert shrinkage(moment, moment) == 0
     assert shrinkage(np.eye(3)[None], 2 * np.eye(3)[None]) == 0
+
+
+@given(problem=problems(), spread=st.floats(0, 6))
+def test_the_units_of_inputs_do_not_matter_where_they_are_their_own(problem, spread):
+    inputs, weights, keep = problem
+    units = 10.0 ** np.random.default_rng(0).uniform(-spread, spread, inputs.shape[2])
+    fitted, ridges = [], []
+    for unit in (np.ones_like(units), units):
+        one, other = (moment_of(half * unit) for half in (inputs, inputs[:, ::2]))
+        ridges.append(shrinkage(one, other, own_units=True))
+        moment = damped(one, 1e-2, own_units=True)
+        fitted.append(fit_on_support(moment, weights / unit @ moment, keep) * unit)
+    assert ridges[0] == pytest.approx(ridges[1], rel=1e-6, abs=1e-9)
+    assert np.allclose(*fitted, rtol=1e-4, atol=1e-4 * np.abs(weights).max())
