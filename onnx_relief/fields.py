@@ -149,8 +149,7 @@ class Field:
             seed=self.seed,
         )
         scores = self.criterion.scores(clues)
-        filled = rows != 0 if scores.shape == rows.shape else rows.any(axis=2, keepdims=True)
-        scores = np.where(filled, scores, 0.0)  # also with `random`, zeros are worth nothing
+        scores = np.where(self._filled(scores), scores, 0.0)  # zeros are worth nothing, ever
         compared = 1 if self.structure.pattern is Pattern.ROW else len(scores)
         return relief_scores(scores.reshape(compared, -1)).reshape(scores.shape)
 
@@ -162,7 +161,7 @@ class Field:
         scores = self.scores()
         whole = float(scores.sum()) or 1.0
         for share in RUNGS:
-            keep = self._full(scores, share)
+            keep = self._full(self._ranked(scores), share)
             yield Rung(share, float(scores[~keep].sum()) / whole, Choice(keep))
 
     def choose(self, count: int) -> Choice:
@@ -170,12 +169,21 @@ class Field:
         if count >= self.blocks and self.structure.pattern is not Pattern.N_OF_M:
             return Choice(np.ones(self.shape, dtype=bool))
         if not self.solves:
-            return Choice(self.structure.keep(self.scores(), count))
+            return Choice(self.structure.keep(self._ranked(self.scores()), count))
         split = self.split()
         share = count / self.blocks
         moment = self._moment()
         best = survivors(moment, split, share, self._projection(split))
         return self._fitted(moment, split, best.keep, best.weights)
+
+    def _ranked(self, scores: Floats) -> Floats:
+        """Return scores by which zeros go first, before weights of inputs that are always zero."""
+        return np.where(self._filled(scores), np.maximum(scores, np.finfo(float).tiny), 0.0)
+
+    def _filled(self, scores: Floats) -> Bools:
+        """Return where there is a weight, in the shape of its scores."""
+        filled: Bools = self.rows() != 0
+        return filled if scores.shape == filled.shape else filled.any(axis=2, keepdims=True)
 
     def choose_covering(self, keep: Bools) -> Choice:
         """Return the choice that keeps just `keep`, with weights that make up for the rest."""

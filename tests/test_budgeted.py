@@ -371,6 +371,22 @@ def test_what_is_zero_already_is_no_part_of_what_stays(criterion, scope):
     assert kept == (16 * 6 + 16 * 3) // 2
 
 
+@pytest.mark.parametrize("criterion", ["relief", "wanda", "taylor", "obs"])
+def test_zeros_go_before_weights_of_inputs_that_are_always_zero(criterion):
+    model, inputs = wide(), samples(40, (6,), labelled=False)
+    first = weights(model)["w1"].copy()
+    first[2:5, ::2] = 0
+    model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(first, "w1"))
+    inputs["x"][:, 3:] = 0
+    data = open_data(inputs, input_specs(model))
+    settings = Settings(
+        structure=WEIGHT, criterion=criterion, budget=Budget(sparsity=0.2), scope=Scope.LAYER
+    )
+    found = weights(prune(load(model), data, settings).document.proto)
+    kept = sum(np.count_nonzero(found[name]) for name in ("w1", "w2"))
+    assert kept == round(0.8 * (16 * 6 + 16 * 3))
+
+
 @pytest.mark.parametrize("granularity", ["weight", "row", "2x1", "1x2", "2:4"])
 @pytest.mark.parametrize("scope", list(Scope))
 def test_zeros_stay_zeros(granularity, scope):
