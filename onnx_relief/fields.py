@@ -183,7 +183,9 @@ class Field:
     def _filled(self, scores: Floats) -> Bools:
         """Return where there is a weight, in the shape of its scores."""
         filled: Bools = self.rows() != 0
-        return filled if scores.shape == filled.shape else filled.any(axis=2, keepdims=True)
+        if scores.shape == filled.shape:
+            return filled
+        return np.asarray(filled.any(axis=2, keepdims=True))
 
     def choose_covering(self, keep: Bools) -> Choice:
         """Return the choice that keeps just `keep`, with weights that make up for the rest."""

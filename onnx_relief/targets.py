@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+import numpy as np
+
 from onnx_relief.budget import Budget
 from onnx_relief.budgeted import Fields, Priced, choose, cover, plan_of, priced, written
 from onnx_relief.data import Dataset
@@ -29,6 +31,8 @@ from onnx_relief.settings import Settings
 _TRIES = 8
 _REPAIRED = 4
 """Finished models of which none has the size, after which it is not reached."""
+_CORRECTED = 3
+"""How often more is asked for where a budget is not spent."""
 _CLOSE = 0.01
 """How near to a size a repaired model has to come where another try may come nearer."""
 _NEAR = 0.005
@@ -123,12 +127,47 @@ def _to_weights(
     prices: Priced, wanted: float, settings: Settings, judged: Judged, progress: Progress | None
 ) -> Chosen:
     """Return the finished model with so many weights left of those that may go."""
-    choices = choose(prices, wanted, settings, progress=progress)
-    kept = sum(_kept(choice, field) for field, choice in choices.items())
+    choices, kept = _spent(prices, wanted, settings, lambda _: 1.0, progress)
     missed = None
     if kept > wanted * 1.01 + 1 and not settings.has_exact_share:
         missed = f"{settings.budget} is not reached: {_what_stays(prices, kept, settings.budget)}"
     return _finished(prices.fields, choices, judged, missed)
+
+
+def _spent(
+    prices: Priced,
+    wanted: float,
+    settings: Settings,
+    weigh: Callable[[Field], float],
+    progress: Progress | None,
+) -> tuple[dict[Field, Choice], float]:
+    """Return choices that keep about as much as is wanted, and how much they keep.
+
+    Blocks cost their whole size, but zeros that are in them already are free. How many these are is
+    seen of a choice alone, and then more is asked for.
+    """
+
+    def tried(budget: float) -> tuple[dict[Field, Choice], float, float]:
+        choices = choose(prices, budget, settings, weigh=weigh, progress=progress)
+        kept = sum(_kept(choice, field) * weigh(field) for field, choice in choices.items())
+        paid = sum(_paid(choice, field) * weigh(field) for field, choice in choices.items())
+        return choices, kept, paid - kept
+
+    choices, kept, free = tried(wanted)
+    low, high = (wanted, kept), (0.0, 0.0)
+    for _ in range(_CORRECTED):
+        if kept <= 0 or kept >= wanted * (1 - _CLOSE) or free <= _CLOSE * wanted:
+            break
+        slope = (high[0] - low[0]) / (high[1] - low[1]) if any(high) else low[0] / low[1]
+        asked = low[0] + slope * (wanted * (1 - _NEAR) - low[1])
+        more, size, left = tried(asked)
+        if size > wanted:
+            high = (asked, size)
+        elif size > kept:
+            choices, kept, free, low = more, size, left, (asked, size)
+        else:
+            break  # there is no more to keep
+    return choices, kept
 
 
 def _what_stays(prices: Priced, kept: float, budget: Budget) -> str:
@@ -185,8 +224,7 @@ def _to_macs(
         for site in fields.survey.sites
     )
     wanted = share * total - (total - may_go)
-    choices = choose(prices, wanted, settings, weigh=weigh, progress=progress)
-    kept = sum(_kept(choice, field) * weigh(field) for field, choice in choices.items())
+    choices, kept = _spent(prices, wanted, settings, weigh, progress)
     missed = None
     if kept > wanted * 1.01:
         left, _ = two_shares((kept + total - may_go) / total, share)
@@ -292,6 +330,12 @@ def _finished(
 ) -> Chosen:
     plan = plan_of(fields, choices)
     return Chosen(document=judged.finish(written(fields, choices), plan), plan=plan, missed=missed)
+
+
+def _paid(choice: Choice, field: Field) -> float:
+    """Return how many weights the blocks hold of which a choice keeps something."""
+    keep = np.broadcast_to(choice.keep, field.shape).astype(np.float32)
+    return float((field.structure.pooled(keep) > 0).sum() * field.weights_per_block)
 
 
 def _kept(choice: Choice, field: Field) -> float:

@@ -387,6 +387,27 @@ def test_zeros_go_before_weights_of_inputs_that_are_always_zero(criterion):
     assert kept == round(0.8 * (16 * 6 + 16 * 3))
 
 
+@pytest.mark.parametrize("granularity", ["2x1", "1x4"])
+@pytest.mark.parametrize("criterion", ["wanda", "obs", "magnitude"])
+@pytest.mark.parametrize("budget", [Budget(sparsity=0.6), Budget(target_macs=0.4)])
+def test_zeros_within_blocks_are_free(granularity, criterion, budget):
+    """A third of the weights is zero, here and there, as in integers."""
+    arrays = {"w1": random(48, 32, seed=1), "w2": random(32, 16, seed=2)}
+    rng = np.random.default_rng(0)
+    model = build(
+        WIDE.replace("N,6", "N,48").replace("N,3", "N,16"),
+        **{name: array * (rng.random(array.shape) < 0.67) for name, array in arrays.items()},
+        b1=random(32, seed=3),
+        b2=random(16, seed=4),
+    )
+    made, found = pruned(
+        model, shape=(48,), granularity=granularity, criterion=criterion, budget=budget
+    )
+    kept = sum(np.count_nonzero(found[name]) for name in arrays)
+    assert made.missed is None
+    assert 0.98 * 0.4 < kept / (48 * 32 + 32 * 16) <= 0.4
+
+
 @pytest.mark.parametrize("granularity", ["weight", "row", "2x1", "1x2", "2:4"])
 @pytest.mark.parametrize("scope", list(Scope))
 def test_zeros_stay_zeros(granularity, scope):
