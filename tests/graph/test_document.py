@@ -24,7 +24,7 @@ from small_models import (
     without_privileges,
     written,
 )
-from text_models import build, random, run
+from text_models import build, function, random, run
 
 import onnx_relief
 from onnx_relief.errors import ModelError
@@ -278,3 +278,43 @@ def test_an_output_without_a_shape_is_taken_as_runtimes_take_it():
     assert not found.graph.output[0].type.tensor_type.HasField("shape")
     assert run(found, {"x": random(5, 4)})[0].shape == (5, 3)
     assert model.SerializeToString() == before
+
+
+GROUPS = "GroupNormalization <num_groups = 2>"
+
+
+@pytest.mark.parametrize(
+    ("body", "functions"),
+    [
+        (f"y = {GROUPS} (x, s, s)", ""),
+        ("y = my.norm (x, s)", function("norm", "(x, s) => (y)", f"y = {GROUPS} (x, s, s)", 18)),
+        (
+            f"c = Constant <value = bool {{1}}> ()  y = If (c) <"
+            f"then_branch = a () => (float[N,4,6] t) {{ t = {GROUPS} (x, s, s) }},"
+            "else_branch = b () => (float[N,4,6] e) { e = Neg (x) }>",
+            "",
+        ),
+    ],
+)
+def test_an_operator_that_onnx_took_back_is_left_to_the_runtime(body, functions):
+    model = build(
+        f"(float[N,4,6] x) => (float[N,4,6] y) {{ {body} }}",
+        functions=functions,
+        opset=18,
+        ir=9,
+        s=np.ones(2, np.float32),
+    )
+    with pytest.raises(onnx.checker.ValidationError, match="deprecated"):
+        onnx.checker.check_model(model)
+    assert load(model).proto == model
+    assert run(model, {"x": np.ones((1, 4, 6), np.float32)})[0].shape == (1, 4, 6)
+
+
+def test_what_else_is_wrong_beside_such_an_operator_is_refused():
+    model = build(
+        f"(float[N,4,6] x) => (float[N,4,6] y) {{ z = {GROUPS} (x, s, s) y = Relu (z, z) }}",
+        opset=18,
+        s=np.ones(2, np.float32),
+    )
+    with pytest.raises(ModelError, match="is not a valid ONNX model"):
+        load(model)

@@ -73,6 +73,22 @@ def zeros_of_each_direction():
     )
 
 
+def old_group_normalised():
+    """As of opset 18, scale and bias have an entry for each group."""
+    return build(
+        f"""(float[N,3,4,4] x) => (float[N,5] y) {{
+            a = Conv {PADS} (x, k0)  n = GroupNormalization <num_groups = 4> (a, s, o)
+            r = Relu (n)  g = GlobalAveragePool (r)  f = Flatten (g)  y = MatMul (f, w)
+        }}""",
+        opset=18,
+        ir=9,
+        k0=kernels(8, 3),
+        s=random(4),
+        o=random(4, seed=1),
+        w=random(8, 5),
+    )
+
+
 def group_normalised():
     """Once by the operator, once as the PyTorch exporter writes it: whole groups go."""
     return build(
@@ -207,6 +223,13 @@ def angles_in_rows():
 
 
 HARDER = (
-    *(tagger, plain_recurrence, group_normalised, grouped_queries, computed_halves),
+    *(
+        tagger,
+        plain_recurrence,
+        old_group_normalised,
+        group_normalised,
+        grouped_queries,
+        computed_halves,
+    ),
     *(scaled_by_width, quantised_signals, angles_in_rows, zeros_of_each_direction),
 )
