@@ -178,7 +178,7 @@ def _what_stays(prices: Priced, kept: float, budget: Budget) -> str:
     left, _ = two_shares((total - prices.whole + kept) / total, budget.target_params)
     return (
         f"{left} of the parameters have to stay, since of {total:,} only {prices.whole:,.0f} are "
-        "weights that may go"
+        f"weights that may go, and {kept:,.0f} of these keep units or outputs from being cut off"
     )
 
 

@@ -141,11 +141,11 @@ class TrialLog:
                 theirs = then.get(key)
                 if theirs == ours:
                     continue
-                what = (
-                    f"{key} has other contents"
-                    if part == "digests"
-                    else f"{key} is {_short(theirs)} instead of {_short(ours)}"
-                )
+                if part == "digests":  # the names of two files say more, if they are others
+                    theirs, ours = (_named(one, key) for one in (found, wanted))
+                what = f"{key} is {_short(theirs)} instead of {_short(ours)}"
+                if theirs == ours:
+                    what = f"{key} has other contents"
                 raise SettingsError(
                     f"--run {self.folder} holds another analysis: its {what}; say the same as "
                     "then, name a new folder, or begin anew with --restart"
@@ -174,6 +174,12 @@ class TrialLog:
         return OutputError(
             f"{self.file} cannot be written ({reason}); choose another folder with --run"
         )
+
+
+def _named(said: Mapping[str, Any], key: str) -> object:
+    """Return what was said of a file besides its digest."""
+    names = said.get("names")
+    return names.get(key) if isinstance(names, dict) else None
 
 
 def _short(value: object) -> str:

@@ -181,7 +181,9 @@ def test_more_shares_are_added_to_a_run(tmp_path):
     ("changed", "what"),
     [
         ({"model": mlp(w1=random(6, 5, seed=9))}, "MODEL has other contents"),
-        ({"data": samples(41)}, "--data has other contents"),
+        ({"data": {**samples(), "x": samples()["x"] + 1}}, "--data has other contents"),
+        ({"data": samples(41)}, 'instead of "the data (41 samples'),
+        ({"samples": 20}, '--data is "the data (40 samples'),
         ({"criterion": "magnitude"}, '--criterion is "obs" instead of "magnitude"'),
         ({"granularity": "weight"}, "--granularity is"),
         ({"metric": "kl"}, "--metric is"),
