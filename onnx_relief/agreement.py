@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -87,8 +87,16 @@ def _active(weight: Weight, activity: LayerActivity | None) -> BoolArray:
 
 def shared_homes(survey: Survey) -> set[TensorHome]:
     """Return the constants that several layers read."""
-    uses = Counter(part.view.home for site in survey.sites for part in site.tensors)
-    return {home for home, count in uses.items() if count > 1}
+    return {home for home, layers in readers_of(survey).items() if len(layers) > 1}
+
+
+def readers_of(survey: Survey) -> dict[TensorHome, list[str]]:
+    """Return by constant the names of the layers that read it, as often as they do."""
+    found: dict[TensorHome, list[str]] = defaultdict(list)
+    for site in survey.sites:
+        for part in site.tensors:
+            found[part.view.home].append(site.layer.name)
+    return dict(found)
 
 
 def _as_seen(part: Part, wish: BoolArray) -> BoolArray:

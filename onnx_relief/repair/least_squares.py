@@ -27,7 +27,7 @@ from onnx_relief.measuring.evidence import open_at
 from onnx_relief.progress import ticker
 from onnx_relief.repair.account import Account
 from onnx_relief.repair.joins import join_after
-from onnx_relief.repair.pairs import Pair, changed, pairs_of
+from onnx_relief.repair.pairs import SHARED_OTHERWISE, Pair, changed, pairs_of
 from onnx_relief.repair.refit import Change, refit
 from onnx_relief.repair.relay import Relay
 from onnx_relief.repair.stages import (
@@ -79,12 +79,15 @@ def least_squares(
     whole = find_layers(dense)
     survey = find_layers(pruned)
     pairs, left = pairs_of(survey, whole, kept, memory=memory // 4)
-    depth = depths(survey)
-    groups = stages(survey, [pair.site.layer.name for pair in pairs])
+    depth, apart = depths(survey, pairs)
+    left |= {name: SHARED_OTHERWISE for pair in apart for name in pair.names}
+    pairs = [pair for pair in pairs if pair not in apart]
+    groups = stages(survey, {name for pair in pairs for name in pair.names}, depth)
     relays = _relays(survey, pairs, groups, samples, batch_size, provider, memory)
     tick = ticker(progress, "refitting layers", len(pairs))
     refitted: list[str] = []
     last, spared = ends(survey), None
+    ended: list[str] = []
     for number, names in enumerate(groups):
         survey = find_layers(pruned)
         twins = (_runnable(survey), _runnable(whole))
@@ -94,25 +97,26 @@ def least_squares(
             relay.go_on(twins, ahead)
         now = pairs_of(survey, whole, kept, memory=memory // 4)[0]
         wanted = [
-            replace(pair, join=join_after(survey, pair.site, depth))
+            pair if pair.others else replace(pair, join=join_after(survey, pair.site, depth))
             for pair in now
             if pair.site.layer.name in names
         ]
         for some in _fitting(wanted, memory // 2):
             fit, *tune = _sums_of(some, twins, relays)
             for place, pair in enumerate(some):
-                name, mean = pair.site.layer.name, fit[place].gram.mean
+                mean = fit[place].gram.mean
                 change = _change(survey, pair, fit[place], tune[0][place] if tune else None)
                 tick(1)
                 if isinstance(change, str):
-                    left[name] = change
+                    left |= dict.fromkeys(pair.names, change)
                     continue
-                if name in last and spared is None:
-                    spared = pruned
-                elif name not in last and spared is not None:
+                if last.issuperset(pair.names):
+                    spared = pruned if spared is None else spared
+                    ended += pair.names
+                elif spared is not None:
                     spared = changed(survey, spared, pair, change, mean)
                 pruned = changed(survey, pruned, pair, change, mean)
-                refitted.append(name)
+                refitted += pair.names
     return Account(
         document=pruned,
         layers=tuple(refitted),
@@ -120,7 +124,7 @@ def least_squares(
         told="least squares refitted {}",
         undone="refitted",
         spared=spared,
-        ends=tuple(name for name in refitted if name in last),
+        ends=tuple(ended),
     )
 
 
@@ -140,7 +144,7 @@ def _relays(
     names = tensors_of(pairs)[0]
     ours = open_at(_runnable(survey), names, provider=provider).run(sample.feed, names)
     by_name = {pair.site.layer.name: pair for pair in pairs}
-    each = [[by_name[name] for name in group] for group in groups]
+    each = [[by_name[name] for name in group if name in by_name] for group in groups]
     few = at_once(each, ours, sample.count, batch_size, memory // 4)
     parts = [samples.work] if samples.same else [samples.work, samples.judge]
     total = sum(part.size for part in parts)
@@ -192,7 +196,7 @@ def _change(survey: Survey, pair: Pair, fit: Sums, tune: Sums | None) -> Change 
         keep,
         centred=pair.centred,
         weigh=weigh,
-        own_units=pair.reading.own_units,
+        own_units=all(one.reading.own_units for one in pair.all),
     )
     return _NO_BETTER if change is None else change
 
@@ -207,7 +211,8 @@ def _fitting(pairs: Sequence[Pair], budget: int) -> Iterator[list[Pair]]:
     some: list[Pair] = []
     size = 0
     for pair in pairs:
-        more = 0 if pair.reading in {one.reading for one in some} else 2 * pair.reading.bytes
+        known = {one.reading for other in some for one in other.all}
+        more = 2 * sum(reading.bytes for reading in {one.reading for one in pair.all} - known)
         if some and size + more > budget:
             yield some
             some, size = [], 0

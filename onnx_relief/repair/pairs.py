@@ -1,19 +1,21 @@
 """Layers of a pruned model beside those of the dense one: which can be refitted, and how.
 
-A layer is left alone, with the reason in words, where its weights are not its own or cannot be set
-to other numbers, where it sits in a body or is recurrent, and where its dense twin cannot be found.
+Layers that read the same weight in the same way are refitted together. A layer is left alone, with
+the reason in words, where others read its weight in another way, where it cannot be set to other
+numbers, where the layer sits in a body or is recurrent, and where its dense twin cannot be found.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_relief.agreement import shared_homes
+from onnx_relief.agreement import readers_of
 from onnx_relief.graph.bias import beta_of, with_bias
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey
@@ -32,6 +34,7 @@ Floats = NDArray[np.float64]
 BY_ZERO: Final = "its node multiplies by zero"
 NO_TWIN: Final = "the dense model has no layer of its name"
 SHARED: Final = "other layers share its weight"
+SHARED_OTHERWISE: Final = "layers share its weight that read it otherwise, or one after the other"
 UNKNOWN_UNITS: Final = "it is not known which of its units were cut"
 
 
@@ -47,6 +50,7 @@ class Pair:
             nothing does, and one can or cannot be added.
         can_add: Whether it can be given a bias.
         join: The sum that its outputs go into, if it is to make up for the other branch, too.
+        others: Layers that read the same weight in the same way, and change with it.
     """
 
     site: Site
@@ -55,6 +59,22 @@ class Pair:
     bias: tuple[Part, float] | None
     can_add: bool
     join: Join | None = None
+    others: tuple[Pair, ...] = ()
+
+    @property
+    def all(self) -> tuple[Pair, ...]:
+        """It and the others."""
+        return (self, *self.others)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all these layers."""
+        return tuple(one.site.layer.name for one in self.all)
+
+    @property
+    def made(self) -> tuple[str, ...]:
+        """What their nodes give."""
+        return tuple(one.site.node.output[0] for one in self.all)
 
     @property
     def centred(self) -> bool:
@@ -81,17 +101,26 @@ def pairs_of(
         memory: Bytes that its Gram matrices may take.
     """
     twins = {site.layer.name: site for site in dense.sites}
-    shared = shared_homes(pruned)
+    readers = readers_of(pruned)
     own = main_outputs(pruned)
-    found, left = [], {}
+    found: dict[TensorHome, list[Pair]] = defaultdict(list)
+    left = {}
     for site in pruned.sites:
         name = site.layer.name
-        pair = _pair(pruned, site, twins.get(name), kept.get(name), shared, own, memory)
+        pair = _pair(pruned, site, twins.get(name), kept.get(name), readers, own, memory)
         if isinstance(pair, Pair):
-            found.append(pair)
+            found[site.parts[0].view.home].append(pair)
         else:
             left[name] = pair
-    return found, left
+    together = []
+    for home, (first, *others) in found.items():
+        pair = replace(first, others=tuple(others))
+        alike = all(_read_alike(pruned, first, other) for other in others)
+        if alike and len(readers[home]) == len(pair.all):
+            together.append(pair)
+        else:
+            left |= dict.fromkeys(pair.names, SHARED_OTHERWISE)
+    return together, left
 
 
 def outputs_of(site: Site) -> set[str]:
@@ -113,7 +142,7 @@ def _pair(
     site: Site,
     twin: Site | None,
     units: NDArray[np.int64] | None,
-    shared: Set[TensorHome],
+    readers: Mapping[TensorHome, list[str]],
     own: set[str],
     memory: int,
 ) -> Pair | str:
@@ -127,16 +156,41 @@ def _pair(
     weight = site.parts[0]
     if site.layer.weights[0].scale == 0:
         return BY_ZERO
-    if weight.view.home in shared:
-        return SHARED
     if not can_be_set(weight):
         return OTHER_FORM
     if units is None and twin.layer.units != site.layer.units:
         return UNKNOWN_UNITS
     if units is not None and units.size != site.layer.units:
         return UNKNOWN_UNITS
+    together = readers[weight.view.home]
+    shared = {home for home, names in readers.items() if len(names) > 1 and names != together}
     bias = _movable(survey, site, shared)
-    return Pair(site, units, reading, bias, can_be_given_a_bias(site, own))
+    alone = len(together) == 1
+    return Pair(site, units, reading, bias, alone and can_be_given_a_bias(site, own))
+
+
+def _read_alike(survey: Survey, one: Pair, other: Pair) -> bool:
+    """Whether two layers read the same weight in the same way, and move by the same bias."""
+    weights = [(pair.site.parts[0], pair.site.layer.weights[0]) for pair in (one, other)]
+    (first, first_seen), (second, second_seen) = weights
+    readings = [pair.reading for pair in (one, other)]
+    return (
+        first.view.shape == second.view.shape
+        and first.layout == second.layout
+        and first_seen.scale == second_seen.scale
+        and np.array_equal(survey.rows(first), survey.rows(second))
+        and len({(r.groups, r.entries, r.geometry is None) for r in readings}) == 1
+        and _moved_by(one) == _moved_by(other)
+        and _places_of(one) == _places_of(other)
+    )
+
+
+def _moved_by(pair: Pair) -> tuple[TensorHome, float] | None:
+    return None if pair.bias is None else (pair.bias[0].view.home, pair.bias[1])
+
+
+def _places_of(pair: Pair) -> list[int] | None:
+    return None if pair.units is None else pair.units.tolist()
 
 
 def can_be_given_a_bias(site: Site, own: set[str]) -> bool:

@@ -315,6 +315,23 @@ def test_dead_units_stay_dead():
 
 
 SHARED = "(float[N,4] x) => (float[N,4] y) { [a] h = Gemm (x, w)  [b] y = Gemm (h, w) }"
+TURNED = """(float[N,4] x) => (float[N,4] y, float[N,4] z) {
+    [a] y = Gemm (x, w)  [b] z = Gemm <transB = 1> (x, w)
+}"""
+SCALED = """(float[N,4] x) => (float[N,4] y, float[N,4] z) {
+    [a] y = Gemm (x, w)  [b] z = Gemm <alpha = 2.0> (x, w)
+}"""
+TWINS = """(float[N,6] x, float[N,6] u) => (float[N,5] y, float[N,5] z) {
+    [a] y = Gemm (x, w, b)  [b] z = Gemm (u, w, b)
+}"""
+ALONE = "(float[N,6] x) => (float[N,5] y) { [a] y = Gemm (x, w, b) }"
+LEVELS = """(float[N,3,8,8] x) => (float[N,5,8,8] y, float[N,5,4,4] z) {
+    [small] d = Conv <pads = [1, 1, 1, 1], strides = [2, 2]> (x, k0)  r = Relu (d)
+    [one] a = Conv <pads = [1, 1, 1, 1]> (x, k1, b1)  s = Relu (a)
+    [two] b = Conv <pads = [1, 1, 1, 1]> (r, k1, b1)  t = Relu (b)
+    [high] y = Conv (s, k2)
+    [low] z = Conv (t, k2)
+}"""
 QUANTISED = """(float[N,4,6,5] x) => (float y) {
     w = DequantizeLinear <axis = 0> (q, scale, zero)
     c = DequantizeLinear (b, tiny)
@@ -335,7 +352,9 @@ INSIDE = """(float[N,4] x) => (float[N,4] y) {
 @pytest.mark.parametrize(
     ("graph", "weights", "reason"),
     [
-        (SHARED, {"w": random(4, 4)}, "other layers share its weight"),
+        (SHARED, {"w": random(4, 4)}, "layers share its weight that read it otherwise, or one"),
+        (TURNED, {"w": random(4, 4)}, "layers share its weight that read it otherwise, or one"),
+        (SCALED, {"w": random(4, 4)}, "layers share its weight that read it otherwise, or one"),
         (INSIDE, {"w": random(4, 4), "c": np.array(True)}, "its inputs are inside a body"),
     ],
 )
@@ -489,3 +508,45 @@ def test_the_last_layers_are_those_that_no_other_reads_and_that_are_no_outputs()
     assert ends(find_layers(load(network()))) == set()
     inside = build(INSIDE, w=random(4, 4), c=np.array(True))
     assert ends(find_layers(load(inside))) == set()
+
+
+def test_layers_that_share_a_weight_are_refitted_as_one_that_reads_what_all_of_them_read():
+    rng = np.random.default_rng(3)
+    x, u = rng.normal(size=(2, 60, 6)).astype(np.float32)
+    weights = {"w": random(6, 5), "b": random(5, seed=1)}
+    fewer = {**weights, "w": weights["w"] * (rng.random((6, 5)) < 0.6)}
+
+    def change(graph, feed):
+        pruned, dense = (load(build(graph, **each)) for each in (fewer, weights))
+        data = open_data(feed, input_specs(dense.proto))
+        return least_squares(pruned, dense, {}, Split(data, data), batch_size=16, provider="cpu")
+
+    both = change(TWINS, {"x": x, "u": u})
+    one = change(ALONE, {"x": np.concatenate([x, u])})
+    assert both.layers == ("a", "b")
+    for name in weights:
+        ours, theirs = (constants(each.document.proto)[name] for each in (both, one))
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+        assert not np.allclose(ours, fewer[name])
+
+
+def test_levels_of_other_depths_are_refitted_together():
+    weights = {
+        "k0": random(3, 3, 3, 3),
+        "k1": random(4, 3, 3, 3, seed=1),
+        "b1": random(4, seed=2),
+        "k2": random(5, 4, 1, 1, seed=3),
+    }
+    dense = build(LEVELS, **weights)
+    keep = np.random.default_rng(0).random((4, 3, 3, 3)) < 0.5
+    pruned = build(LEVELS, **{**weights, "k1": weights["k1"] * keep})
+    x, other = (random(60, 3, 1, 1, seed=s) + 0.2 * random(60, 3, 8, 8, seed=s) for s in (4, 5))
+    found, others = refitted(pruned, dense, x), {"x": other}
+    assert set(found.layers) == {"one", "two", "high", "low"}
+    assert not constants(found.document.proto)["k1"][~keep].any()
+    for place in range(2):
+        apart = [
+            np.square(run(each, others)[place] - run(dense, others)[place]).mean()
+            for each in (found.document.proto, pruned)
+        ]
+        assert apart[0] < 0.5 * apart[1]

@@ -28,9 +28,6 @@ def by_numpy(columns, lacks, keep, ridge, *, centred):
     weights, offset = np.zeros(keep.shape), np.zeros(keep.shape[:2])
     for group, unit in np.ndindex(*keep.shape[:2]):
         x, r, alive = columns[0, group].T, lacks[0, group, unit], keep[group, unit]
-        if centred:  # what changes less than float32 can tell counts as what never does
-            still = x.var(axis=0) <= 64 * np.finfo(np.float32).eps * np.mean(x**2, axis=0)
-            x = np.where(still, x.mean(axis=0), x)
         mean, level = (x.mean(axis=0), r.mean()) if centred else (0 * x[0], 0.0)
         spread = np.mean((x - mean) ** 2)
         pull = np.sqrt(len(x) * (ridge * (spread or 1.0) + 1e-12)) * np.eye(alive.sum())
