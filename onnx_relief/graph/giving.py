@@ -9,7 +9,7 @@ from __future__ import annotations
 from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.nodes import STANDARD
 from onnx_relief.graph.sites import Site
-from onnx_relief.graph.walk import Place, Scope, Use
+from onnx_relief.graph.walk import Model, Place, Scope, Use
 
 _SIZES = ("Shape", "Size")
 """Operators that look at no value."""
@@ -19,36 +19,30 @@ _JOINS = ("Add", "Sub", "Sum")
 def giving_outputs(survey: Survey) -> frozenset[str]:
     """Return the names of the layers whose units are outputs of the model."""
     layers = {(site.scope.path, site.node.output[0]): site for site in survey.sites}
-    return frozenset(site.layer.name for site in survey.sites if _gives(site, layers))
+    silent = _silent(survey.model)
+    return frozenset(site.layer.name for site in survey.sites if _gives(site, layers, silent))
 
 
-def _gives(site: Site, layers: dict[Place, Site]) -> bool:
-    made = [(site.scope, name) for name in dict.fromkeys((*site.node.output, site.output)) if name]
-    everything = set(_places(_from(made, layers, set())[0]))
-    return _from(made, layers, everything)[1]
-
-
-def _from(
-    made: list[tuple[Scope, str]], layers: dict[Place, Site], own: set[Place]
-) -> tuple[list[tuple[Scope, str]], bool]:
-    """Return what becomes of some tensors up to the next layers, and whether that is an output.
+def _gives(site: Site, layers: dict[Place, Site], silent: set[Place]) -> bool:
+    """Whether what becomes of a layer's units up to the next layers is an output.
 
     Args:
-        made: The tensors, and where they are.
+        site: The layer.
         layers: By what their nodes give.
-        own: What becomes of them, to tell it from what comes another way; empty where joins are
-            passed, too.
+        silent: Tensors that tell nothing of the data's values.
     """
-    found, seen, given = list(made), set(_places(made)), False
-    for scope, name in found:  # the list grows while it is walked
+    made = [(site.scope, name) for name in dict.fromkeys((*site.node.output, site.output)) if name]
+    own = set(_places(made))
+    for scope, name in made:  # the list grows while it is walked
         for use in scope.uses.get(name, []):
             if use.node is None and use.scope.owner is None:
-                given = True
-            elif not _ends(use, layers, own):
-                onward = _onward(use)
-                found += [one for one in onward if (one[0].path, one[1]) not in seen]
-                seen |= set(_places(onward))
-    return found, given
+                return True
+            if _ends(use, layers) or _is_joined(use, own, silent):
+                continue
+            onward = [one for one in _onward(use) if (one[0].path, one[1]) not in own]
+            made += onward
+            own |= set(_places(onward))
+    return False
 
 
 def _places(tensors: list[tuple[Scope, str]]) -> list[Place]:
@@ -63,7 +57,7 @@ def _onward(use: Use) -> list[tuple[Scope, str]]:
     return [(scope, name) for name in node.output if name]
 
 
-def _ends(use: Use, layers: dict[Place, Site], own: set[Place]) -> bool:
+def _ends(use: Use, layers: dict[Place, Site]) -> bool:
     """Whether units are no longer themselves behind a use."""
     node = use.node
     if node is None:
@@ -71,27 +65,37 @@ def _ends(use: Use, layers: dict[Place, Site], own: set[Place]) -> bool:
     reader = layers.get((use.scope.path, node.output[0]))
     if reader is not None:
         return use.index == reader.data_input
-    if node.domain not in STANDARD:
+    return node.op_type in _SIZES and node.domain in STANDARD
+
+
+def _is_joined(use: Use, own: set[Place], silent: set[Place]) -> bool:
+    """Whether a use adds to units what comes another way, or has not come yet.
+
+    A join of two of their own ways is met again by the second one.
+    """
+    node = use.node
+    if node is None or node.op_type not in _JOINS or node.domain not in STANDARD:
         return False
-    joins = node.op_type in _JOINS and bool(own)
-    return node.op_type in _SIZES or (
-        joins
-        and any(
-            (use.scope.path, name) not in own and _says_something(use.scope, name, set())
-            for name in node.input
-        )
+    return any(
+        (use.scope.path, name) not in own and _changes(use.scope, name, silent)
+        for name in node.input
     )
 
 
-def _says_something(scope: Scope, name: str, seen: set[Place]) -> bool:
-    """Whether a tensor changes with the values of the data, and not with their number alone."""
+def _silent(model: Model) -> set[Place]:
+    """Return the tensors that change with the number of the data alone, not with its values."""
+    silent: set[Place] = set()
+    for scope in model.scopes:
+        for node in scope.graph.node:
+            told = any(_changes(scope, name, silent) for name in node.input) or not node.input
+            if node.op_type in _SIZES or not told:
+                silent |= {(scope.path, name) for name in node.output}
+    return silent
+
+
+def _changes(scope: Scope, name: str, silent: set[Place]) -> bool:
+    """Whether a tensor changes with the values of the data."""
     definer = scope.definer(name) if name else None
-    if definer is None or (definer.path, name) in seen or name not in definer.moving:
+    if definer is None or name not in definer.moving:
         return False
-    seen.add((definer.path, name))
-    node = definer.producers.get(name)
-    if node is None:
-        return True  # an input of the model or of a body
-    if node.op_type in _SIZES:
-        return False
-    return not node.input or any(_says_something(definer, one, seen) for one in node.input)
+    return (definer.path, name) not in silent

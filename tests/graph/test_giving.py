@@ -19,7 +19,9 @@ from onnx_relief.graph.layers import find_layers
         ("h = {a} MatMul (x, v)  y = Add (h, b)", "a"),
         ("h = {a} MatMul (x, v)  r = Relu (h)  y = Add (h, r)", "a"),
         ("h = {a} MatMul (x, v)  s = Sigmoid (h)  y = Mul (s, x)", "a"),
+        ("h = {a} MatMul (x, v)  s = Tanh (h)  r = Relu (s)  y = Sum (r, h, s)", "a"),
         ("h = {a} MatMul (x, v)  y = Add (h, x)", ""),
+        ("h = {a} MatMul (x, v)  s = Add (h, x)  y = Add (s, h)", ""),
         ("h = {a} MatMul (x, v)  g = {b} MatMul (h, v)  y = Add (g, h)", ""),
         ("h = {a} MatMul (x, v)  i = Shape (x)  f = Cast <to = 1> (i)  y = Add (h, f)", "a"),
         ("h = {a} MatMul (x, v)  i = Shape (h)  y = Expand (x, i)", ""),
@@ -47,3 +49,13 @@ def test_layers_that_give_outputs_are_known(body, found):
     )
     names = {name.rpartition("/")[2] for name in giving_outputs(find_layers(load(given)))}
     assert names == set(found)
+
+
+def test_deep_models_are_no_deeper_than_shallow_ones():
+    steps = " ".join(f"r{at + 1} = Tanh (r{at})" for at in range(1000))
+    given = build(
+        f"(float[4,4] x) => (float[4,4] y) {{ r0 = MatMul (x, v) {steps} "
+        "[last] h = MatMul (r1000, v)  y = Add (r1000, h) }",
+        v=random(4, 4, seed=1),
+    )
+    assert not giving_outputs(find_layers(load(given)))
