@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -207,38 +207,53 @@ def _is_shown(trace: Trace, name: str) -> bool:
 
 
 def _tie_shared(trace: Trace) -> None:
-    """Tie what one constant is used for in several places; keep what is used in unknown ways."""
+    """Tie what one constant is used for in several places; keep what is used in unknown ways.
+
+    A constant of one number is one for each node that reads it.
+    """
+    for name, readers in _by_reader(trace.taken).items():
+        _tie_uses(trace, name, readers, _inputs_that_read(trace, name))
+    for name, readers in _by_reader(trace.apart).items():
+        inputs = _inputs_that_read(trace, name)
+        for reader, found in readers.items():
+            _tie_uses(trace, name, {reader: found}, {reader: inputs[reader]})
+
+
+Said = Mapping[int, Sequence[Mapping[int, Ids]]]
+"""Axes of channels of a constant, for each input of a node that was said to read it, by node."""
+
+
+def _by_reader(said: Iterable[tuple[str, int, Mapping[int, Ids]]]) -> dict[str, Said]:
     uses: dict[str, dict[int, list[Mapping[int, Ids]]]] = defaultdict(lambda: defaultdict(list))
-    for name, reader, axes in trace.taken:
+    for name, reader, axes in said:
         uses[name][reader].append(axes)
-    for name, readers in uses.items():
-        known = [axes for found in readers.values() for axes in found]
-        by_axis: dict[int, list[Ids]] = defaultdict(list)
-        for axes in known:
-            for axis, ids in axes.items():
-                by_axis[axis].append(ids)
+    return dict(uses)
+
+
+def _tie_uses(trace: Trace, name: str, said: Said, inputs: Mapping[int | None, int]) -> None:
+    """Tie what is said of one constant, which so many inputs of nodes read in fact."""
+    known = [axes for found in said.values() for axes in found]
+    by_axis: dict[int, list[Ids]] = defaultdict(list)
+    for axes in known:
+        for axis, ids in axes.items():
+            by_axis[axis].append(ids)
+    for found in by_axis.values():
+        if len(found) < len(known):
+            _keep(trace, found, f"{name!r} is also read as a whole")
+        elif any(ids.shape != found[0].shape for ids in found):
+            _keep(trace, found, f"{name!r} is shared in another shape")
+        else:
+            for ids in found[1:]:
+                trace.pool.tie(found[0], ids)
+    if any(node is None or len(said.get(node, ())) < count for node, count in inputs.items()):
         for found in by_axis.values():
-            if len(found) < len(known):
-                _keep(trace, found, f"{name!r} is also read as a whole")
-            elif any(ids.shape != found[0].shape for ids in found):
-                _keep(trace, found, f"{name!r} is shared in another shape")
-            else:
-                for ids in found[1:]:
-                    trace.pool.tie(found[0], ids)
-        if not _all_known(trace, name, {at: len(found) for at, found in readers.items()}):
-            for found in by_axis.values():
-                _keep(trace, found, f"{name!r} is also read in another way")
+            _keep(trace, found, f"{name!r} is also read in another way")
 
 
 def _keep(trace: Trace, found: list[Ids], reason: str) -> None:
     trace.pool.keep(np.concatenate([ids.reshape(-1) for ids in found]), reason)
 
 
-def _all_known(trace: Trace, name: str, said: Mapping[int, int]) -> bool:
-    """Whether all that read a constant are among `said`: how many inputs of a node do, by node."""
-    places: list[int] = []
-    for use in trace.whole.uses.get(name, ()):
-        if use.node is None:
-            return False
-        places.append(use.node)
-    return all(said.get(place, 0) >= places.count(place) for place in set(places))
+def _inputs_that_read(trace: Trace, name: str) -> Counter[int | None]:
+    """Return how many inputs of each node read a constant; outputs of the model under None."""
+    return Counter(use.node for use in trace.whole.uses.get(name, ()))

@@ -211,7 +211,34 @@ def begun_with_constants():
     )
 
 
+def begun_with_the_same_zeros():
+    """Two loops with two states each, of which the first feeds the second; all begin alike."""
+    layer = """first{0}, last{0} = Scan <num_scan_inputs = 1, body = b{0}
+                (float[1,6] h{0}, float[1,6] k{0}, float[4] now{0})
+                => (float[1,6] hn{0}, float[1,6] kn{0}) {{
+                m{0} = MatMul (h{0}, w0)  a{0} = MatMul (now{0}, v{0})  s{0} = Add (m{0}, a{0})
+                hn{0} = Tanh (s{0})  u{0} = MatMul (hn{0}, w{0})  n{0} = MatMul (k{0}, w3)
+                t{0} = Add (u{0}, n{0})  kn{0} = Tanh (t{0})
+            }}> (zeros, zeros, x)"""
+    return build(
+        f"""(float[N,4] x) => (float[1,5] y) {{
+            {layer.format(1)} {layer.format(2)}
+            z1 = MatMul (last1, w4)  z2 = MatMul (last2, w5)  y = Add (z1, z2)
+        }}""",
+        zeros=np.zeros((1, 6), np.float32),
+        w0=random(6, 6) / 3,
+        v1=random(4, 6, seed=1),
+        v2=random(4, 6, seed=2),
+        w1=random(6, 6, seed=3) / 3,
+        w2=random(6, 6, seed=4) / 3,
+        w3=random(6, 6, seed=5) / 3,
+        w4=random(6, 5, seed=6),
+        w5=random(6, 5, seed=7),
+    )
+
+
 INNER = (
     *(branches, same_names_in_branches, looped, scanned),
     *(handed_by_a_scan, handed_by_loops, begun_with_zeros, begun_with_constants),
+    begun_with_the_same_zeros,
 )
