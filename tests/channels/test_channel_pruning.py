@@ -142,6 +142,28 @@ def test_a_bias_that_the_layer_multiplies_by_zero_gives_nothing_back(criterion, 
     assert len(found.document.proto.graph.node[-1].input) == (2 if bias is None else 3)
 
 
+@pytest.mark.parametrize("first", ["", ", zeros"], ids=["its own layer", "another layer, too"])
+def test_zeros_are_corrected_if_one_layer_that_is_applied_twice_has_them_for_bias(first):
+    towers = " ".join(
+        f"h{at} = Gemm ({x}, w0{first})  r{at} = Relu (h{at})  s{at} = Gemm (r{at}, w1, zeros)"
+        for at, x in enumerate(("x", "z"))
+    )
+    model = build(
+        f"""(float[N,6] x) => (float[N,5] y) {{
+            z = Neg (x) {towers}  d = Sub (s0, s1)  t = Tanh (d)  y = MatMul (t, w2)
+        }}""",
+        w0=random(6, 12),
+        w1=random(12, 12, seed=1),
+        w2=random(12, 5, seed=2),
+        zeros=np.zeros(12, np.float32),
+    )
+    found = cut(model, ratio=0.5, round_to=1, repair="mean", scope="layer")
+    zeros = weights_of(found.document.proto)["zeros"]
+    assert zeros.shape == (6,)
+    assert found.corrected == (0 if first else 2)
+    assert zeros.any() == (not first)
+
+
 def test_models_that_are_cut_from_one_ranking_are_those_that_are_cut_alone():
     """The second convolution gets a bias in each of them, and none is left over for the next."""
     document = load(cnn())

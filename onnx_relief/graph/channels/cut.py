@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -121,36 +120,36 @@ def cut(document: Document, trace: Trace, groups: Groups, gone: NDArray[np.bool_
             shorter.setdefault(member.constant, {})[member.axis] = np.flatnonzero(stays)
     for name, axes in shorter.items():
         home = trace.whole.home(name)
-        array = np.asarray(constants.stored(home))
-        for axis, kept in axes.items():
-            array = np.take(array, kept, axis=axis)
-        _store(holders[home], name, array)
-    here = _shorten_even(left, holders)
+        _store(holders[home], name, _taken(np.asarray(constants.stored(home)), axes))
+    here = _shorten_even(left, constants, holders)
     for fix in trace.fixes:
         fix.apply(nodes[fix.node], left)
     _correct_shapes(graph, left, here)
     return document
 
 
-def _shorten_even(left: Left, holders: Mapping[TensorHome, Holder]) -> dict[str, tuple[int, ...]]:
+def _shorten_even(
+    left: Left, constants: Constants, holders: Mapping[TensorHome, Holder]
+) -> dict[str, tuple[int, ...]]:
     """Let each node that reads a vector of one number read as many of it as are left there.
 
-    Where all of them read as many, that is where the vector is kept; else they are given their own.
+    Where all of them read the same, that is where the vector is kept; else they are given their
+    own. The shared bias of a layer that is applied several times may have been corrected, so that
+    its numbers differ by now.
 
     Returns:
         The new shapes of those that stay where they are.
     """
     trace, here = left.trace, {}
-    shapes: dict[str, dict[int, list[int]]] = defaultdict(dict)
+    kept: dict[str, dict[int, dict[int, NDArray[np.int64]]]] = {}
     for name, reader, axes in trace.apart:
-        shape = shapes[name].setdefault(reader, list(trace.even[name].shape))
-        for axis, ids in axes.items():
-            shape[axis] = int(left.stays(ids).sum())
-    for name, wanted in shapes.items():
-        before = trace.even[name]
-        fewer = {at: np.resize(before, shape) for at, shape in wanted.items()}
+        found = {axis: np.flatnonzero(left.stays(ids)) for axis, ids in axes.items()}
+        kept.setdefault(name, {}).setdefault(reader, {}).update(found)
+    for name, wanted in kept.items():
+        before = np.asarray(constants.stored(trace.whole.home(name)))
+        fewer = {at: _taken(before, axes) for at, axes in wanted.items()}
         first, users = next(iter(fewer.values())), {use.node for use in trace.whole.uses[name]}
-        if users <= fewer.keys() and all(one.shape == first.shape for one in fewer.values()):
+        if users <= fewer.keys() and all(np.array_equal(one, first) for one in fewer.values()):
             if first.shape != before.shape:
                 _store(holders[trace.whole.home(name)], name, first)
                 here[name] = first.shape
@@ -161,6 +160,12 @@ def _shorten_even(left: Left, holders: Mapping[TensorHome, Holder]) -> dict[str,
             for at in places if array.shape != before.shape else ():
                 left.give(node, at, array)
     return here
+
+
+def _taken(array: Array, axes: Mapping[int, NDArray[np.int64]]) -> Array:
+    for axis, places in axes.items():
+        array = np.take(array, places, axis=axis)
+    return array
 
 
 def set_attribute(node: onnx.NodeProto, name: str, value: object) -> None:

@@ -7,10 +7,8 @@ needs; else all normalisations that have the same ones and zeros would have to l
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import onnx
-from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from onnx_relief.graph.channels.whole import Whole
@@ -21,12 +19,12 @@ _LARGEST = 1 << 16
 """Entries; what is longer is not looked at."""
 
 
-def even_constants(whole: Whole) -> dict[str, NDArray[Any]]:
-    """Return by name the vectors of one number throughout that several nodes read.
+def even_constants(whole: Whole) -> frozenset[str]:
+    """Return the names of the vectors of one number throughout that several nodes read.
 
     A vector may have axes of size 1 besides.
     """
-    found = {}
+    found = set()
     for name, uses in whole.uses.items():
         if name in whole.moving or len({use.node for use in uses}) < 2:
             continue
@@ -35,8 +33,8 @@ def even_constants(whole: Whole) -> dict[str, NDArray[Any]]:
             continue
         array = numpy_helper.to_array(tensor)
         if (array == array.reshape(-1)[0]).all():
-            found[name] = array
-    return found
+            found.add(name)
+    return frozenset(found)
 
 
 def _stored(whole: Whole, name: str) -> onnx.TensorProto | None:

@@ -7,7 +7,8 @@ channels that go, and the mean of every unit before its activation stays what it
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -69,6 +70,7 @@ def corrections(
         may_add: Whether a MatMul without a bias can be followed by an Add (`add_after`).
     """
     by_output = {site.node.output[0]: site for site in survey.sites}
+    nodes = _nodes_by_weight(trace, survey)
     found = []
     for read in trace.reads:
         site = by_output.get(trace.whole.nodes[read.node].output[0])
@@ -77,7 +79,7 @@ def corrections(
         if site is None or mean is None or mean.size != lost.size or not lost.any():
             continue
         weight = site.layer.weights[0]
-        room = has_room(site) and (_is_its_own(trace, site) or _is_shared_whole(trace, site))
+        room = has_room(site) and (_is_its_own(trace, site) or _is_shared_whole(trace, site, nodes))
         room = room or (may_add and _can_add(site))
         if len(site.layer.weights) != 1 or not room:
             continue
@@ -120,9 +122,22 @@ def _is_its_own(trace: Trace, site: Site) -> bool:
     return _read_once(trace, site.bias)
 
 
-def _is_shared_whole(trace: Trace, site: Site) -> bool:
-    """Whether other layers read the weight, too: the same layer, applied several times."""
-    return not _read_once(trace, site.parts[0])
+def _nodes_by_weight(trace: Trace, survey: Survey) -> Mapping[TensorHome, set[int]]:
+    """Return the nodes that apply each weight, and add the bias to what it gives."""
+    found: defaultdict[TensorHome, set[int]] = defaultdict(set)
+    for site in survey.sites:
+        last = trace.whole.producers.get(site.output, site.node)
+        found[site.parts[0].view.home] |= {trace.node_index(node) for node in (site.node, last)}
+    return found
+
+
+def _is_shared_whole(trace: Trace, site: Site, nodes: Mapping[TensorHome, Collection[int]]) -> bool:
+    """Whether it is the same layer, applied several times: its bias is read with its weight."""
+    weight, bias = site.parts[0], site.bias
+    if bias is None or _read_once(trace, weight):
+        return False
+    readers = {use.node for _, name in bias.view.passing for use in trace.whole.uses[name]}
+    return readers <= set(nodes[weight.view.home])
 
 
 def _read_once(trace: Trace, part: Part) -> bool:

@@ -135,7 +135,7 @@ class Trace:
     counts: dict[str, list[Ids | None]] = field(default_factory=dict)
     understood: set[str] = field(default_factory=set)
     frozen: set[str] = field(default_factory=set)
-    even: Mapping[str, Array] = field(default_factory=dict)
+    even: frozenset[str] = frozenset()
     apart: list[tuple[str, int, Mapping[int, Ids]]] = field(default_factory=list)
     claims: list[tuple[Any, Ids, int]] = field(default_factory=list)
     as_many: list[tuple[Ids, Ids, Callable[[Trace], bool] | None]] = field(default_factory=list)
