@@ -226,8 +226,12 @@ class Gap:
         self._rows += rows
 
     def is_constant(self) -> bool:
-        """Whether the dense output is the same for all of several rows, but for rounding."""
-        return self._rows > 1 and self._spread() <= _ROUNDING * self._dense_squares
+        """Whether the dense output is the same for all of several rows, but for rounding.
+
+        Where the pruned model's is no number, the dense one was not looked at either.
+        """
+        whole = self._rows > 1 and not self._broken
+        return whole and self._spread() <= _ROUNDING * self._dense_squares
 
     def _spread(self) -> float:
         """Return the sum of squares of the dense output's distance from its mean over samples."""

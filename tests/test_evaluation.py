@@ -645,6 +645,14 @@ def test_samples_that_are_all_answered_alike_are_doubted(labelled):
     assert not compare(mlp(), other(), samples(labelled=labelled)).notes
 
 
+def test_samples_are_not_doubted_because_the_pruned_model_gives_no_numbers():
+    broken = elementwise("y = Sqrt (x)")
+    arrays = {"x": -1 - np.abs(random(40, 6))}
+    notes = compare(elementwise("y = Neg (x)"), broken, arrays).notes
+    assert len(notes) == 1
+    assert "NaN" in notes[0]
+
+
 @pytest.mark.parametrize("size", [3, 40])
 def test_decisions_that_are_all_the_same_are_doubted(size):
     arrays = samples(labelled=False)
