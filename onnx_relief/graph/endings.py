@@ -58,7 +58,7 @@ def _is_of_units(
     axis = -1  # counted from the end
     for _ in range(len(made_by)):
         node = made_by.get(name)
-        if node is None or node.domain not in STANDARD:
+        if node is None or node.domain not in STANDARD or not node.input:
             return False
         if node.op_type in ("MatMul", "Gemm", "MatMulInteger"):
             return axis == -1 and not _is_computed(node.input[1], made_by, ranks)

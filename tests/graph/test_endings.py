@@ -48,6 +48,7 @@ def test_an_operator_of_another_domain_may_be_anything():
         ("f = Reshape (x, to)  a = Gemm (f, w)  y = Reshape (a, back)", True),
         ("a = MatMul (x, w)  b = Add (a, x)  y = LayerNormalization (b, s)", False),
         ("y = Identity (x)", False),
+        ("c0 = Constant <value_floats = [1.0, 2.0]> ()  y = Identity (c0)", False),
     ],
 )
 def test_outputs_whose_last_axis_holds_classes_are_known(body, found):
