@@ -42,7 +42,8 @@ def stepwise_outputs(model: onnx.ModelProto) -> frozenset[str]:
 
     Of those of three axes the highest number of the last axis is a decision: the class of a token,
     the letter at a place. In a detector the last axis may be places, and their highest is nothing.
-    What a LayerNormalization gives are features of each step, of which none is chosen.
+    What a LayerNormalization gives are features of each step, of which none is chosen; so it is
+    where an exporter writes it out.
     """
     made_by = {name: node for node in model.graph.node for name in node.output}
     ranks = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
@@ -72,7 +73,10 @@ def _is_of_units(
                 return False
             axis = perm[axis] - len(perm)
         elif node.op_type in _WITH_ANOTHER:
-            source = next((n for n in node.input if _is_computed(n, made_by, ranks)), source)
+            computed = [name for name in node.input if _is_computed(name, made_by, ranks)]
+            if node.op_type == "Div" and len(computed) > 1:
+                return False  # by a size of its own: a normalisation that is written out
+            source = computed[0] if computed else source
         elif node.op_type in ("Reshape", "Unsqueeze"):
             if axis != -1:  # the last axis is taken to stay; the numbers are not looked at
                 return False

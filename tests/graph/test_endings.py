@@ -47,6 +47,12 @@ def test_an_operator_of_another_domain_may_be_anything():
         ("a = Conv (x, k)  b = Transpose <perm = [0, 2, 1]> (a)  y = Concat <axis = 1> (b, b)", 0),
         ("f = Reshape (x, to)  a = Gemm (f, w)  y = Reshape (a, back)", True),
         ("a = MatMul (x, w)  b = Add (a, x)  y = LayerNormalization (b, s)", False),
+        (
+            "a = MatMul (x, w)  m = ReduceMean <keepdims = 1> (a)  c0 = Sub (a, m)  e = Abs (c0)  "
+            "v = ReduceMean <keepdims = 1> (e)  d = Div (c0, v)  g = Mul (d, s)  y = Add (g, s)",
+            False,
+        ),
+        ("a = MatMul (x, w)  b = Div (a, c)  y = Add (b, s)", True),
         ("y = Identity (x)", False),
         ("c0 = Constant <value_floats = [1.0, 2.0]> ()  y = Identity (c0)", False),
     ],
