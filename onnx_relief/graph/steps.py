@@ -2,12 +2,15 @@
 
 None of them mixes values, so each is run twice: on the values, to read the weight, and on the
 element numbers of the stored tensor, to learn which stored element a pruned weight is.
+
+Surveys of models travel to other processes, so no step is a function inside another one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -57,13 +60,30 @@ def _moving(before: Look, move: Callable[[Array], Array]) -> tuple[Step, Look]:
     return Step(move, move), Look(move(empty).shape, before.dtype, zero, scale)
 
 
+def _same(array: Array) -> Array:
+    return array
+
+
+def _reshaped(array: Array, sizes: Sequence[int]) -> Array:
+    return array.reshape(sizes)
+
+
+def _as_type(array: Array, dtype: np.dtype[Any]) -> Array:
+    return array.astype(dtype)
+
+
+def _dequantized(array: Array, zeros: Array, scales: Array, dtype: np.dtype[Any]) -> Array:
+    wide = array.astype(np.float64) - zeros.astype(np.float64)
+    return np.asarray((wide * scales).astype(dtype))
+
+
 def _identity(before: Look, _node: onnx.NodeProto, _operands: Operands) -> tuple[Step, Look]:
-    return _moving(before, lambda array: array)
+    return _moving(before, _same)
 
 
 def _transpose(before: Look, node: onnx.NodeProto, _operands: Operands) -> tuple[Step, Look]:
     order = attributes(node).get("perm") or tuple(reversed(range(len(before.shape))))
-    return _moving(before, lambda array: array.transpose(order))
+    return _moving(before, partial(np.transpose, axes=order))
 
 
 def _reshape(before: Look, node: onnx.NodeProto, operands: Operands) -> tuple[Step, Look]:
@@ -71,25 +91,24 @@ def _reshape(before: Look, node: onnx.NodeProto, operands: Operands) -> tuple[St
     sizes = [int(size) for size in np.asarray(target).reshape(-1)]
     if not attributes(node).get("allowzero"):
         sizes = [before.shape[i] if size == 0 else size for i, size in enumerate(sizes)]
-    return _moving(before, lambda array: array.reshape(sizes))
+    return _moving(before, partial(_reshaped, sizes=sizes))
 
 
 def _squeeze(before: Look, node: onnx.NodeProto, operands: Operands) -> tuple[Step, Look]:
     axes = operands[0] if operands else attributes(node).get("axes")
     which = None if axes is None else tuple(int(axis) for axis in np.asarray(axes).reshape(-1))
-    return _moving(before, lambda array: np.squeeze(array, which))
+    return _moving(before, partial(np.squeeze, axis=which))
 
 
 def _unsqueeze(before: Look, node: onnx.NodeProto, operands: Operands) -> tuple[Step, Look]:
     axes = operands[0] if operands else attributes(node)["axes"]
     which = tuple(int(axis) for axis in np.asarray(axes).reshape(-1))
-    return _moving(before, lambda array: np.expand_dims(array, which))
+    return _moving(before, partial(np.expand_dims, axis=which))
 
 
 def _cast(before: Look, node: onnx.NodeProto, _operands: Operands) -> tuple[Step, Look]:
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(attributes(node)["to"]))
-    step = Step(lambda array: array.astype(dtype), lambda places: places)
-    return step, replace(before, dtype=dtype)
+    return Step(partial(_as_type, dtype=dtype), _same), replace(before, dtype=dtype)
 
 
 def _dequantize(before: Look, node: onnx.NodeProto, operands: Operands) -> tuple[Step, Look]:
@@ -105,12 +124,8 @@ def _dequantize(before: Look, node: onnx.NodeProto, operands: Operands) -> tuple
     zeros = _per_element(zeros, before.shape, axis, block)
     wanted = settings.get("output_dtype", 0)
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(wanted)) if wanted else scale.dtype
-
-    def values(array: Array) -> Array:
-        wide = array.astype(np.float64) - zeros.astype(np.float64)
-        return np.asarray((wide * scales).astype(dtype))
-
-    return Step(values, lambda places: places), Look(before.shape, dtype, zeros, scales)
+    values = partial(_dequantized, zeros=zeros, scales=scales, dtype=dtype)
+    return Step(values, _same), Look(before.shape, dtype, zeros, scales)
 
 
 def _per_element(array: Array, shape: tuple[int, ...], axis: int, block: int) -> Array:

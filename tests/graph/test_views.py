@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import ml_dtypes
 import numpy as np
 import onnx
@@ -32,13 +34,14 @@ def seen(nodes, *, opset=21, **stored):
 
 
 def check(model):
-    """Check values against ONNX's reference, and places against what the values say."""
+    """Check values against ONNX's reference, also in another process, and places against values."""
     constants, view = view_of(model)
     expected = ReferenceEvaluator(model).run(None, {"x": np.float32(0)})[0]
     values = constants.values(view)
     assert (view.shape, view.dtype) == (values.shape, values.dtype)
     assert view.dtype == expected.dtype
     np.testing.assert_array_equal(values, expected)
+    np.testing.assert_array_equal(constants.values(pickle.loads(pickle.dumps(view))), values)
     places = view.places()
     assert places.shape == view.shape
     assert sorted(places.reshape(-1)) == list(range(view.size))
