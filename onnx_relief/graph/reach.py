@@ -44,13 +44,14 @@ def cut_off(survey: Survey) -> dict[str, str]:
 
 def comes_from_layers(scope: Scope, name: str) -> bool:
     """Whether an operator that mixes channels stands before a tensor of the main graph."""
-    seen = [name]
-    for one in seen:  # the list grows while it is walked
+    waiting, seen = [name], {name}
+    for one in waiting:  # the list grows while it is walked
         node = scope.producers.get(one)
         if node is None:
             continue
         if node.op_type in _MIXING or any(part in node.op_type for part in _BESIDES):
             return True
-        known = set(seen)
-        seen += [read for read in dict.fromkeys(node_reads(node)) if read not in known]
+        onward = [read for read in dict.fromkeys(node_reads(node)) if read not in seen]
+        waiting += onward
+        seen.update(onward)
     return False
