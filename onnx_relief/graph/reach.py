@@ -6,9 +6,8 @@ from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.light import node_reads
 from onnx_relief.graph.walk import Scope
 
-_MIXING = ("Conv", "ConvTranspose", "Einsum", "Gemm", "GRU", "LSTM", "MatMul", "RNN")
-_BESIDES = ("Attention", "Integer", "QLinear")
-"""What the names of other operators hold that mix channels."""
+_MIXING = ("Attention", "Conv", "Einsum", "Gemm", "GRU", "LSTM", "MatMul", "RNN")
+"""What the names of operators hold that mix channels, those of runtimes (FusedMatMul) included."""
 
 
 def cut_off(survey: Survey) -> dict[str, str]:
@@ -49,7 +48,7 @@ def comes_from_layers(scope: Scope, name: str) -> bool:
         node = scope.producers.get(one)
         if node is None:
             continue
-        if node.op_type in _MIXING or any(part in node.op_type for part in _BESIDES):
+        if any(part in node.op_type for part in _MIXING):
             return True
         onward = [read for read in dict.fromkeys(node_reads(node)) if read not in seen]
         waiting += onward

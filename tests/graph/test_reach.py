@@ -17,6 +17,7 @@ from onnx_relief.graph.walk import understand
         ("h = MatMul (x, v)  y = Relu (h)", True),
         ("h = MatMul (x, v)  y = Add (x, h)", True),
         ("h = Gemm (x, v)  y = Flatten (h)", True),
+        ("h = com.microsoft.FusedMatMul (x, v)  y = Relu (h)", True),
         ("q, s, z = DynamicQuantizeLinear (x)  y = MatMulInteger (q, q)", True),
     ],
 )
