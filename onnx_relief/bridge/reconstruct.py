@@ -5,9 +5,7 @@ output), t those of the dense model there, on the same samples, the loss is
 
     sum over points of weight * mean (s - t)^2 / var t,
 
-so that every block counts the same whatever its scale. Where an output may hold scores of classes,
-the divergence KL(t || s) of what they decide is added: most of the squared error of a thousand
-scores is about classes that nothing decides for. All points are trained at once, end to end:
+so that every block counts the same whatever its scale. All points are trained at once, end to end:
 a block sees what the repaired blocks before it really give, and an error that they cannot avoid is
 made up for further on. Block by block, each on the dense model's inputs, is FitNets (Romero et al.,
 arXiv 1412.6550) and BRECQ (Li et al., arXiv 2102.05426).
@@ -25,21 +23,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import mse_loss
 
 from onnx_relief.bridge.answers import Answered, Targets, Walk
 from onnx_relief.bridge.lessons import Lesson, Points, feed_of
 from onnx_relief.bridge.module import OnnxModule
 from onnx_relief.bridge.ops.batch_normalization import BatchNormalization
 from onnx_relief.bridge.train.batches import Step
-from onnx_relief.bridge.train.losses import (
-    Form,
-    class_axis,
-    class_form,
-    distance_of_either,
-    divergence,
-    relative_error,
-    wide,
-)
+from onnx_relief.bridge.train.losses import wide
 from onnx_relief.bridge.train.teacher import Teacher
 from onnx_relief.bridge.train.trainer import without_denormals
 from onnx_relief.data import Batch, Dataset
@@ -55,56 +46,6 @@ _RATES = (0.00025, 0.001, 0.004, 0.015, 0.06)
 _TRIAL, _TRIAL_STEPS = 0.05, (10, 60)
 """A trial takes this share of all steps, and so many at least and at most."""
 _NEARLY = 1.1
-_BESIDE = 3.0
-"""What the squared error of scores counts beside what they decide. With less, few samples teach
-less: digits with a twentieth of the weights end with a KL of .019 with 1, and of .016 with 3."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Goal:
-    """What is brought down.
-
-    Attributes:
-        points: Where both models are compared.
-        scales: The variance of what the dense model gives at each point.
-        classes: The axis of the classes, and what their scores are, of outputs that may have some.
-    """
-
-    points: Points
-    scales: Mapping[str, float]
-    classes: Mapping[str, tuple[int, Form]]
-
-    def of_outputs(self) -> Goal:
-        """Return the same of the model's outputs alone, the mean of them."""
-        outputs = [name for name, point in self.points.items() if point.is_output]
-        even = {name: replace(self.points[name], weight=1 / len(outputs)) for name in outputs}
-        return replace(self, points=even)
-
-    def distance(self, found: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
-        """Return how far one model is from the other, one number.
-
-        Raises:
-            UnsupportedError: They give other shapes.
-        """
-        parts = [
-            point.weight * self._at(name, wide(found[name]), wide(targets[name]))
-            for name, point in self.points.items()
-        ]
-        return torch.stack(parts).sum()
-
-    def _at(self, name: str, ours: Tensor, theirs: Tensor) -> Tensor:
-        if ours.shape != theirs.shape:  # which would be stretched to fit, if that can be done
-            raise UnsupportedError(
-                f"{name!r} has shape {tuple(ours.shape)} in the pruned model and "
-                f"{tuple(theirs.shape)} in the dense one on some samples, so that the one cannot "
-                "follow the other; use another --repair"
-            )
-        gap = relative_error(ours, theirs, self.scales[name])
-        if name not in self.classes:
-            return gap
-        axis, form = self.classes[name]
-        decided = divergence(ours, theirs, axis=axis, forms=(form, form), temperature=1.0)
-        return distance_of_either(decided, gap, self.scales[name], _BESIDE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +53,7 @@ class Outcome:
     """How it ended.
 
     Attributes:
-        before: Distance of the outputs to the dense model's on held-out samples.
+        before: Relative error of the outputs on held-out samples.
         after: The same in the end.
         trained: The same in the end, on as many samples of those that were trained on.
         best_epoch: The epoch that was kept, from 1; 0 if none was better than none.
@@ -180,25 +121,23 @@ def _train(
     lesson: Lesson,
     tick: Callable[[int], None],
 ) -> Outcome:
-    goal = Goal(
-        points=points, scales=walk.source.scales, classes=_classes(next(iter(judge)), points)
-    )
-    before = best = _error(module, goal, judge)
+    scales = walk.source.scales
+    before = best = _error(module, points, scales, judge)
     kept, best_epoch = _state(module), 0
     _estimate_statistics(module, walk)
-    course = _Course(module, goal, walk.source)
+    course = _Course(module, points, scales, walk.source)
     rate = lesson.lr if lesson.lr is not None else _tried_rate(course, walk, judge, lesson, before)
     course.begin(rate, walk.steps * lesson.epochs)
     for epoch in range(lesson.epochs):
         for rows, batch in walk.batches_of(epoch):
             course.do(rows, batch)
             tick(1)
-        error = _error(module, goal, judge)
+        error = _error(module, points, scales, judge)
         if error < best:
             best, kept, best_epoch = error, _state(module), epoch + 1
     module.load_state_dict(kept)
     module.hold_masks()
-    trained = _error(module, goal, seen)
+    trained = _error(module, points, scales, seen)
     return Outcome(before=before, after=best, trained=trained, best_epoch=best_epoch, lr=rate)
 
 
@@ -220,7 +159,7 @@ def _tried_rate(
         endless = chain.from_iterable(walk.batches_of(epoch) for epoch in range(count))
         for rows, batch in islice(endless, count):
             course.do(rows, batch)
-        errors[rate] = _error(module, course.goal, judge)
+        errors[rate] = _error(module, course.points, course.scales, judge)
         module.load_state_dict(start)
         if errors[rate] > _NEARLY * min(errors.values()):
             break
@@ -232,8 +171,10 @@ def _tried_rate(
 class _Course:
     """A number of steps with one schedule of the learning rate, and a fresh Adam."""
 
-    def __init__(self, module: OnnxModule, goal: Goal, source: Targets) -> None:
-        self.module, self.goal, self._source = module, goal, source
+    def __init__(
+        self, module: OnnxModule, points: Points, scales: Mapping[str, float], source: Targets
+    ) -> None:
+        self.module, self.points, self.scales, self._source = module, points, scales, source
         self._sizes = _sizes(module)
 
     def begin(self, rate: float, steps: int) -> None:
@@ -249,7 +190,7 @@ class _Course:
             group["lr"] = size * factor
         for step in self._source.steps(rows, batch):
             found = step.real(self.module.run(step.feed))
-            loss = self.goal.distance(found, step.targets)
+            loss = _loss(found, step.targets, self.points, self.scales)
             (loss * (step.count / batch.count)).backward()
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
@@ -291,27 +232,37 @@ def _room(module: OnnxModule, data: Dataset, memory: int) -> int:
     return max(1, int(memory / 2 / max(each, 1)))
 
 
-def _classes(step: Step, points: Points) -> dict[str, tuple[int, Form]]:
-    """Return axis and form of the scores of classes among what the dense model gave."""
-    given = {name: wide(values) for name, values in step.targets.items()}
-    axes = {name: class_axis(values) for name, values in given.items() if values.isfinite().all()}
-    return {
-        name: (axis, class_form(given[name], axis))
-        for name, axis in axes.items()
-        if axis is not None and points[name].is_output
-    }
+def _loss(
+    found: Mapping[str, Tensor],
+    targets: Mapping[str, Tensor],
+    points: Points,
+    scales: Mapping[str, float],
+) -> Tensor:
+    parts = []
+    for name, point in points.items():
+        ours, theirs = wide(found[name]), wide(targets[name])
+        if ours.shape != theirs.shape:  # which would be stretched to fit, if that can be done
+            raise UnsupportedError(
+                f"{name!r} has shape {tuple(ours.shape)} in the pruned model and "
+                f"{tuple(theirs.shape)} in the dense one on some samples, so that the one cannot "
+                "follow the other; use another --repair"
+            )
+        parts.append(point.weight * mse_loss(ours, theirs) / scales[name])
+    return torch.stack(parts).sum()
 
 
-def _error(module: OnnxModule, goal: Goal, steps: Iterable[Step]) -> float:
-    """Return the mean distance of the outputs; infinite where one is no number."""
-    outputs = goal.of_outputs()
+def _error(
+    module: OnnxModule, points: Points, scales: Mapping[str, float], steps: Iterable[Step]
+) -> float:
+    """Return the mean relative error of the outputs; infinite where one is no number."""
+    outputs = {name: replace(p, weight=1.0) for name, p in points.items() if p.is_output}
     total, count = 0.0, 0
     with torch.no_grad():
         for step in steps:
             found = step.real(module.run(step.feed))
-            total += step.count * float(outputs.distance(found, step.targets))
+            total += step.count * float(_loss(found, step.targets, outputs, scales))
             count += step.count
-    error = total / count
+    error = total / (count * len(outputs))
     return error if math.isfinite(error) else math.inf
 
 

@@ -11,7 +11,6 @@ from onnx_relief.bridge.train.batches import Step
 from onnx_relief.bridge.train.losses import (
     Form,
     binary_form,
-    class_axis,
     class_form,
     flat_tail,
     own_loss,
@@ -222,7 +221,7 @@ def _imitation(
             f"the teacher's output {name!r} has NaN, Inf or no fractions; name other outputs with "
             "--distill-output"
         )
-    axis = class_axis(teacher)
+    axis = _class_axis(teacher)
     forms = (Form.VALUES, Form.VALUES)
     if axis is not None:
         forms = (class_form(student, axis), class_form(teacher, axis))
@@ -235,3 +234,19 @@ def _imitation(
         variance=variance or 1.0,
         doubtful=not labelled and axis is not None and forms[1] is Form.LOGITS,
     )
+
+
+def _class_axis(teacher: Tensor) -> int | None:
+    """Return where the classes of an output are, None where it has none.
+
+    (samples, classes) are scores of classes, except rows of length 1, which are embeddings. Of
+    (samples, steps, classes) each step is a distribution, or they are something else.
+    """
+    if flat_tail(teacher).ndim == 2 and teacher.shape[1] >= 2:
+        lengths = teacher.double().flatten(1).norm(dim=1)
+        is_embedding = bool(((lengths - 1).abs() < 1e-4).all())
+        is_certain = class_form(teacher, 1) is Form.PROBABILITIES  # (0, 1, 0) has length 1, too
+        return None if is_embedding and not is_certain else 1
+    if teacher.ndim == 3 and teacher.shape[2] >= 2 and class_form(teacher, 2) is not Form.LOGITS:
+        return 2
+    return None

@@ -59,22 +59,6 @@ def class_form(values: Tensor, axis: int) -> Form:
     return Form.LOGITS
 
 
-def class_axis(teacher: Tensor) -> int | None:
-    """Return where the classes of an output are, None where it has none.
-
-    (samples, classes) are scores of classes, except rows of length 1, which are embeddings. Of
-    (samples, steps, classes) each step is a distribution, or they are something else.
-    """
-    if flat_tail(teacher).ndim == 2 and teacher.shape[1] >= 2:
-        lengths = teacher.double().flatten(1).norm(dim=1)
-        is_embedding = bool(((lengths - 1).abs() < 1e-4).all())
-        is_certain = class_form(teacher, 1) is Form.PROBABILITIES  # (0, 1, 0) has length 1, too
-        return None if is_embedding and not is_certain else 1
-    if teacher.ndim == 3 and teacher.shape[2] >= 2 and class_form(teacher, 2) is not Form.LOGITS:
-        return 2
-    return None
-
-
 def binary_form(values: Tensor) -> Form:
     """Return what single scores are: in [0, 1] they are probabilities."""
     values = values.detach()
@@ -160,7 +144,7 @@ def relative_error(student: Tensor, teacher: Tensor, variance: float) -> Tensor:
 
 
 def distance_of_either(
-    of_classes: Tensor, of_values: Tensor, variance: float, beside: float = _BESIDE
+    of_classes: Tensor, student: Tensor, teacher: Tensor, variance: float
 ) -> Tensor:
     """Return the distance to the teacher of what may be logits, values or an embedding.
 
@@ -169,12 +153,12 @@ def distance_of_either(
 
     Args:
         of_classes: What `divergence` gives for them.
-        of_values: What `relative_error` gives for them.
+        student: (samples, numbers).
+        teacher: Likewise.
         variance: Of the teacher's values.
-        beside: What the squared error counts beside classes.
     """
     share = min(1.0, _OF_SCORES / variance)
-    return share * of_classes + beside * of_values
+    return share * of_classes + _BESIDE * relative_error(student, teacher, variance)
 
 
 def own_loss(name: str) -> Callable[[Mapping[str, Tensor], Tensor | None], Tensor]:

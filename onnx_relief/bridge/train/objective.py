@@ -88,15 +88,14 @@ class Imitation:
         student, teacher = wide(outputs[self.output]), wide(targets[self.output])
         check_shapes(self.output, student, teacher)
         teacher = teacher.to(student.dtype)
-        of_values = relative_error(student, teacher, self.variance)
         if self.axis is None:
-            return of_values
+            return relative_error(student, teacher, self.variance)
         gap = divergence(
             student, teacher, axis=self.axis, forms=self.forms, temperature=self.temperature
         )
         if not self.doubtful:
             return gap
-        return distance_of_either(gap, of_values, self.variance)
+        return distance_of_either(gap, student, teacher, self.variance)
 
 
 @dataclass(frozen=True, kw_only=True)
