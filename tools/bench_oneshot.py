@@ -61,7 +61,9 @@ KEPT: Final = (
     "which `--crop-scale` draws from by now. What channels cost is reckoned anew since 2026-11-22 "
     "(a mean over the layers that read them, and what queries and keys say): rows of ResNet-20, "
     "of MiniLM-L6 and of EfficientNet under obs are from after that, those of EfficientNet under "
-    "other criteria and of the int8 model from before. "
+    "other criteria and of the int8 model from before. Features that no layer has mixed are damped "
+    "each by its own size since the same evening: rows of the digits MLPs under obs are from after "
+    "that. "
     "Cells of the grid that are empty or missing here were not measured."
 )
 Measure = Callable[[Task], Row]
