@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from onnx_relief.data import Batch, Dataset
 from onnx_relief.errors import SettingsError
-from onnx_relief.metrics import METRICS, Array, Gap, beside_dense, decisions, is_text
+from onnx_relief.gap import Gap
+from onnx_relief.metrics import METRICS, Array, beside_dense, decisions, is_text
 from onnx_relief.results import Evaluation, OutputDifference
 from onnx_relief.tensors import is_float
 

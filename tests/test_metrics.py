@@ -10,8 +10,8 @@ from hypothesis.extra.numpy import arrays
 from onnx import TensorProto, helper
 
 from onnx_relief.errors import DataError, SettingsError
+from onnx_relief.gap import Gap
 from onnx_relief.metrics import (
-    Gap,
     are_directions,
     choices,
     decisions,
