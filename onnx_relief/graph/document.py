@@ -10,27 +10,25 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx.checker
-import onnx.defs
 import onnx.helper
 from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
 
 from onnx_relief.errors import ModelError
 from onnx_relief.graph import external
 from onnx_relief.graph.external import ExternalEdit
+from onnx_relief.graph.strictness import as_checked
 from onnx_relief.tensors import TensorSpec
 
 MAX_PROTO_BYTES = (1 << 31) - 1
 """Protobuf's limit for one message; what is larger needs external data."""
 
-_UNCHECKED = "onnx_relief.unchecked"
-"""The domain of nodes that the checker is to pass over."""
 _AS_EXTERNAL = "save it with onnx.save_model(..., save_as_external_data=True) and give that path"
 
 # (where the mark stands, the mark, what such a file is): the usual mix-ups, named.
@@ -141,18 +139,9 @@ def _check(document: Document, data: bytes | None) -> None:
         proto = copy_of(proto)
         for tensor in filter(external.is_external, external.tensors(proto)):
             _write_empty(tensor)
-    if any(map(_lacks_shape, proto.graph.output)):
-        # The checker wants a shape of any rank, which runtimes do without.
-        proto, data = copy_of(proto), None
-        for value in filter(_lacks_shape, proto.graph.output):
-            value.type.tensor_type.shape.SetInParent()
-    if any(_deprecated_nodes(proto)):
-        # Runtimes run some of them: GroupNormalization of opset 18, which exporters wrote for long.
-        proto, data = copy_of(proto), None
-        for node in list(_deprecated_nodes(proto)):
-            node.domain = _UNCHECKED
-        for imports in (proto.opset_import, *(one.opset_import for one in proto.functions)):
-            imports.add(domain=_UNCHECKED, version=1)
+    accepted = as_checked(proto)
+    if accepted is not proto:
+        proto, data = accepted, None
     try:
         onnx.checker.check_model(serialise(proto, document.name) if data is None else data)
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
@@ -160,36 +149,6 @@ def _check(document: Document, data: bytes | None) -> None:
             f"{document.name} is not a valid ONNX model: {_first_sentence(str(error))}; "
             "correct or export it again"
         ) from error
-
-
-def _lacks_shape(value: onnx.ValueInfoProto) -> bool:
-    kind = value.type
-    return kind.HasField("tensor_type") and not kind.tensor_type.HasField("shape")
-
-
-def _deprecated_nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
-    """Yield the nodes whose operator ONNX has taken back, which the checker refuses for that."""
-    for body in (proto.graph, *proto.functions):
-        imports = proto.opset_import if body is proto.graph else body.opset_import
-        versions = {"" if one.domain == "ai.onnx" else one.domain: one.version for one in imports}
-        for node in _nodes_of(body.node):
-            domain = "" if node.domain == "ai.onnx" else node.domain
-            if domain not in versions or not onnx.defs.has(node.op_type, domain):
-                continue
-            try:
-                schema = onnx.defs.get_schema(node.op_type, versions[domain], domain)
-            except onnx.defs.SchemaError:  # it came later
-                continue
-            if schema.deprecated:
-                yield node
-
-
-def _nodes_of(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    for node in nodes:
-        yield node
-        for attribute in node.attribute:
-            for body in (attribute.g, *attribute.graphs):
-                yield from _nodes_of(body.node)
 
 
 def serialise(proto: onnx.ModelProto, name: str) -> bytes:

@@ -43,3 +43,21 @@ def subgraphs(node: onnx.NodeProto) -> Iterator[tuple[str, onnx.GraphProto]]:
             yield attribute.name, attribute.g
         for index, graph in enumerate(attribute.graphs):
             yield f"{attribute.name}{index}", graph
+
+
+def every_node(graph: onnx.GraphProto | onnx.FunctionProto) -> list[onnx.NodeProto]:
+    """Return the nodes of a graph and of the bodies in it; those of a body before its node."""
+    found: list[onnx.NodeProto] = []
+    for node in graph.node:
+        for _, body in subgraphs(node):
+            found += every_node(body)
+        found.append(node)
+    return found
+
+
+def every_graph(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """Yield a graph and the bodies in it, from outside to inside."""
+    yield graph
+    for node in graph.node:
+        for _, body in subgraphs(node):
+            yield from every_graph(body)

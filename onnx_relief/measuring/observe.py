@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from onnx_relief.errors import ModelError
-from onnx_relief.graph.channels.trace import Observed
+from onnx_relief.graph.channels.records import Observed
 from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.light import names_read, node_reads
 from onnx_relief.graph.nodes import attributes, subgraphs

@@ -14,7 +14,8 @@ from onnx_relief.graph.channels import (
 from onnx_relief.graph.channels.cut import cut, leave_one
 from onnx_relief.graph.channels.follow import trace_channels
 from onnx_relief.graph.channels.ids import Groups
-from onnx_relief.graph.channels.trace import Observed, Rule, Trace
+from onnx_relief.graph.channels.records import Observed
+from onnx_relief.graph.channels.trace import Rule, Trace
 
 RULES: dict[str, Rule] = {
     **mix.RULES,

@@ -13,9 +13,9 @@ from onnx import helper, numpy_helper
 
 from onnx_relief.graph.channels.ids import STAYS, Groups, Ids, varying
 from onnx_relief.graph.channels.trace import Trace
-from onnx_relief.graph.channels.whole import every_graph, every_node
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.initializers import add_initializer
+from onnx_relief.graph.nodes import every_graph, every_node
 from onnx_relief.graph.views import Constants
 from onnx_relief.graph.walk import Holder, TensorHome, constants_by_home
 

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from onnx_relief.graph.channels.cut import leave_one
 from onnx_relief.graph.channels.ids import STAYS, Groups, Ids
 from onnx_relief.graph.channels.known import Floats, Steady
+from onnx_relief.graph.channels.records import Read
 from onnx_relief.graph.channels.steady import steady_channels
-from onnx_relief.graph.channels.trace import Read, Trace
+from onnx_relief.graph.channels.trace import Trace
 from onnx_relief.graph.channels.weights import ArrayOf, Pairs, pairs_of
 
 Bools = NDArray[np.bool_]

@@ -12,7 +12,8 @@ import onnx
 
 from onnx_relief.graph.channels.ids import Ids, varying
 from onnx_relief.graph.channels.layers import starts
-from onnx_relief.graph.channels.trace import NotFollowedError, Read, Rule, Trace
+from onnx_relief.graph.channels.records import Read
+from onnx_relief.graph.channels.trace import NotFollowedError, Rule, Trace
 from onnx_relief.graph.nodes import attributes
 
 _SPARE = "".join(map(chr, range(0x3B1, 0x3C9)))

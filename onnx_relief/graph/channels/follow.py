@@ -11,14 +11,9 @@ import onnx
 
 from onnx_relief.graph.channels.even import even_constants
 from onnx_relief.graph.channels.ids import STAYS, Groups, Ids, varying
+from onnx_relief.graph.channels.records import Observed
 from onnx_relief.graph.channels.sizes import counts_of, freeze, settle
-from onnx_relief.graph.channels.trace import (
-    GIVES_UP,
-    NotFollowedError,
-    Observed,
-    Rule,
-    Trace,
-)
+from onnx_relief.graph.channels.trace import GIVES_UP, NotFollowedError, Rule, Trace
 from onnx_relief.graph.channels.whole import whole
 from onnx_relief.graph.nodes import node_key, operator, subgraphs
 from onnx_relief.graph.walk import Model

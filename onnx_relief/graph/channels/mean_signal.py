@@ -19,12 +19,13 @@ from onnx import helper
 
 from onnx_relief.graph.bias import add_bias, beta_of, fresh_name
 from onnx_relief.graph.channels.ids import Groups
-from onnx_relief.graph.channels.trace import Member, Trace
+from onnx_relief.graph.channels.records import Member
+from onnx_relief.graph.channels.trace import Trace
 from onnx_relief.graph.channels.weights import why_not_even
-from onnx_relief.graph.channels.whole import every_node
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.initializers import add_initializer
 from onnx_relief.graph.layers import Survey
+from onnx_relief.graph.nodes import every_node
 from onnx_relief.graph.quantised import in_integers
 from onnx_relief.graph.rewrite import write_constants
 from onnx_relief.graph.rows import as_stored

@@ -9,8 +9,9 @@ import onnx
 
 from onnx_relief.graph.channels.cut import set_attribute
 from onnx_relief.graph.channels.ids import Ids, varying
+from onnx_relief.graph.channels.records import Fix
 from onnx_relief.graph.channels.sizes import follow_sizes
-from onnx_relief.graph.channels.trace import Fix, NotFollowedError, Rule, Trace
+from onnx_relief.graph.channels.trace import NotFollowedError, Rule, Trace
 from onnx_relief.graph.nodes import attributes
 
 

@@ -11,7 +11,8 @@ import onnx
 from onnx_relief.graph.channels.cut import Left, set_attribute
 from onnx_relief.graph.channels.ids import varying
 from onnx_relief.graph.channels.origins import origins
-from onnx_relief.graph.channels.trace import Fix, NotFollowedError, Rule, Trace
+from onnx_relief.graph.channels.records import Fix
+from onnx_relief.graph.channels.trace import NotFollowedError, Rule, Trace
 from onnx_relief.graph.nodes import attributes
 
 

@@ -18,7 +18,8 @@ from onnx import numpy_helper
 from onnx_relief.graph.channels.cut import Left, set_attribute
 from onnx_relief.graph.channels.ids import Ids, varying
 from onnx_relief.graph.channels.layers import starts
-from onnx_relief.graph.channels.trace import Fix, NotFollowedError, Read, Rule, Trace
+from onnx_relief.graph.channels.records import Fix, Read
+from onnx_relief.graph.channels.trace import NotFollowedError, Rule, Trace
 from onnx_relief.graph.nodes import STANDARD, attributes
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}

@@ -16,7 +16,8 @@ import onnx
 from onnx_relief.graph.channels.cut import Left
 from onnx_relief.graph.channels.ids import STAYS, Groups, Ids, varying
 from onnx_relief.graph.channels.origins import Origin, origins, readers
-from onnx_relief.graph.channels.trace import Fix, NotFollowedError, Trace
+from onnx_relief.graph.channels.records import Fix
+from onnx_relief.graph.channels.trace import NotFollowedError, Trace
 from onnx_relief.graph.nodes import STANDARD, attributes, node_key
 
 Counts = list[Ids | None]

@@ -6,12 +6,12 @@ tensor is meant wherever it is read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
 
-from onnx_relief.graph.nodes import subgraphs
+from onnx_relief.graph.nodes import every_node, subgraphs
 from onnx_relief.graph.walk import Model, Scope, TensorHome
 
 
@@ -108,21 +108,3 @@ def whole(model: Model) -> Whole:
         moving=frozenset(name for scope in model.scopes for name in scope.moving),
         homes=homes,
     )
-
-
-def every_node(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """Return the nodes of a graph and of the bodies in it; those of a body before its node."""
-    found: list[onnx.NodeProto] = []
-    for node in graph.node:
-        for _, body in subgraphs(node):
-            found += every_node(body)
-        found.append(node)
-    return found
-
-
-def every_graph(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """Yield a graph and the bodies in it, from outside to inside."""
-    yield graph
-    for node in graph.node:
-        for _, body in subgraphs(node):
-            yield from every_graph(body)
