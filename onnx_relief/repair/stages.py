@@ -64,19 +64,22 @@ def depths(survey: Survey, pairs: Iterable[Pair]) -> tuple[dict[str, int], list[
 
 
 def _even_depths(survey: Survey, together: Collection[Collection[str]]) -> dict[str, int] | None:
-    """Return the depths where all tensors of a group have one; None where they never have."""
+    """Return the depths where all tensors of a group have one; None where they never have.
+
+    A pass settles at least one more group, the first of those that wait for no other one, and
+    another pass shows it.
+    """
     least: dict[str, int] = {}
-    while True:
+    for _ in range(len(together) + 1):
         depth = _depths(survey, least)
         deepest = [max(depth[name] for name in group) for group in together]
-        if max(deepest, default=0) > len(survey.sites):
-            return None
         wanted = {
             name: level for group, level in zip(together, deepest, strict=True) for name in group
         }
         if all(depth[name] == level for name, level in wanted.items()):
             return depth
         least = wanted
+    return None
 
 
 def _depths(survey: Survey, least: Mapping[str, int]) -> dict[str, int]:
