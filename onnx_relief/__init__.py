@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from onnx_relief.api.prune import prune
     from onnx_relief.api.retrain import RetrainResult, from_torch, retrain, to_torch
     from onnx_relief.channels.pruning import ChannelsPruned
-    from onnx_relief.compaction import Compacted
+    from onnx_relief.compaction.compact import Compacted
     from onnx_relief.data import Preprocess
     from onnx_relief.errors import (
         DataError,
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Analysis": "analysis",
     "ChannelsPruned": "channels.pruning",
-    "Compacted": "compaction",
+    "Compacted": "compaction.compact",
     "Comparison": "report.compared",
     "DataError": "errors",
     "EpochRow": "training",

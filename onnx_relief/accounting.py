@@ -10,21 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from onnx_relief import __version__
-from onnx_relief.data import Dataset
-from onnx_relief.evaluation import compare_models, first_sample
+from onnx_relief.comparing.evaluation import compare_models
+from onnx_relief.comparing.latency import measure_latency
+from onnx_relief.data import Dataset, first_sample
 from onnx_relief.graph.cost import cost_of, total_bytes
 from onnx_relief.graph.document import Document, check, input_specs, parse_file
 from onnx_relief.graph.layers import Survey, find_layers
 from onnx_relief.job import Job, about_plan
-from onnx_relief.latency import measure_latency
 from onnx_relief.measuring.positions import positions_on_data, positions_on_shapes
+from onnx_relief.measuring.shortage import about_few_samples
 from onnx_relief.pipeline import Pruned
 from onnx_relief.progress import ticker
 from onnx_relief.report.advice import advise
 from onnx_relief.report.build import DataRow, Report, layer_rows, refusal_rows
 from onnx_relief.results import Evaluation, Latency, ModelCost, Progress
 from onnx_relief.runtime import open_session
-from onnx_relief.shortage import about_few_samples
 
 
 def account(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
-from onnx_relief.data import Dataset
+from onnx_relief.data import Dataset, first_sample
 from onnx_relief.data.shuffle import labels_of
-from onnx_relief.evaluation import first_sample
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.external import data_files
 

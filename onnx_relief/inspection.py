@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 import onnx
 
-from onnx_relief.data import Dataset, Preprocess, open_data
+from onnx_relief.compaction.shrinking import shrink
+from onnx_relief.data import Dataset, Preprocess, first_sample, open_data
 from onnx_relief.errors import ReliefError
-from onnx_relief.evaluation import first_sample
 from onnx_relief.graph.cost import cost_of, count_parameters, layer_costs, total_bytes
 from onnx_relief.graph.document import Document, input_specs, load, opset, output_specs
 from onnx_relief.graph.follow import follow_units
@@ -26,7 +26,6 @@ from onnx_relief.progress import ticker
 from onnx_relief.report.build import refusal_rows
 from onnx_relief.report.inspected import AfterCompaction, InspectedLayer, Inspection
 from onnx_relief.results import ModelCost, Progress
-from onnx_relief.shrinking import shrink
 
 Model = str | os.PathLike[str] | onnx.ModelProto
 

@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from onnx_relief.budget import Budget
+from onnx_relief.budgeting.targets import Judged
+from onnx_relief.comparing.evaluation import try_out
+from onnx_relief.comparing.judge import Judge, points_lost
 from onnx_relief.data import Dataset, Preprocess, open_data
 from onnx_relief.data.sources import is_same_data
 from onnx_relief.errors import DataError, SettingsError
-from onnx_relief.evaluation import try_out
 from onnx_relief.graph.document import Document, input_specs
 from onnx_relief.graph.origin import digest_of, note_dense
-from onnx_relief.judge import Judge, points_lost
 from onnx_relief.pipeline import Pruned, prune, prune_each, replay
 from onnx_relief.plan import PrunePlan
 from onnx_relief.repair import Mender, check_repair
 from onnx_relief.results import Progress, Score
 from onnx_relief.settings import Settings
-from onnx_relief.targets import Judged
 
 Choice = TypeVar("Choice", bound=Enum)
 NO_PREPROCESSING: Final = Preprocess()

@@ -13,7 +13,8 @@ import numpy as np
 
 from onnx_relief.agreement import agree_on_shared_weights, outlooks
 from onnx_relief.budget import Budget
-from onnx_relief.budgeted import Fields, priced, survey_fields
+from onnx_relief.budgeting.spending import Fields, priced, survey_fields
+from onnx_relief.budgeting.targets import AS_IT_IS, Judged, prune_to
 from onnx_relief.data import Dataset
 from onnx_relief.decide import Scores, score, select
 from onnx_relief.errors import UnsupportedError
@@ -29,7 +30,6 @@ from onnx_relief.progress import ticker
 from onnx_relief.results import Progress, RepairRow
 from onnx_relief.selection.units import remove_units
 from onnx_relief.settings import Settings
-from onnx_relief.targets import AS_IT_IS, Judged, prune_to
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -172,6 +172,17 @@ def test_no_module_imports_itself_in_a_circle():
         pytest.fail(f"import cycle: {' -> '.join(error.args[1])}")
 
 
+def test_no_folder_imports_itself_by_way_of_others():
+    below = {part(m): set() for m in FILES if part(m)}
+    for module in FILES:
+        if part(module):
+            below[part(module)] |= {part(o) for o in inside(module)} - {part(module), ""}
+    try:
+        TopologicalSorter(below).prepare()
+    except CycleError as error:
+        pytest.fail(f"import cycle: {' -> '.join(error.args[1])}")
+
+
 def test_importing_the_package_imports_neither_torch_nor_onnxruntime():
     code = f"import sys, {NAME}; print(*sys.modules)"
     done = subprocess.run(

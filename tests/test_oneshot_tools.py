@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnx_relief.divergence import Divergence
+from onnx_relief.comparing.divergence import Divergence
 from onnx_relief.graph.document import load
 from onnx_relief.graph.layers import find_layers
 

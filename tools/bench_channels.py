@@ -26,8 +26,8 @@ from channel_tasks import SAMPLES, TASKS, Task, sizes
 
 from onnx_relief.channels.pruning import prune_channels
 from onnx_relief.channels.settings import ChannelSettings
+from onnx_relief.comparing.evaluation import evaluate_model
 from onnx_relief.data import Dataset, open_data
-from onnx_relief.evaluation import evaluate_model
 from onnx_relief.graph.document import Document, input_specs, load
 from onnx_relief.settings import Settings
 

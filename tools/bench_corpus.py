@@ -28,9 +28,9 @@ from corpus_data import Entry, chosen, dense_score, opened, runner
 from corpus_tables import page, readme_table
 from samples import FULL, QUICK, Case, Sizes
 
+from onnx_relief.comparing.evaluation import compare_models
 from onnx_relief.data import Dataset
 from onnx_relief.errors import UnsupportedError
-from onnx_relief.evaluation import compare_models
 from onnx_relief.graph.document import Document, load
 from onnx_relief.graph.layers import Survey, find_layers
 from onnx_relief.graph.save import write_to

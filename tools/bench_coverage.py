@@ -27,9 +27,8 @@ from coverage_cut import Feed, cut_share, difference, half_of_every_axis, larges
 from coverage_page import brief, page
 from samples import QUICK
 
-from onnx_relief.data import Dataset
+from onnx_relief.data import Dataset, first_sample
 from onnx_relief.errors import UnsupportedError
-from onnx_relief.evaluation import first_sample
 from onnx_relief.graph.channels.coupled import stays
 from onnx_relief.graph.cost import count_parameters, layer_costs
 from onnx_relief.graph.document import Document

@@ -34,12 +34,11 @@ from samples import QUICK, Case
 from onnx_relief import prune
 from onnx_relief.channels.pruning import prune_channels
 from onnx_relief.channels.settings import ChannelSettings
-from onnx_relief.compaction import compact
-from onnx_relief.data import Dataset
+from onnx_relief.compaction.compact import compact
+from onnx_relief.data import Dataset, first_sample
 from onnx_relief.deploy.runtimes import REFERENCE, RUNTIMES, choose
 from onnx_relief.deploy.verify import Effort, Row, verify
 from onnx_relief.errors import ReliefError
-from onnx_relief.evaluation import first_sample
 from onnx_relief.graph.cost import cost_of
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.document import load as load_document

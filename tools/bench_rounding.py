@@ -17,6 +17,7 @@ from _bench import provenance, table
 from coverage_cut import masked
 from numpy.typing import NDArray
 
+from onnx_relief.compaction.shrinking import shrink
 from onnx_relief.deploy.bench import bench
 from onnx_relief.deploy.verify import Effort
 from onnx_relief.graph.channels import RULES, leave_one, trace_channels
@@ -26,7 +27,6 @@ from onnx_relief.graph.document import Document, input_specs, load
 from onnx_relief.graph.layers import find_layers
 from onnx_relief.measuring.observe import observe
 from onnx_relief.measuring.positions import made_up_feed, positions_on_shapes
-from onnx_relief.shrinking import shrink
 
 EXAMPLE: Final = """examples:
   python tools/bench_rounding.py shared/models/cifar10-resnet20.onnx --share 0.3

@@ -24,8 +24,8 @@ from onnx_relief.bridge.back import write_back
 from onnx_relief.bridge.check import check, tensors
 from onnx_relief.bridge.convert import convert
 from onnx_relief.bridge.module import OnnxModule
+from onnx_relief.data import first_sample
 from onnx_relief.errors import ReliefError
-from onnx_relief.evaluation import first_sample
 from onnx_relief.graph.document import Document, input_specs, load
 from onnx_relief.tensors import TensorSpec
 

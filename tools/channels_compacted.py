@@ -12,10 +12,10 @@ from channel_tasks import CIFAR, UNIT, sizes
 from iterate_runs import Told, settings_text
 
 import onnx_relief
-from onnx_relief.compaction import compact
+from onnx_relief.compaction.compact import compact
+from onnx_relief.comparing.latency import measure_latency
 from onnx_relief.data import Preprocess, open_data
 from onnx_relief.graph.document import input_specs, load
-from onnx_relief.latency import measure_latency
 
 SHORT: Final[dict[str, Any]] = {
     **{"epochs": 1, "batch_size": 120, "lr": 3e-3, "schedule": "cosine", "validation": 0.0},

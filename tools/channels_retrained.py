@@ -20,8 +20,8 @@ from iterate_runs import settings_text
 import onnx_relief
 from onnx_relief.channels.pruning import rank_channels
 from onnx_relief.channels.settings import ChannelSettings
+from onnx_relief.comparing.evaluation import evaluate_model
 from onnx_relief.data import Dataset, open_data
-from onnx_relief.evaluation import evaluate_model
 from onnx_relief.graph.document import input_specs, load
 from onnx_relief.settings import Settings
 

@@ -30,9 +30,9 @@ from samples import (
     text,
 )
 
+from onnx_relief.comparing.evaluation import evaluate_model
 from onnx_relief.data import Dataset, open_data
 from onnx_relief.errors import ReliefError
-from onnx_relief.evaluation import evaluate_model
 from onnx_relief.graph.document import Document, input_specs, load
 from onnx_relief.runtime import open_session
 

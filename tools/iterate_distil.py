@@ -14,8 +14,8 @@ from iterate_runs import Told, curve, settings_text
 from samples import FULL, Array, text
 
 import onnx_relief
+from onnx_relief.comparing.evaluation import evaluate_model
 from onnx_relief.data import Preprocess, open_data
-from onnx_relief.evaluation import evaluate_model
 from onnx_relief.graph.document import Document, input_specs, load
 
 CIFAR: Final = Preprocess(scale=1 / 255, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))

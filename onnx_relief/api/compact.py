@@ -8,7 +8,7 @@ from dataclasses import replace
 from onnx_relief.channels.pruning import ChannelsPruned
 from onnx_relief.channels.pruning import prune_channels as cut_channels
 from onnx_relief.channels.settings import ChannelSettings
-from onnx_relief.compaction import Compacted, compact_on
+from onnx_relief.compaction.compact import Compacted, compact_on
 from onnx_relief.data import Preprocess, open_data
 from onnx_relief.graph.document import input_specs, load
 from onnx_relief.graph.origin import note_dense

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from onnx_relief.accounting import compared
+from onnx_relief.comparing.evaluation import compare_models, evaluate_model
 from onnx_relief.data import Dataset, Preprocess, open_data
 from onnx_relief.errors import SettingsError
-from onnx_relief.evaluation import compare_models, evaluate_model
 from onnx_relief.graph.cost import cost_of, layer_costs, total_bytes
 from onnx_relief.graph.document import Document, input_specs, load
 from onnx_relief.graph.folded import with_whole_weights

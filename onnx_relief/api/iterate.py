@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from onnx_relief.bridge.extra import require_extra
 from onnx_relief.contents import digest_of_data, digest_of_model
 from onnx_relief.data import Preprocess
 from onnx_relief.errors import SettingsError
@@ -20,7 +21,6 @@ from onnx_relief.retraining.iteration import Iterated
 from onnx_relief.retraining.iteration import iterate as run_iterations
 from onnx_relief.retraining.opening import TrainingJob, TrainingSources, open_training
 from onnx_relief.retraining.run_folder import RunFolder
-from onnx_relief.retraining.train import require_extra
 from onnx_relief.settings import Estimator, Settings
 from onnx_relief.structures import KERNEL, WEIGHT, Structure, parse_structure
 from onnx_relief.training import OnEpoch, plain_train_settings, train_settings

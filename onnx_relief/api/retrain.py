@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
+from onnx_relief.bridge.extra import require_extra
 from onnx_relief.data import Preprocess
 from onnx_relief.errors import SettingsError
 from onnx_relief.graph.document import Document, load
@@ -24,7 +25,6 @@ from onnx_relief.report.retrained import RetrainReport
 from onnx_relief.results import Progress
 from onnx_relief.retraining.job import account, judge_start, mask_by_plan, run
 from onnx_relief.retraining.opening import TrainingSources, open_training
-from onnx_relief.retraining.train import require_extra
 from onnx_relief.training import OnEpoch, train_settings
 
 if TYPE_CHECKING:

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from onnx_relief.channels.settings import ChannelSettings
 from onnx_relief.channels.worth import FREE, Worth, group_prices
+from onnx_relief.comparing.latency import measure_latency
 from onnx_relief.data.batch import Batch
 from onnx_relief.graph.channels import Groups, Trace, cut, leave_one
 from onnx_relief.graph.cost import layer_costs
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey, find_layers
 from onnx_relief.graph.orphans import drop_orphans
-from onnx_relief.latency import measure_latency
 from onnx_relief.progress import ticker
 from onnx_relief.results import Progress
 from onnx_relief.selection.groups import drop_by_layer, drop_globally

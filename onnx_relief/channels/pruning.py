@@ -21,10 +21,9 @@ from onnx_relief.channels.decision import decide
 from onnx_relief.channels.mending import mean_inputs, nearer, row_of
 from onnx_relief.channels.settings import ChannelSettings
 from onnx_relief.channels.worth import Worth, made_up, worth_of
-from onnx_relief.data import Dataset
+from onnx_relief.data import Dataset, first_sample
 from onnx_relief.data.held_out import held_out
 from onnx_relief.errors import UnsupportedError
-from onnx_relief.evaluation import first_sample
 from onnx_relief.graph.channels import RULES, Groups, Trace, cut, trace_channels
 from onnx_relief.graph.channels.ids import STAYS
 from onnx_relief.graph.channels.mean_signal import Correction, corrections, give_back

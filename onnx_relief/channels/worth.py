@@ -13,18 +13,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_relief.budgeting.fields import Field
+from onnx_relief.budgeting.gather import gather_fields
 from onnx_relief.channels.consumers import Consumer, Kinds, sites_of
-from onnx_relief.data import Dataset
-from onnx_relief.data.held_out import held_out
-from onnx_relief.divergence import (
+from onnx_relief.comparing.divergence import (
     FEW,
     TRIED_AT,
     exchange_rate,
     noise_to_signal,
     open_probe,
 )
-from onnx_relief.fields import Field
-from onnx_relief.gather import gather_fields
+from onnx_relief.data import Dataset
+from onnx_relief.data.held_out import held_out
 from onnx_relief.graph.channels import Groups, Trace, cut
 from onnx_relief.graph.channels.mean_signal import Correction, give_back, has_room
 from onnx_relief.graph.document import Document

@@ -17,19 +17,19 @@ from onnx_relief.commands.channels_told import channels_json, channels_table
 from onnx_relief.commands.console import Speaker
 from onnx_relief.commands.repair_options import RepairOptions
 from onnx_relief.commands.signals import check_stopped, undisturbed
+from onnx_relief.comparing.evaluation import try_out
 from onnx_relief.data import Dataset, Preprocess, open_data
 from onnx_relief.data.sources import is_same_data
 from onnx_relief.errors import DataError, SettingsError, TargetError
-from onnx_relief.evaluation import try_out
 from onnx_relief.files import staged_files
 from onnx_relief.graph.document import Document, input_specs, load
 from onnx_relief.graph.origin import note_dense
 from onnx_relief.graph.save import staged
+from onnx_relief.measuring.shortage import about_few_samples
 from onnx_relief.report.advice import SAME_DATA
 from onnx_relief.report.compared import Comparison
 from onnx_relief.results import Progress
 from onnx_relief.settings import Settings
-from onnx_relief.shortage import about_few_samples
 
 _CHANNELS = "Whole channels (--granularity channel)"
 

@@ -21,8 +21,8 @@ from onnx_relief.commands.options import (
     parse_shapes,
 )
 from onnx_relief.commands.storing import RoundTo, Store, parse_round_to
-from onnx_relief.compaction import Compacted
-from onnx_relief.compaction import compact as make_smaller
+from onnx_relief.compaction.compact import Compacted
+from onnx_relief.compaction.compact import compact as make_smaller
 from onnx_relief.errors import UnsupportedError
 from onnx_relief.files import check_distinct, check_output
 from onnx_relief.graph.document import input_specs, load

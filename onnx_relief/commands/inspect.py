@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Group
 
+from onnx_relief.channels.coupling import coupled_units
 from onnx_relief.commands.console import Speaker
 from onnx_relief.commands.flags import Model, Shape
 from onnx_relief.commands.one_feed import one_feed
@@ -17,7 +18,6 @@ from onnx_relief.commands.options import (
     parse_shapes,
     preprocess_of,
 )
-from onnx_relief.coupling import coupled_units
 from onnx_relief.graph.document import input_specs, load
 from onnx_relief.inspection import inspect as look_at
 from onnx_relief.report.inspected import Inspection, inspection_table

@@ -13,6 +13,7 @@ from rich.console import Group
 from rich.text import Text
 
 from onnx_relief.api.iterate import iterate as run_iterations
+from onnx_relief.bridge.extra import require_extra
 from onnx_relief.commands.console import Speaker
 from onnx_relief.commands.flags import DATA, WRITING, JudgingData, Model, Restart, TrainingData
 from onnx_relief.commands.options import (
@@ -27,7 +28,7 @@ from onnx_relief.commands.options import (
 from onnx_relief.commands.outputs import check_outputs
 from onnx_relief.commands.signals import Stopped
 from onnx_relief.commands.train_options import TrainOptions, parse_shares
-from onnx_relief.compaction import compact_on
+from onnx_relief.compaction.compact import compact_on
 from onnx_relief.data import open_data
 from onnx_relief.errors import TargetError
 from onnx_relief.files import check_distinct
@@ -40,7 +41,6 @@ from onnx_relief.report.table import sentences
 from onnx_relief.report.text import plain
 from onnx_relief.retraining.iteration import Iterated
 from onnx_relief.retraining.run_folder import RunFolder
-from onnx_relief.retraining.train import require_extra
 from onnx_relief.structures import KERNEL
 
 _STOPPING = "When to stop"

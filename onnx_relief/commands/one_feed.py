@@ -8,9 +8,8 @@ import numpy as np
 
 from onnx_relief.commands.options import PrepareOptions, preprocess_of
 from onnx_relief.data import open_data
-from onnx_relief.data.batch import Array
+from onnx_relief.data.batch import Array, first_sample
 from onnx_relief.errors import SettingsError
-from onnx_relief.evaluation import first_sample
 from onnx_relief.measuring.positions import check_shapes, made_up_feed
 from onnx_relief.tensors import TensorSpec
 

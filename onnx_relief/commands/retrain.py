@@ -13,6 +13,7 @@ import typer
 from rich.console import Group
 from rich.text import Text
 
+from onnx_relief.bridge.extra import require_extra
 from onnx_relief.commands.console import Speaker
 from onnx_relief.commands.flags import (
     DATA,
@@ -35,7 +36,7 @@ from onnx_relief.commands.options import (
 from onnx_relief.commands.outputs import check_outputs
 from onnx_relief.commands.signals import Stopped, check_stopped, undisturbed
 from onnx_relief.commands.train_options import TrainOptions
-from onnx_relief.compaction import compact_on
+from onnx_relief.compaction.compact import compact_on
 from onnx_relief.errors import SettingsError
 from onnx_relief.files import remove_asides, staged_files
 from onnx_relief.graph.document import Document, load
@@ -47,7 +48,6 @@ from onnx_relief.report.text import plain
 from onnx_relief.retraining.folder import check_folder, clear, holds_checkpoint
 from onnx_relief.retraining.job import account, judge_start, run
 from onnx_relief.retraining.opening import TrainingJob, TrainingSources, open_training
-from onnx_relief.retraining.train import require_extra
 
 
 @dataclass(frozen=True, kw_only=True)

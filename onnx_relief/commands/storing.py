@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from onnx_relief.compaction import compact_on
+from onnx_relief.compaction.compact import compact_on
 from onnx_relief.errors import SettingsError
 from onnx_relief.graph.sparse_store import is_sparse, store_sparse
 from onnx_relief.job import Job

@@ -25,6 +25,7 @@ from onnx_relief.files import remove_asides, write_file
 from onnx_relief.graph.origin import note_dense
 from onnx_relief.graph.save import save, staged
 from onnx_relief.job import Job, run_each
+from onnx_relief.measuring.shortage import about_few_samples
 from onnx_relief.pipeline import Pruned
 from onnx_relief.repair import check_repair
 from onnx_relief.report.advice import SAME_DATA
@@ -32,7 +33,6 @@ from onnx_relief.report.build import to_json
 from onnx_relief.report.swept import Sweep, SweepPoint, sweep_page, sweep_svg, sweep_table
 from onnx_relief.report.text import plain
 from onnx_relief.results import ModelCost, Progress
-from onnx_relief.shortage import about_few_samples
 
 Found = tuple[ModelCost, SweepPoint]
 

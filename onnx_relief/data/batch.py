@@ -163,6 +163,15 @@ def whole_dataset(name: str, source: Source) -> Dataset:
     return Dataset(name=name, source=source, rows=np.arange(source.size, dtype=np.int64))
 
 
+def first_sample(data: Dataset) -> Batch:
+    """Return a batch of the first sample that can be read.
+
+    Raises:
+        DataError: None can.
+    """
+    return next(iter(data.batches(1)))
+
+
 def spread(total: int, wanted: int) -> Rows:
     """Return `wanted` rising indices below `total`, one from each of as many equal stretches.
 

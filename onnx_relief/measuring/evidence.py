@@ -17,9 +17,8 @@ import onnx
 from numpy.typing import NDArray
 
 from onnx_relief.activity.gram import PLACES, Gram, coarse_answers, gram_of, patch_columns
-from onnx_relief.data import Dataset
+from onnx_relief.data import Dataset, first_sample
 from onnx_relief.errors import DataError
-from onnx_relief.evaluation import first_sample
 from onnx_relief.geometry import ConvGeometry
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.probes import feature_axis

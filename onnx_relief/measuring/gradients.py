@@ -11,15 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_relief.data import Dataset
-from onnx_relief.evaluation import first_sample
+from onnx_relief.bridge.extra import require_extra
+from onnx_relief.data import Dataset, first_sample
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey, find_layers
 from onnx_relief.graph.sites import Part
 from onnx_relief.graph.walk import TensorHome
 from onnx_relief.progress import ticker
 from onnx_relief.results import Progress
-from onnx_relief.retraining.train import require_extra
 
 Squares = Mapping[TensorHome, NDArray[np.float64]]
 

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_relief.data import Batch, Dataset
-from onnx_relief.data.batch import Array
+from onnx_relief.data.batch import Array, first_sample
 from onnx_relief.errors import ReliefError, SettingsError
-from onnx_relief.evaluation import first_sample
 from onnx_relief.graph.layers import Survey
 from onnx_relief.measuring.measure import measure
 from onnx_relief.settings import Settings

@@ -10,10 +10,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from onnx_relief.activity.gram import Gram
-from onnx_relief.data import Dataset
+from onnx_relief.data import Dataset, first_sample
 from onnx_relief.data.held_out import Split, held_out
 from onnx_relief.data.shuffle import fixed_batch
-from onnx_relief.evaluation import first_sample
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.sites import Site

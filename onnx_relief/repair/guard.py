@@ -3,7 +3,7 @@
 What is judged is what comes out of the model in the end: the mean square of the difference from the
 dense model's outputs, relative to the mean square of these.
 
-`onnx_relief.divergence` measures the same distance for another purpose, and so keeps the dense
+`comparing.divergence` measures the same distance for another purpose, and so keeps the dense
 answers: it sees a model for every layer, on few samples. Here two models are seen, on more samples
 than answers may fit in memory, so the dense model runs again beside each of them. And only there an
 output counts against its own variance, because losses of different outputs have to add up.
@@ -18,7 +18,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_relief.comparable import comparable_outputs, like, taken_apart
+from onnx_relief.comparing.comparable import comparable_outputs, like, taken_apart
 from onnx_relief.data import Dataset
 from onnx_relief.graph.document import Document
 from onnx_relief.measuring.measure import full_batches

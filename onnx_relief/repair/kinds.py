@@ -148,7 +148,7 @@ def check_repair(kind: str, data: Dataset, training: Reconstruction) -> None:
         DataError: A sample cannot be read.
     """
     if kind == "reconstruct":
-        from onnx_relief.reconstruction import check_training
+        from onnx_relief.repair.reconstruction import check_training
 
         check_training(data, training)
 
@@ -236,7 +236,7 @@ def _least_squares(work: Work) -> tuple[Document, tuple[str, ...]]:
 def _reconstruct(work: Work) -> tuple[Document, tuple[str, ...]]:
     """Train what least squares leaves, unless it did harm: a good start is worth many steps."""
     # It needs torch, which comes with an extra; everything else here does without.
-    from onnx_relief.reconstruction import reconstruct
+    from onnx_relief.repair.reconstruction import reconstruct
 
     refitted, notes = _least_squares(work)
     start = judged("least-squares", work.pruned, refitted, work.guard(), work.samples)

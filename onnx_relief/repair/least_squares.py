@@ -19,8 +19,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_relief.data import first_sample
 from onnx_relief.data.held_out import Split
-from onnx_relief.evaluation import first_sample
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey, find_layers
 from onnx_relief.measuring.evidence import open_at

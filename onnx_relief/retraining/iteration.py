@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
+from onnx_relief.comparing.judge import points_lost
 from onnx_relief.graph.cost import count_parameters, layer_costs
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey, find_layers
 from onnx_relief.graph.origin import note_dense
 from onnx_relief.history import IterateSettings, IterationRow, choose_best
-from onnx_relief.judge import points_lost
 from onnx_relief.measuring.positions import positions_on_data
 from onnx_relief.pipeline import prune
 from onnx_relief.results import Progress, Score

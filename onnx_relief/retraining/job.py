@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from onnx_relief.accounting import versions
+from onnx_relief.comparing.judge import better
 from onnx_relief.data.shuffle import plan_steps
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.mask import kept_elements
 from onnx_relief.graph.origin import noted_name
-from onnx_relief.judge import better
 from onnx_relief.pipeline import replay
 from onnx_relief.plan import PrunePlan
 from onnx_relief.report.retrained import RetrainReport

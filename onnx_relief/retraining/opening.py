@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from onnx_relief.comparing.evaluation import try_out
+from onnx_relief.comparing.judge import Judge
 from onnx_relief.data import Dataset, Preprocess, open_data
 from onnx_relief.data.shuffle import split_validation
 from onnx_relief.data.unpack import seekable
 from onnx_relief.errors import DataError, SettingsError
-from onnx_relief.evaluation import try_out
 from onnx_relief.graph.document import Document, input_specs, load, output_specs
 from onnx_relief.graph.origin import find_dense, noted_name
 from onnx_relief.job import NO_PREPROCESSING
-from onnx_relief.judge import Judge
 from onnx_relief.training import TrainSettings
 
 JUDGING_BATCH = 64

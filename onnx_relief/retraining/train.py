@@ -5,7 +5,6 @@ Whatever needs torch is imported where it is used, so that a missing extra is a 
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_relief.bridge.extra import require_extra
 from onnx_relief.contents import digest_of_data, digest_of_model
-from onnx_relief.data import Dataset
-from onnx_relief.errors import SettingsError
-from onnx_relief.evaluation import first_sample
+from onnx_relief.data import Dataset, first_sample
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import find_layers
 from onnx_relief.graph.mask import nonzero_elements
@@ -145,20 +143,3 @@ def _contents(
         "kind of teacher": none if teacher is None else digest_of_model(teacher),
         "--freeze": ", ".join(sorted(set(freeze))) or none,
     }
-
-
-def require_extra() -> None:
-    """Say how to install what training needs, if it is not there.
-
-    Raises:
-        SettingsError: PyTorch, onnx2fx or Lightning is missing.
-    """
-    missing = [name for name in ("torch", "onnx2fx", "lightning") if not _is_there(name)]
-    if missing:
-        raise SettingsError(
-            f"retraining needs {', '.join(missing)}: pip install 'onnx-relief[retrain]'"
-        )
-
-
-def _is_there(name: str) -> bool:
-    return importlib.util.find_spec(name) is not None

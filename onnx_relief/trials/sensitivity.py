@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from onnx_relief.analysis import CHANNELS, DENSE, LAYER, Analysis, TrialRow
-from onnx_relief.budgeted import Fields
+from onnx_relief.budgeting.spending import Fields
 from onnx_relief.channels.trials import ChannelTrials, open_channels
+from onnx_relief.comparing.metrics import METRICS
 from onnx_relief.contents import digest_of_data, digest_of_model
 from onnx_relief.data import Dataset
 from onnx_relief.errors import SettingsError, UnsupportedError
 from onnx_relief.graph.document import Document
-from onnx_relief.metrics import METRICS
 from onnx_relief.pipeline import fields_of, look
 from onnx_relief.progress import ticker
 from onnx_relief.results import Progress

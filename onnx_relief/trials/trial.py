@@ -13,17 +13,17 @@ from typing import Final
 import numpy as np
 
 from onnx_relief.analysis import DENSE, TrialRow
-from onnx_relief.budgeted import Fields, written
+from onnx_relief.budgeting.fields import Choice, Field
+from onnx_relief.budgeting.spending import Fields, written
+from onnx_relief.comparing.divergence import Divergence, open_probe
+from onnx_relief.comparing.evaluation import try_out
+from onnx_relief.comparing.judge import Judge
+from onnx_relief.comparing.surprise import Surprise
 from onnx_relief.data import Dataset
-from onnx_relief.divergence import Divergence, open_probe
 from onnx_relief.errors import UnsupportedError
-from onnx_relief.evaluation import try_out
-from onnx_relief.fields import Choice, Field
 from onnx_relief.graph.document import Document
-from onnx_relief.judge import Judge
 from onnx_relief.runtime import threads_per_session
 from onnx_relief.settings import DEFAULT_MEMORY
-from onnx_relief.surprise import Surprise
 
 DIVERGENCE: Final = "divergence"
 KL: Final = "kl"

@@ -15,8 +15,10 @@ from text_models import build, random
 import onnx_relief as relief
 from onnx_relief.analysis import CHANNELS, LAYER, Analysis
 from onnx_relief.budget import Budget
+from onnx_relief.comparing.divergence import Divergence
+from onnx_relief.comparing.evaluation import evaluate_model
+from onnx_relief.comparing.surprise import Surprise
 from onnx_relief.data import open_data
-from onnx_relief.divergence import Divergence
 from onnx_relief.errors import (
     DataError,
     ModelError,
@@ -24,12 +26,10 @@ from onnx_relief.errors import (
     SettingsError,
     UnsupportedError,
 )
-from onnx_relief.evaluation import evaluate_model
 from onnx_relief.graph.document import input_specs, load
 from onnx_relief.pipeline import prune
 from onnx_relief.settings import Settings
 from onnx_relief.structures import WEIGHT, parse_structure
-from onnx_relief.surprise import Surprise
 
 SHARES = (0.0, 0.5, 0.9)
 PICTURES = samples(shape=(2, 8, 8))

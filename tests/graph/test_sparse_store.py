@@ -15,7 +15,7 @@ from text_models import build, random, run
 
 from onnx_relief import prune
 from onnx_relief.cli import main
-from onnx_relief.compaction import compact
+from onnx_relief.compaction.compact import compact
 from onnx_relief.errors import SettingsError
 from onnx_relief.graph.document import check, load
 from onnx_relief.graph.layers import find_layers

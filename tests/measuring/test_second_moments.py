@@ -10,6 +10,7 @@ from text_models import build, random
 import onnx_relief.measuring.measure
 import onnx_relief.measuring.second_moments as together
 from onnx_relief.budget import Budget
+from onnx_relief.budgeting.targets import AS_IT_IS, prune_to
 from onnx_relief.data import open_data
 from onnx_relief.data.held_out import held_out
 from onnx_relief.errors import DataError
@@ -22,7 +23,6 @@ from onnx_relief.pipeline import fields_of, look
 from onnx_relief.scoring.table import CRITERIA
 from onnx_relief.settings import Estimator, Settings
 from onnx_relief.structures import WEIGHT
-from onnx_relief.targets import AS_IT_IS, prune_to
 
 # Two layers read one tensor, one layer sits in a branch, and one reads sums over positions.
 MODEL = """(float[N,2,6,6] x) => (float[N,3] y) {

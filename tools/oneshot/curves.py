@@ -16,8 +16,8 @@ import numpy as np
 from _bench import ROOT, MissingError, from_models, from_shared, provenance, table, write_aside
 from numpy.typing import NDArray
 
+from onnx_relief.comparing.evaluation import evaluate_model
 from onnx_relief.data import Dataset, Preprocess, open_data
-from onnx_relief.evaluation import evaluate_model
 from onnx_relief.graph.document import Document, input_specs, load
 from onnx_relief.graph.mask import mask
 from onnx_relief.pipeline import Pruned, prune

@@ -14,7 +14,7 @@ from test_cut import Traced, feed_for
 from text_models import assert_outputs_agree, build, function, random
 
 from onnx_relief.cli import main
-from onnx_relief.compaction import compact
+from onnx_relief.compaction.compact import compact
 from onnx_relief.graph.channels.coupled import stays
 from onnx_relief.graph.document import load
 

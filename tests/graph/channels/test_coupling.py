@@ -8,8 +8,8 @@ import onnx
 from structures import chain, residual
 from text_models import random
 
+from onnx_relief.channels.coupling import coupled_units
 from onnx_relief.cli import main
-from onnx_relief.coupling import coupled_units
 from onnx_relief.graph.document import load
 
 

@@ -16,7 +16,7 @@ from structures import attention
 from text_models import assert_outputs_agree, build, random
 from traps import TRAPS
 
-from onnx_relief.compaction import _gap, compact
+from onnx_relief.compaction.compact import _gap, compact
 from onnx_relief.errors import UnsupportedError
 from onnx_relief.graph.channels import RULES, cut, leave_one, trace_channels
 from onnx_relief.graph.channels.dead import Removal
@@ -165,7 +165,7 @@ def test_cutting_nothing_changes_nothing(structure):
 @pytest.mark.parametrize("structure", STRUCTURES)
 def test_compaction_finds_what_was_masked_and_is_done_then(structure, monkeypatch):
     # Of the smallest models some are longer without a channel: a size of its own has a name.
-    monkeypatch.setattr("onnx_relief.shrinking.bytes_of", lambda _: 0)
+    monkeypatch.setattr("onnx_relief.compaction.shrinking.bytes_of", lambda _: 0)
     model = traced(structure)
     gone = model.gone(model.roots[::2])
     masked = model.masked(gone)
@@ -197,7 +197,7 @@ def test_what_is_proven_dead_is_dead(structure, seed):
 def test_what_is_wrongly_taken_for_dead_is_refused(monkeypatch):
     model = traced(STRUCTURES[0])
     gone = model.gone(model.roots[:1])
-    monkeypatch.setattr("onnx_relief.shrinking.removable", lambda *_: Removal(gone))
+    monkeypatch.setattr("onnx_relief.compaction.shrinking.removable", lambda *_: Removal(gone))
     with pytest.raises(UnsupportedError, match="would differ"):
         compact(model.document, model.feed, provider="cpu")
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from test_cut import Traced, feed_for
 from text_models import assert_outputs_agree, run
 
-from onnx_relief.compaction import compact
+from onnx_relief.compaction.compact import compact
 from onnx_relief.graph.document import check
 from onnx_relief.graph.rewrite import write_constants
 from onnx_relief.graph.views import Constants

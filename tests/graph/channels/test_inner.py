@@ -12,7 +12,7 @@ from test_cut import Traced, feed_for
 from text_models import assert_outputs_agree, build, random
 
 from onnx_relief.cli import main
-from onnx_relief.compaction import compact
+from onnx_relief.compaction.compact import compact
 from onnx_relief.graph.channels.whole import whole
 from onnx_relief.graph.document import load
 from onnx_relief.graph.unique_names import with_old_names, with_unique_names

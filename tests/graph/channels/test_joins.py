@@ -8,7 +8,7 @@ from structures import PADS, kernels, norm
 from test_steady import assert_equal, feed
 from text_models import build, initializer, random
 
-from onnx_relief.compaction import compact
+from onnx_relief.compaction.compact import compact
 from onnx_relief.graph.document import load
 
 

@@ -7,7 +7,7 @@ import pytest
 from test_cut import ALL, feed_for, traced
 from text_models import run
 
-from onnx_relief.compaction import compact
+from onnx_relief.compaction.compact import compact
 
 openvino = pytest.importorskip("openvino", reason="needs the extra [deploy]")
 CORE = openvino.Core()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from structures import PADS, kernels, norm
 from text_models import build, initializer, random, run
 
-from onnx_relief.compaction import compact
+from onnx_relief.compaction.compact import compact
 from onnx_relief.graph.document import load
 from onnx_relief.graph.orphans import drop_orphans
 

@@ -1,6 +1,6 @@
 """Cut dead and unread channels out of a model, again and again, until there are none.
 
-Nothing here runs the result: `onnx_relief.compaction` proves it equal.
+Nothing here runs the result: `onnx_relief.compaction.compact` proves it equal.
 """
 
 from __future__ import annotations

@@ -13,11 +13,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnx_relief.comparable import judged_tensors
-from onnx_relief.data import Dataset
+from onnx_relief.bridge.extra import require_extra
+from onnx_relief.comparing.comparable import judged_tensors
+from onnx_relief.data import Dataset, first_sample
 from onnx_relief.data.held_out import Split
 from onnx_relief.errors import UnsupportedError
-from onnx_relief.evaluation import first_sample
 from onnx_relief.graph.cost import layer_costs
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey, find_layers
@@ -26,7 +26,6 @@ from onnx_relief.graph.taps import block_outputs, unit_makers, with_outputs
 from onnx_relief.measuring.positions import positions_on_data
 from onnx_relief.progress import ticker
 from onnx_relief.results import Progress
-from onnx_relief.retraining.train import require_extra
 from onnx_relief.runtime import open_session
 from onnx_relief.settings import DEFAULT_MEMORY, Reconstruction
 from onnx_relief.tensors import is_float

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_relief.data import Dataset
+from onnx_relief.compaction.shrinking import shrink
+from onnx_relief.data import Dataset, first_sample
 from onnx_relief.errors import DataError, ModelError, UnsupportedError
-from onnx_relief.evaluation import first_sample
 from onnx_relief.graph.document import Document, check, input_specs
 from onnx_relief.graph.layers import find_layers
 from onnx_relief.graph.reach import cut_off
@@ -20,7 +20,6 @@ from onnx_relief.graph.sparse_store import store_sparse
 from onnx_relief.measuring.positions import made_up_feed
 from onnx_relief.result import Made
 from onnx_relief.runtime import open_session
-from onnx_relief.shrinking import shrink
 
 Array = NDArray[Any]
 TOLERANCE = 1e-5

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from onnx_relief.comparing.evaluation import compare_models, evaluate_model
+from onnx_relief.comparing.metrics import METRICS
 from onnx_relief.data import Dataset
 from onnx_relief.errors import SettingsError
-from onnx_relief.evaluation import compare_models, evaluate_model
 from onnx_relief.graph.document import Document
-from onnx_relief.metrics import METRICS
 from onnx_relief.progress import ticker
 from onnx_relief.results import Progress, Score
 

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_relief.agreement import shared_homes
+from onnx_relief.budgeting.fields import Field
 from onnx_relief.data import Dataset
 from onnx_relief.data.held_out import held_out
-from onnx_relief.fields import Field
 from onnx_relief.graph.giving import giving_outputs
 from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.rows import why_not_updated

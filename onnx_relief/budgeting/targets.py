@@ -14,9 +14,9 @@ from typing import Final
 import numpy as np
 
 from onnx_relief.budget import Budget
-from onnx_relief.budgeted import Fields, Priced, choose, cover, plan_of, priced, written
+from onnx_relief.budgeting.fields import Choice, Field
+from onnx_relief.budgeting.spending import Fields, Priced, choose, cover, plan_of, priced, written
 from onnx_relief.data import Dataset
-from onnx_relief.fields import Choice, Field
 from onnx_relief.graph.cost import count_parameters, zipped_bytes
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey, find_layers

@@ -10,12 +10,12 @@ from classifier import mlp, samples
 from PIL import Image
 from text_models import build, random, run
 
+from onnx_relief.comparing.evaluation import compare_models, evaluate_model, try_out
+from onnx_relief.comparing.judge import Judge, points_lost
+from onnx_relief.comparing.tally import margin
 from onnx_relief.data import Preprocess, open_data
 from onnx_relief.errors import DataError, ModelError, SettingsError
-from onnx_relief.evaluation import compare_models, evaluate_model, try_out
 from onnx_relief.graph.document import input_specs, load
-from onnx_relief.judge import Judge, points_lost
-from onnx_relief.tally import margin
 
 
 def compare(dense, pruned=None, arrays=None, **options):

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from onnx import TensorProto, helper
 
-from onnx_relief.errors import DataError, SettingsError
-from onnx_relief.gap import Gap
-from onnx_relief.metrics import (
+from onnx_relief.comparing.gap import Gap
+from onnx_relief.comparing.metrics import (
     are_directions,
     choices,
     decisions,
@@ -19,6 +18,7 @@ from onnx_relief.metrics import (
     top1_hits,
     top5_hits,
 )
+from onnx_relief.errors import DataError, SettingsError
 
 BFLOAT16 = helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16)
 SCORES = np.array([[0.1, 0.7, 0.2], [0.5, 0.2, 0.3], [0.0, 0.1, 0.9]])

@@ -15,7 +15,7 @@ from onnx_relief.errors import SettingsError, UnsupportedError
 from onnx_relief.graph.document import input_specs, load
 from onnx_relief.graph.layers import find_layers
 from onnx_relief.graph.taps import block_outputs, unit_makers, with_outputs
-from onnx_relief.reconstruction import default_epochs, reconstruct
+from onnx_relief.repair.reconstruction import default_epochs, reconstruct
 from onnx_relief.settings import Reconstruction
 
 torch = pytest.importorskip("torch")

@@ -1,9 +1,10 @@
 """Pruning to a budget on one screen: measure, find what each layer's loss costs, allocate, choose.
 
-Every layer gets a ladder: what it loses when it keeps less (`onnx_relief.fields`). What a loss is
-worth differs from layer to layer: each layer is pruned alone once, and the distance of the model's
-outputs to the dense ones, divided by the layer's own loss, is its exchange rate. Then one price for
-what the budget counts decides how much every layer keeps (`onnx_relief.selection.allocate`).
+Every layer gets a ladder: what it loses when it keeps less (`fields`, beside this file). What a
+loss is worth differs from layer to layer: each layer is pruned alone once, and the distance of the
+model's outputs to the dense ones, divided by the layer's own loss, is its exchange rate. Then one
+price for what the budget counts decides how much every layer keeps
+(`onnx_relief.selection.allocate`).
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_relief.analysis import Points
-from onnx_relief.data import Dataset
-from onnx_relief.data.held_out import held_out
-from onnx_relief.divergence import (
+from onnx_relief.budgeting.fields import Choice, Field, Rung
+from onnx_relief.budgeting.gather import gather_fields
+from onnx_relief.comparing.divergence import (
     FEW,
     TRIED_AT,
     exchange_rate,
     noise_to_signal,
     open_probe,
 )
+from onnx_relief.data import Dataset
+from onnx_relief.data.held_out import held_out
 from onnx_relief.errors import SettingsError, UnsupportedError
-from onnx_relief.fields import Choice, Field, Rung
-from onnx_relief.gather import gather_fields
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.follow import UnitFlow
 from onnx_relief.graph.layers import Survey

@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from text_models import assert_outputs_agree, build, differences, random
 
-from onnx_relief import shrinking
 from onnx_relief.cli import main
-from onnx_relief.compaction import compact
+from onnx_relief.compaction import shrinking
+from onnx_relief.compaction.compact import compact
+from onnx_relief.compaction.shrinking import shrink
 from onnx_relief.errors import UnsupportedError
 from onnx_relief.graph.channels.dead import Removal
 from onnx_relief.graph.document import load
 from onnx_relief.graph.save import save
-from onnx_relief.shrinking import shrink
 
 
 def dead_units(model, weight, units):

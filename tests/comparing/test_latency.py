@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from classifier import mlp
 
-from onnx_relief import latency
+from onnx_relief.comparing import latency
+from onnx_relief.comparing.latency import measure_latency
 from onnx_relief.errors import ModelError
 from onnx_relief.graph.document import load
-from onnx_relief.latency import measure_latency
 
 FEED = {"x": np.ones((2, 6), np.float32)}
 

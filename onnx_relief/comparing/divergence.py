@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_relief.comparable import comparable_outputs, like, real_outputs, taken_apart
+from onnx_relief.comparing.comparable import comparable_outputs, like, real_outputs, taken_apart
 from onnx_relief.data import Batch, Dataset
 from onnx_relief.errors import UnsupportedError
 from onnx_relief.graph.document import Document

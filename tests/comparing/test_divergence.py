@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from text_models import build, random
 
-import onnx_relief.divergence
+import onnx_relief.comparing.divergence
 import onnx_relief.repair.guard
+from onnx_relief.comparing.divergence import Divergence
 from onnx_relief.data import open_data
-from onnx_relief.divergence import Divergence
 from onnx_relief.errors import UnsupportedError
 from onnx_relief.graph.document import input_specs, load
 from onnx_relief.repair import Guard
@@ -53,7 +53,7 @@ class Giving:
 
 def both(dtype, monkeypatch):
     """Return the dense model and another one, whose outputs have a type, and data for them."""
-    for module in (onnx_relief.divergence, onnx_relief.repair.guard):
+    for module in (onnx_relief.comparing.divergence, onnx_relief.repair.guard):
         opened = lambda document, **_: Giving(document, dtype)  # noqa: E731
         monkeypatch.setattr(module, "open_session", opened)
     models = [build("(float[N,4] x) => (float[N,4] y) { y = Identity (x) }") for _ in range(2)]

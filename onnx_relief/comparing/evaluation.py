@@ -7,15 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from onnx_relief.data import Batch, Dataset
-from onnx_relief.data.labels import classes_of, output_of_labels
-from onnx_relief.data.shuffle import labels_of
-from onnx_relief.errors import DataError, ModelError, ReliefError, SettingsError, working_on
-from onnx_relief.graph.document import Document, input_specs, output_specs
-from onnx_relief.graph.endings import joined_parts, sigmoid_outputs, stepwise_outputs
-from onnx_relief.graph.taps import with_outputs
-from onnx_relief.measuring.measure import Tick
-from onnx_relief.metrics import (
+from onnx_relief.comparing.metrics import (
     METRICS,
     are_directions,
     beside_dense,
@@ -27,9 +19,7 @@ from onnx_relief.metrics import (
     is_text,
     metric_named,
 )
-from onnx_relief.results import Evaluation, Score
-from onnx_relief.runtime import Session, open_session
-from onnx_relief.tally import (
+from onnx_relief.comparing.tally import (
     Choice,
     Outputs,
     Tally,
@@ -42,6 +32,16 @@ from onnx_relief.tally import (
     is_array,
     odd_outputs,
 )
+from onnx_relief.data import Batch, Dataset, first_sample
+from onnx_relief.data.labels import classes_of, output_of_labels
+from onnx_relief.data.shuffle import labels_of
+from onnx_relief.errors import DataError, ModelError, ReliefError, SettingsError, working_on
+from onnx_relief.graph.document import Document, input_specs, output_specs
+from onnx_relief.graph.endings import joined_parts, sigmoid_outputs, stepwise_outputs
+from onnx_relief.graph.taps import with_outputs
+from onnx_relief.measuring.measure import Tick
+from onnx_relief.results import Evaluation, Score
+from onnx_relief.runtime import Session, open_session
 from onnx_relief.tensors import is_float
 
 
@@ -195,15 +195,6 @@ def try_out(
     if METRICS[choice.metric].hits is not None and labels is not None:
         highest = np.full(batch.count, labels.max())  # any other one has a class if this one has
         hits_of(choice, results[choice.output], replace(batch, labels=highest))
-
-
-def first_sample(data: Dataset) -> Batch:
-    """Return a batch of the first sample that can be read.
-
-    Raises:
-        DataError: None can.
-    """
-    return next(iter(data.batches(1)))
 
 
 def choose(

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from text_models import build, random
 
 from onnx_relief.budget import Budget
+from onnx_relief.budgeting.targets import AS_IT_IS, Judged
 from onnx_relief.cli import main
+from onnx_relief.comparing.divergence import Divergence, exchange_rate, noise_to_signal
 from onnx_relief.data import open_data
 from onnx_relief.data.held_out import held_out
-from onnx_relief.divergence import Divergence, exchange_rate, noise_to_signal
 from onnx_relief.graph.cost import zipped_bytes
 from onnx_relief.graph.document import input_specs, load
 from onnx_relief.pipeline import fields_of, look, prune
@@ -25,7 +26,6 @@ from onnx_relief.repair import Mender
 from onnx_relief.scoring.table import CRITERIA
 from onnx_relief.settings import Scope, Settings
 from onnx_relief.structures import KERNEL, WEIGHT, parse_structure
-from onnx_relief.targets import AS_IT_IS, Judged
 
 CRITERIA_HERE = list(CRITERIA)
 WIDE = """(float[N,6] x) => (float[N,3] y) {

@@ -14,8 +14,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_relief.comparing.gap import rows_of
 from onnx_relief.errors import DataError, SettingsError
-from onnx_relief.gap import rows_of
 
 Array = NDArray[Any]
 Hits = NDArray[np.bool_]

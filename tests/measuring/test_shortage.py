@@ -7,8 +7,8 @@ import pytest
 from classifier import mlp, written
 
 import onnx_relief as relief
+from onnx_relief.measuring.shortage import about_few_samples
 from onnx_relief.results import FileSize, LayerCost, ModelCost
-from onnx_relief.shortage import about_few_samples
 
 
 def said(samples, *, positions=10.0, criterion="obs", repair="none"):

@@ -9,10 +9,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_relief.comparing.gap import Gap
+from onnx_relief.comparing.metrics import METRICS, Array, beside_dense, decisions, is_text
 from onnx_relief.data import Batch, Dataset
 from onnx_relief.errors import SettingsError
-from onnx_relief.gap import Gap
-from onnx_relief.metrics import METRICS, Array, beside_dense, decisions, is_text
 from onnx_relief.results import Evaluation, OutputDifference
 from onnx_relief.tensors import is_float
 
