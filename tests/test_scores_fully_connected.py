@@ -53,6 +53,53 @@ def test_matmul(case: tuple[Any, Any, bool]) -> None:
 
 
 @st.composite
+def einsums(draw: Any) -> dict[str, Any]:
+    """Return operands of an Einsum that joins axes to a matrix, its equation, and a bias."""
+    names = draw(st.permutations("abcdefgh"))
+    inputs, units = (draw(st.lists(sizes, min_size=1, max_size=2)) for _ in "ku")
+    places = draw(st.lists(sizes, min_size=0, max_size=2))
+    of_inputs, of_units, of_places = names[:2], names[2:4], names[4:6]
+    read, made = of_inputs[: len(inputs)], of_units[: len(units)]
+    rest = "..." if draw(st.booleans()) else "".join(of_places[: len(places)])
+    lengths = dict(zip([*read, *made], [*inputs, *units], strict=True))
+    lies = draw(st.permutations([*read, *made]))
+    on_left, seed = draw(st.booleans()), draw(seeds)
+    terms = [rest + "".join(read), "".join(lies)]
+    return {
+        "x": numbers(seed, *places, *inputs),
+        "w": numbers(seed + 1, *(lengths[one] for one in lies)),
+        "b": numbers(seed + 2, *units) if draw(st.booleans()) else None,
+        "equation": ",".join(terms[::-1] if on_left else terms) + f"->{rest}{''.join(made)}",
+        "names": ["w", "x"] if on_left else ["x", "w"],
+        "matrix": [*(lies.index(one) for one in read), *(lies.index(one) for one in made)],
+        "inputs": int(np.prod(inputs)),
+    }
+
+
+@few
+@given(einsums())
+def test_einsum(case: dict[str, Any]) -> None:
+    nodes = [helper.make_node("Einsum", case["names"], ["a"], "layer", equation=case["equation"])]
+    constants, out = {"w": case["w"]}, "a"
+    if case["b"] is not None:
+        nodes.append(helper.make_node("Add", ["a", "b"], ["y"]))
+        constants["b"], out = case["b"], "y"
+    model = model_of(nodes, constants, {"x": case["x"]}, [out])
+    matrix = case["w"].transpose(case["matrix"]).reshape(case["inputs"], -1)
+    rows = case["x"].reshape(-1, case["inputs"])
+    plain = (rows @ matrix).reshape(-1, matrix.shape[1])
+    added = 0 if case["b"] is None else case["b"].reshape(-1)
+    found = run(model, {"x": case["x"]})[out].reshape(plain.shape)
+    np.testing.assert_allclose(found, plain + added, rtol=0, atol=1e-4 * np.abs(plain).max())
+    strength = np.zeros((matrix.shape[1], 0 if case["b"] is None else 1))
+    if case["b"] is not None:
+        strength = np.abs(case["b"].astype(np.float64).reshape(-1, 1))
+    expected = shares(matmul_signals(rows, matrix, weight_left=False), strength)
+    scores = scores_of(model, {"x": case["x"]})["layer"]
+    assert_scores(scores, *expected, rtol=1e-5, atol=1e-8)
+
+
+@st.composite
 def gemms(draw: Any) -> dict[str, Any]:
     """Return operands of one Gemm by name, and what it is told to do with them."""
     rows, inner, columns, seed = draw(sizes), draw(sizes), draw(sizes), draw(seeds)

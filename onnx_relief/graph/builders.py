@@ -15,11 +15,15 @@ from typing import Any
 import onnx
 
 from onnx_relief.geometry import ConvGeometry
+from onnx_relief.graph.equation import product_of, terms_of
 from onnx_relief.graph.nodes import STANDARD, attributes, node_key
-from onnx_relief.graph.sites import Part, RowLayout, Site
+from onnx_relief.graph.sites import Axes, Part, RowLayout, Site
 from onnx_relief.graph.views import FLOATS, Constants, TensorView
 from onnx_relief.graph.walk import Scope
 from onnx_relief.plan import Bias, Layer, LayerKind, Weight
+
+_LAST, _FIRST = Axes(), Axes(-2)
+"""Where the columns of a matrix lie, and its rows."""
 
 
 def _weight_view(constants: Constants, scope: Scope, name: str) -> TensorView | str:
@@ -35,7 +39,12 @@ def _weight_view(constants: Constants, scope: Scope, name: str) -> TensorView | 
 
 
 def _bias_part(
-    constants: Constants, scope: Scope, name: str, units: int, axis_from_end: int, rank: int | None
+    constants: Constants,
+    scope: Scope,
+    name: str,
+    sizes: tuple[int, ...],
+    axis_from_end: int,
+    rank: int | None,
 ) -> Part | None:
     """Return the constant `name` as a bias with one value per unit, or None if it is not one.
 
@@ -43,15 +52,16 @@ def _bias_part(
         constants: All constants.
         scope: The graph that reads it.
         name: What it is called there.
-        units: Units of the layer.
-        axis_from_end: Which axis of the output counts units, from the end, 1 for the last.
+        sizes: Of the axes of the output that count units.
+        axis_from_end: Which of them is the first one, from the end, 1 for the last axis.
         rank: Axes of the output, where that is known; a bias with more would add some.
     """
     view = _weight_view(constants, scope, name)
+    units = prod(sizes)
     if isinstance(view, str) or view.size != units:
         return None
     axis = len(view.shape) - axis_from_end
-    if axis < 0 or view.shape[axis] != units:
+    if axis < 0 or view.shape[axis : axis + len(sizes)] != sizes:
         return None
     if rank is not None and len(view.shape) > rank:
         return None
@@ -62,19 +72,19 @@ def _find_bias(
     node: onnx.NodeProto,
     scope: Scope,
     constants: Constants,
-    units: int,
+    sizes: tuple[int, ...],
     axis_from_end: int,
     rank: int | None = None,
 ) -> tuple[Part | None, str]:
     """Return the bias in the node or in the Add that follows, and the tensor after it."""
     output = str(node.output[0])
     if len(node.input) > 2 and node.input[2]:
-        return _bias_part(constants, scope, node.input[2], units, axis_from_end, rank), output
+        return _bias_part(constants, scope, node.input[2], sizes, axis_from_end, rank), output
     uses = scope.uses.get(output, [])
     adder = uses[0].node if len(uses) == 1 and uses[0].scope is scope else None
     if adder is not None and adder.op_type == "Add" and adder.domain in STANDARD:
         other = adder.input[1 - uses[0].index]
-        part = _bias_part(constants, scope, other, units, axis_from_end, rank)
+        part = _bias_part(constants, scope, other, sizes, axis_from_end, rank)
         if part is not None:
             return part, str(adder.output[0])
     return None, output
@@ -90,6 +100,8 @@ def _site(
     bias: tuple[Bias, Part] | None = None,
     output: str,
     geometry: ConvGeometry | None = None,
+    reads: Axes = _LAST,
+    makes: Axes = _LAST,
 ) -> Site:
     parts = tuple(part for _, part in weights)
     for part in (*parts, bias[1]) if bias else parts:
@@ -112,6 +124,8 @@ def _site(
         parts=parts,
         bias=bias[1] if bias else None,
         output=output,
+        reads=reads,
+        makes=makes,
     )
 
 
@@ -137,7 +151,7 @@ def _convolution(node: onnx.NodeProto, scope: Scope, constants: Constants) -> Si
         node,
         scope,
         constants,
-        units,
+        (units,),
         1 if len(node.input) > 2 and node.input[2] else rank + 1,
         rank + 2,
     )
@@ -197,13 +211,14 @@ def _gemm(node: onnx.NodeProto, scope: Scope, constants: Constants) -> Site | st
     settings = attributes(node)
     rows, columns = view.shape
     flipped = bool(settings.get("transA" if data_input else "transB", 0))
+    data_flipped = bool(settings.get("transB" if data_input else "transA", 0))
     # Units are the columns of B and the rows of A.
     if flipped == bool(data_input):
         units, width, order = columns, rows, (1, 0, 2)
     else:
         units, width, order = rows, columns, (0, 1, 2)
     part = Part(view, RowLayout((rows, columns, 1), order, (units, width, 1)))
-    bias, output = _find_bias(node, scope, constants, units, 1 + data_input, rank=2)
+    bias, output = _find_bias(node, scope, constants, (units,), 1 + data_input, rank=2)
     in_node = len(node.input) > 2 and bool(node.input[2])
     beta = float(settings.get("beta", 1.0)) if in_node else 1.0
     alpha = float(settings.get("alpha", 1.0))
@@ -215,6 +230,8 @@ def _gemm(node: onnx.NodeProto, scope: Scope, constants: Constants) -> Site | st
         data_input=data_input,
         bias=(Bias(name=str(bias.view.home), scale=beta), bias) if bias else None,
         output=output,
+        reads=_FIRST if data_flipped != bool(data_input) else _LAST,
+        makes=_FIRST if data_input else _LAST,
     )
 
 
@@ -234,7 +251,7 @@ def _matmul(node: onnx.NodeProto, scope: Scope, constants: Constants) -> Site | 
     layout = RowLayout((batch, rows, columns, 1), order, (batch * units, width, 1))
     bias, output = None, str(node.output[0])
     if batch == 1 and not vector:
-        bias, output = _find_bias(node, scope, constants, units, 1 + data_input)
+        bias, output = _find_bias(node, scope, constants, (units,), 1 + data_input)
     weight = Weight(name=str(view.home), inputs=width, groups=batch)
     return _site(
         node,
@@ -244,7 +261,45 @@ def _matmul(node: onnx.NodeProto, scope: Scope, constants: Constants) -> Site | 
         data_input=data_input,
         bias=(Bias(name=str(bias.view.home)), bias) if bias else None,
         output=output,
+        # The features of x are its last axis in x @ W, and its last but one in W @ x.
+        reads=_FIRST if data_input else _LAST,
+        makes=_FIRST if data_input else _LAST,
     )
+
+
+def _einsum(node: onnx.NodeProto, scope: Scope, constants: Constants) -> Site | str | None:
+    if len(node.input) != 2:
+        return _several(node, scope, constants)
+    found = _operands(node, scope, constants)
+    if not isinstance(found, tuple):
+        return found
+    view, data_input = found
+    terms, out = terms_of(str(attributes(node)["equation"]))
+    product = product_of(terms[data_input], terms[1 - data_input], out)
+    if isinstance(product, str):
+        return product
+    sizes = tuple(view.shape[axis] for axis in product.units)
+    units, width = prod(sizes), view.size // prod(sizes)
+    part = Part(view, RowLayout(view.shape, product.units + product.inputs, (units, width, 1)))
+    bias, output = _find_bias(node, scope, constants, sizes, len(sizes))
+    return _site(
+        node,
+        scope,
+        LayerKind.FULLY_CONNECTED,
+        [(Weight(name=str(view.home), inputs=width), part)],
+        data_input=data_input,
+        bias=(Bias(name=str(bias.view.home)), bias) if bias else None,
+        output=output,
+        reads=Axes(joined=len(product.inputs)),
+        makes=Axes(joined=len(product.units)),
+    )
+
+
+def _several(node: onnx.NodeProto, scope: Scope, constants: Constants) -> str | None:
+    """Return why an Einsum of one or of many operands is no layer, if it holds a weight."""
+    held = any(isinstance(_weight_view(constants, scope, x), TensorView) for x in node.input)
+    moves = any(scope.changes(name) for name in node.input)
+    return "it multiplies more than two tensors at once" if held and moves else None
 
 
 def _recurrent(node: onnx.NodeProto, scope: Scope, constants: Constants) -> Site | str:
@@ -283,6 +338,7 @@ BUILDERS: dict[str, Builder] = {
     "ConvTranspose": _convolution,
     "Gemm": _gemm,
     "MatMul": _matmul,
+    "Einsum": _einsum,
     "LSTM": _recurrent,
     "GRU": _recurrent,
     "RNN": _recurrent,

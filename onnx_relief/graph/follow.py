@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from onnx_relief.errors import ReliefError
 from onnx_relief.graph.layers import Survey
-from onnx_relief.graph.nodes import STANDARD, attributes, node_key
-from onnx_relief.graph.sites import Part, Site
+from onnx_relief.graph.nodes import STANDARD, node_key
+from onnx_relief.graph.sites import Axes, Part, Site
 from onnx_relief.graph.unit_rules import RULES, BlockedError, Carrier, Walk
 from onnx_relief.graph.walk import Place, Use
 from onnx_relief.plan import LayerKind
@@ -99,8 +99,10 @@ def _start(site: Site) -> Carrier:
         raise BlockedError("gates of a recurrent layer are not followed")
     if layer.geometry is not None:
         return Carrier(site.output, 1, layer.geometry.rank + 2, zero=zero)
-    if layer.weights[0].groups > 1 or site.data_input == 1:
+    if layer.weights[0].groups > 1 or site.makes.place != -1:
         raise BlockedError("units of a batched or left-hand weight are not followed")
+    if site.makes.joined > 1:
+        raise BlockedError("units along several axes are not followed")
     if len(site.parts[0].view.shape) == 1:
         raise BlockedError("the product with a vector has no axis of units")
     if layer.op == "Gemm":
@@ -138,9 +140,8 @@ def _read_by(carrier: Carrier, reader: Site, writer: Site) -> Reader:
         fits = carrier.axis == 1
     else:
         last = carrier.axis == -1 or carrier.axis + 1 == carrier.rank
-        transposed = layer.op == "Gemm" and attributes(reader.node).get("transA", 0)
-        plain = layer.kind is LayerKind.FULLY_CONNECTED and weight.groups == 1 and not transposed
-        fits = last and plain and reader.data_input == 0
+        plain = layer.kind is LayerKind.FULLY_CONNECTED and weight.groups == 1
+        fits = last and plain and reader.reads == Axes()
     inputs = weight.inputs * weight.groups
     block = inputs // writer.layer.units if carrier.block is None else carrier.block
     if not fits or inputs != writer.layer.units * block:

@@ -13,7 +13,6 @@ import numpy as np
 
 from onnx_relief.geometry import ConvGeometry
 from onnx_relief.graph.sites import Site
-from onnx_relief.graph.views import attributes
 from onnx_relief.plan import LayerKind
 from onnx_relief.settings import Estimator
 from onnx_relief.structures import KERNEL, Structure
@@ -107,20 +106,12 @@ def probes_for(
             path=path,
             tensor=site.data,
             channels=weight.inputs,
-            axis=feature_axis(site),
+            axis=site.reads.place,
             batch=site.parts[0].view.shape[:-2] if matmul and weight.groups > 1 else (),
             matrix=not matmul,
             wide=wide,
         ),
     )
-
-
-def feature_axis(site: Site) -> int:
-    """Return which axis of its input a Gemm or MatMul multiplies by the weight, -1 or -2."""
-    weight_left = site.data_input == 1
-    transposed = bool(attributes(site.node).get("transB" if weight_left else "transA", 0))
-    # The features of x are its last axis in x @ W, and its last but one in W @ x.
-    return -2 if weight_left != transposed else -1
 
 
 def _kind_for(site: Site, estimator: Estimator, structure: Structure) -> ProbeKind:

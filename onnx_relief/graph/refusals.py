@@ -24,7 +24,6 @@ REASONS: dict[str, tuple[tuple[int, ...], str]] = {
     "GroupNormalization": ((1,), _NORMALISATION),
     "LayerNormalization": ((1,), _NORMALISATION),
     "RMSNormalization": ((1,), _NORMALISATION),
-    "Einsum": ((0, 1), "Einsum is not split into units; write it as MatMul to have it pruned"),
     "DeformConv": ((1,), "its taps move with the data, which this version cannot score"),
     "QLinearConv": ((3,), _INTEGER),
     "ConvInteger": ((1,), _INTEGER),

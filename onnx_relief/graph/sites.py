@@ -40,6 +40,19 @@ class Part:
     layout: RowLayout
 
 
+@dataclass(frozen=True)
+class Axes:
+    """Where a fully connected layer finds its inputs in the data, or puts its units in the output.
+
+    Attributes:
+        place: The axis, counted from the end: -1 or -2.
+        joined: How many axes up to that one it takes as one, the last one fastest.
+    """
+
+    place: int = -1
+    joined: int = 1
+
+
 @dataclass(frozen=True, eq=False)
 class Site:
     """Where a layer stands in the graph.
@@ -49,6 +62,8 @@ class Site:
         scope: The graph that holds its node.
         node: The node, in the expanded model.
         data_input: Index of the node's input that carries the data.
+        reads: Fully connected layers: where their inputs lie in the data.
+        makes: Fully connected layers: where their units lie in the node's output.
         parts: Its weights, in the order of `layer.weights`.
         bias: Its bias.
         output: Name of the tensor after the bias.
@@ -61,6 +76,8 @@ class Site:
     parts: tuple[Part, ...]
     bias: Part | None
     output: str
+    reads: Axes = Axes()
+    makes: Axes = Axes()
 
     @property
     def tensors(self) -> tuple[Part, ...]:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import onnx
 
+from onnx_relief.graph.equation import product_of, terms_of
 from onnx_relief.graph.lift import ROUNDED, Lifted
-from onnx_relief.graph.nodes import STANDARD, subgraphs
+from onnx_relief.graph.nodes import STANDARD, attributes, subgraphs
 from onnx_relief.graph.walk import Scope, Use
 
 # What a node learns, by operator: the inputs that hold it.
@@ -36,7 +37,7 @@ _LEARNED: dict[str, tuple[int, ...]] = {
     "Gather": (0,),
     "GatherElements": (0,),
 }
-_LAYERS = ("Conv", "Gemm", "ConvTranspose", "MatMul", "LSTM", "GRU", "RNN")
+_LAYERS = ("Conv", "Gemm", "ConvTranspose", "MatMul", "Einsum", "LSTM", "GRU", "RNN")
 # Elementwise operators: after a layer, a vector with one entry per channel is a bias or a scale.
 # Before the first layer it is the mean or the deviation that inputs are normalised by.
 _ELEMENTWISE = ("Add", "Sub", "Mul", "Div")
@@ -63,12 +64,12 @@ class _Graph:
     """What has to be known of the whole model to judge one constant.
 
     Attributes:
-        widths: Sizes of the axes of layers' weights.
+        widths: Sizes of the axes of layers' weights, several where an Einsum makes several.
         after_layers: Tensors that some layer has a part in.
         bodies: Of loops, by the identity of the node; of an If the last one.
     """
 
-    widths: set[int]
+    widths: set[tuple[int, ...]]
     after_layers: set[str]
     bodies: Mapping[int, Scope]
 
@@ -107,8 +108,7 @@ class _Graph:
         return any(self.learns(use.scope, output, shape) for output in node.output if output)
 
     def _is_per_channel(self, shape: tuple[int, ...]) -> bool:
-        long = [size for size in shape if size != 1]
-        return len(long) == 1 and long[0] in self.widths
+        return tuple(size for size in shape if size != 1) in self.widths
 
 
 def _is_scale(use: Use, node: onnx.NodeProto) -> bool:
@@ -131,22 +131,36 @@ def _names_after_layers(lifted: Lifted) -> set[str]:
     return found
 
 
-def _channel_counts(lifted: Lifted) -> set[int]:
+def _channel_counts(lifted: Lifted) -> set[tuple[int, ...]]:
     """Return how wide the tensors between layers are, as their weights tell."""
     sizes = {tensor.name: tuple(tensor.dims) for tensor in lifted.proto.graph.initializer}
     for scope in lifted.model.scopes:
         for node in scope.graph.node:
             if _is_rounded(node):
                 sizes[node.output[0]] = sizes[node.input[0]]
-    found: set[int] = set()
+    found: set[tuple[int, ...]] = set()
     for scope in lifted.model.scopes:
         for node in scope.graph.node:
             found |= _widths_of(node, [sizes.get(name) for name in node.input])
     return found
 
 
-def _widths_of(node: onnx.NodeProto, shapes: list[tuple[int, ...] | None]) -> set[int]:
+def _widths_of(node: onnx.NodeProto, shapes: list[tuple[int, ...] | None]) -> set[tuple[int, ...]]:
     weights = [shapes[i] for i in _LEARNED.get(node.op_type, ()) if i < len(shapes)]
-    if node.op_type in _LAYERS:
-        return {size for shape in weights if shape is not None for size in shape}
-    return set()
+    if node.op_type not in _LAYERS:
+        return set()
+    found: set[tuple[int, ...]] = {(size,) for shape in weights if shape for size in shape}
+    return found | _joined_units(node, shapes) if node.op_type == "Einsum" else found
+
+
+def _joined_units(
+    node: onnx.NodeProto, shapes: list[tuple[int, ...] | None]
+) -> set[tuple[int, ...]]:
+    """Return the sizes of the axes that the units of an Einsum lie on, but those of length 1."""
+    terms, out = terms_of(str(attributes(node)["equation"]))
+    found = set()
+    for weight, shape in enumerate(shapes[:2]):
+        product = product_of(terms[1 - weight], terms[weight], out) if len(terms) == 2 else ""
+        if shape is not None and not isinstance(product, str):
+            found.add(tuple(shape[axis] for axis in product.units if shape[axis] != 1))
+    return found - {()}

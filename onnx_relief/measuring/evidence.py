@@ -21,7 +21,6 @@ from onnx_relief.data import Dataset, first_sample
 from onnx_relief.errors import DataError
 from onnx_relief.geometry import ConvGeometry
 from onnx_relief.graph.document import Document
-from onnx_relief.graph.probes import feature_axis
 from onnx_relief.graph.reach import comes_from_layers
 from onnx_relief.graph.sites import Site
 from onnx_relief.measuring.measure import full_batches
@@ -109,7 +108,7 @@ def reading_of(site: Site, *, memory: int) -> Reading | str:
         groups=weight.groups,
         entries=entries,
         geometry=layer.geometry,
-        axis=-1 if layer.geometry else feature_axis(site),
+        axis=site.reads.place,
         own_units=not comes_from_layers(site.scope, site.data),
     )
     # Blocks hold whole channels, so that a channel's columns lie together.
@@ -135,8 +134,8 @@ def answers_of(site: Site, reading: Reading, read: Array, made: Array) -> Array:
     if reading.geometry is None and len(site.parts[0].view.shape) == 1:
         return made.reshape(1, 1, 1, -1)  # a product with a vector has no axis of units
     if reading.geometry is None:
-        rows = np.moveaxis(made, -1 if site.data_input == 0 else -2, -1)
-        return rows.reshape(-1, rows.shape[-1]).T[None, None]
+        rows = np.moveaxis(made, site.makes.place, -1)
+        return rows.reshape(-1, site.layer.units).T[None, None]
     size = read.shape[2:]
     return coarse_answers(made, reading.geometry, size, reading.groups, most=reading.places)
 

@@ -203,7 +203,7 @@ def _why_not(site: Site, shared: Set[TensorHome], own: set[str]) -> str | None:
         return "it is recurrent"
     if site.scope.parent is not None or site.output not in own:
         return "it is inside a body or a function"
-    if layer.geometry is None and (layer.weights[0].groups > 1 or site.data_input):
+    if layer.geometry is None and (layer.weights[0].groups > 1 or site.makes.place != -1):
         return "its units are not on the last axis"
     if any(part.view.home in shared for part in site.tensors):
         return SHARED

@@ -23,7 +23,7 @@ from onnx_relief.graph.nodes import STANDARD, attributes
 from onnx_relief.graph.quantised import in_integers
 from onnx_relief.graph.rewrite import write_constants
 from onnx_relief.graph.rows import OTHER_FORM, as_read, as_stored, can_be_set
-from onnx_relief.graph.sites import Part, RowLayout, Site
+from onnx_relief.graph.sites import Axes, Part, RowLayout, Site
 from onnx_relief.graph.walk import TensorHome
 from onnx_relief.measuring.evidence import Reading, reading_of
 from onnx_relief.repair.joins import Join
@@ -85,8 +85,8 @@ class Pair:
         """Return the dense layer's output for the units that this layer has."""
         if self.units is None:
             return dense
-        last = -1 if self.site.data_input == 0 else -2
-        return np.take(dense, self.units, axis=1 if self.reading.geometry else last)
+        axis = 1 if self.reading.geometry else self.site.makes.place
+        return np.take(dense, self.units, axis=axis)
 
 
 def pairs_of(
@@ -217,7 +217,7 @@ def _movable(survey: Survey, site: Site, shared: Set[TensorHome]) -> tuple[Part,
     if uses[0].index != 0 or len(node.input) < 5 or attributes(node).get("training_mode"):
         return None
     view = survey.constants.resolve(site.scope, node.input[3])
-    if isinstance(view, str) or view.size != site.layer.units or site.data_input:
+    if isinstance(view, str) or view.size != site.layer.units or site.makes != Axes():
         return None
     if any(len(site.scope.uses.get(name, [])) != 1 for _, name in view.passing):
         return None

@@ -164,6 +164,16 @@ def test_constants_that_are_no_weights_are_not_trained():
     assert names == {"w", "bias"}
 
 
+def test_biases_of_units_along_several_axes_are_trained():
+    graph = """(float[N,7,6] x) => (float[N,7,2,3] y) {
+        h = Einsum <equation = "nld,hkd->nlhk"> (x, w)  b = Add (h, bias)  y = Add (b, grid)
+    }"""
+    constants = {"w": random(2, 3, 6), "bias": random(2, 3), "grid": random(7, 2, 3)}
+    module = convert(load(build(graph, **constants)))
+    names = {str(module.homes[name]) for name, _ in module.named_parameters()}
+    assert names == {"w", "bias"}
+
+
 def test_outputs_that_teach_nothing_are_left_out():
     model = build(
         """(float[N,6] x) => (int64[N,1] label, float[N,5] p) {

@@ -231,11 +231,15 @@ def test_nothing_is_tried_where_the_pattern_says_how_many_stay(monkeypatch):
 
 @given(st.integers(0, 2**16))
 @settings(max_examples=5, deadline=None)
-def test_a_layer_is_pruned_alike_as_gemm_matmul_or_convolution(seed):
+def test_a_layer_is_pruned_alike_as_gemm_matmul_einsum_or_convolution(seed):
     weight, first = random(6, 4, seed=seed), random(5, 6, seed=seed + 1)
     graphs = {
         "Gemm": "{ h = MatMul (x, f) a = Relu (h) [layer] y = Gemm (a, w) }",
         "MatMul": "{ h = MatMul (x, f) a = Relu (h) [layer] y = MatMul (a, w) }",
+        "Einsum": """{ h = MatMul (x, f) a = Relu (h)
+            [layer] y = Einsum <equation = "bd,de"> (a, w) }""",
+        "joined": """{ h = MatMul (x, f) a = Relu (h) s = Reshape (a, heads)
+            [layer] t = Einsum <equation = "kdhe,nhe->nkd"> (u, s) y = Flatten (t) }""",
         "Conv": """{ h = MatMul (x, f) a = Relu (h) s = Unsqueeze (a, axes)
             [layer] c = Conv (s, k) y = Squeeze (c, axes) }""",
     }
@@ -246,6 +250,9 @@ def test_a_layer_is_pruned_alike_as_gemm_matmul_or_convolution(seed):
         constants = {"f": first, "w": weight}
         if name == "Conv":
             constants = {"f": first, "k": weight.T[:, :, None], "axes": np.array([2])}
+        if name == "joined":
+            units = weight.T.reshape(2, 2, 3, 2)
+            constants = {"f": first, "u": units, "heads": np.array([0, 3, 2])}
         document = load(build(f"(float[N,5] x) => (float[N,4] y) {body}", **constants))
         data = open_data({"x": inputs}, input_specs(document.proto))
         for criterion in ("relief", "wanda", "obs", "magnitude"):

@@ -529,9 +529,9 @@ def test_the_best_is_written_where_a_target_is_not_reached(tmp_path, capsys):
 def test_channels_that_a_target_does_not_count_stay(target):
     graph = """(float[N,6] x) => (float[N,5] y) {
         h = MatMul (x, w0)  n = LayerNormalization (h, scale)
-        a = Einsum <equation = "nd,dh->nh"> (n, w1)  r = Relu (a)
-        b = Einsum <equation = "nh,hd->nd"> (r, w2)  s = Add (b, n)  y = Softmax (s)
-    }"""
+        a = Einsum <equation = "nd,dh->hn"> (n, w1)  r = Relu (a)
+        b = Einsum <equation = "hn,hd->nd"> (r, w2)  s = Add (b, n)  y = Softmax (s)
+    }"""  # what comes first is no layer's
     values = {"scale": random(5), "w1": random(5, 8, seed=1), "w2": random(8, 5, seed=2)}
     model = build(graph, w0=random(6, 5), **values)
     assert cut(model, ratio=0.5, round_to=1).removed == 4

@@ -21,6 +21,7 @@ CONSTANTS = {
     **{"low": np.float32(0), "high": np.float32(6), "some": np.float32(0.5)},
     **{"minus": np.float32(-1), "one": np.array([1, -1]), "batch": np.array([0])},
     "many": random(2, 12, 5),
+    "kt": random(5, 3),
 }
 CONV = "[layer] h = Conv(x, w) "
 
@@ -104,6 +105,8 @@ def test_axes_that_vanish_before_the_units_move_them_forward():
 
 MLP = {
     "[layer] h = MatMul(x, m) r = Relu(h) y = MatMul(r, k)": True,
+    '[layer] h = Einsum <equation = "...i,iu"> (x, m) r = Relu(h) y = MatMul(r, k)': True,
+    'r = MatMul(x, m) [layer] h = MatMul(r, sq) y = Einsum <equation = "ku,...u"> (kt, h)': True,
     "[layer] h = MatMul(x, m) a = Add(h, b) r = Relu(a) y = MatMul(r, k)": True,
     "[layer] h = Gemm(x, m, b) r = Relu(h) y = Gemm(r, k)": True,
     "[layer] h = Gemm(x, m, b) r = BatchNormalization(h, g, o, mu, var) y = Gemm(r, k)": True,
@@ -197,6 +200,11 @@ def test_what_blocks_the_way_is_said(nodes):
         ("[layer] h = RNN <hidden_size = 3> (x, rw, rr) y = Relu(h)", "gates of a recurrent"),
         ("[layer] h = MatMul(x, m) y = RNN <hidden_size = 3> (h, rr, rr)", "another order"),
         ("[layer] h = MatMul(x, m) y = MatMul(h, b3)", "another order"),
+        (
+            '[layer] h = Einsum <equation = "sni,ihu->snhu"> (x, bat) y = Relu(h)',
+            "along several axes",
+        ),
+        ('[layer] h = MatMul(x, m) y = Einsum <equation = "snu,nuz"> (h, b3)', "another order"),
         ("[layer] h = MatMul(x, m) y = GlobalMaxPool(h)", "GlobalMaxPool 'y' pools over them"),
     ],
 )

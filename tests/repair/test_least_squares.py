@@ -63,6 +63,7 @@ LAYERS = {
     "gemm": ("Gemm <alpha = 0.5, beta = 2.0> (x, w, b)", (4, 6), 0),
     "flipped gemm": ("Gemm <transB = 1> (x, w)", (6, 4), 1),
     "matmul": ("MatMul (x, w)", (4, 6), 0),
+    "einsum": ('Einsum <equation = "nd,ed->ne"> (x, w)', (6, 4), 1),
 }
 
 

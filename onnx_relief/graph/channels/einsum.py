@@ -1,7 +1,6 @@
 """Einsum: a letter is an axis, and channels follow their letter.
 
-Source: the ONNX operator specification; without `->` the output has the letters that appear once,
-in alphabetical order.
+Source: the ONNX operator specification.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from onnx_relief.graph.channels.ids import Ids, varying
 from onnx_relief.graph.channels.layers import starts
 from onnx_relief.graph.channels.records import Read
 from onnx_relief.graph.channels.trace import NotFollowedError, Rule, Trace
+from onnx_relief.graph.equation import DOTS, terms_of
 from onnx_relief.graph.nodes import attributes
 
 _SPARE = "".join(map(chr, range(0x3B1, 0x3C9)))
@@ -67,19 +67,15 @@ def letters_of(trace: Trace, node: onnx.NodeProto) -> list[str]:
     Raises:
         NotFollowedError: A letter stands twice in one of them.
     """
-    equation = str(attributes(node)["equation"]).replace(" ", "")
-    left, arrow, out = equation.partition("->")
-    told = left.split(",")
-    if not arrow:
-        every = left.replace(",", "").replace(".", "")
-        out = "..." * ("..." in left) + "".join(x for x in sorted(set(every)) if every.count(x) < 2)
+    told, out = terms_of(str(attributes(node)["equation"]))
     ranks = [len(trace.shape(name)) for name in node.input]
     spare = [
-        rank - len(one) + 3 if "..." in one else 0 for one, rank in zip(told, ranks, strict=True)
+        rank - len(one) + len(DOTS) if DOTS in one else 0
+        for one, rank in zip(told, ranks, strict=True)
     ]
     counts = [*spare, max(spare)]
     found = [
-        one.replace("...", _SPARE[:count][::-1])
+        one.replace(DOTS, _SPARE[:count][::-1])
         for one, count in zip([*told, out], counts, strict=True)
     ]
     if any(len(set(one)) < len(one) for one in found):

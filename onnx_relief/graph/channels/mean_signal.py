@@ -80,6 +80,8 @@ def corrections(
         if site is None or mean is None or mean.size != lost.size or not lost.any():
             continue
         weight = site.layer.weights[0]
+        if lost.size != weight.inputs * weight.groups:
+            continue  # one of the axes that it sums over
         room = has_room(site) and (_is_its_own(trace, site) or _is_shared_whole(trace, site, nodes))
         room = room or (may_add and _can_add(site))
         if len(site.layer.weights) != 1 or not room:
@@ -109,6 +111,8 @@ def why_not_exact(trace: Trace, survey: Survey) -> dict[int, str]:
         uneven = why_not_even(node, partial(survey.constants.array, scope))
         if uneven is not None:
             found[read.node] = uneven
+        elif site.reads.joined > 1:
+            found[read.node] = f"{node.op_type} reads them along with another axis"
         elif site.bias is not None and site.bias.view.quantised:
             found[read.node] = f"{node.op_type} has a bias of integers"
         elif not _can_add(site) and not (has_room(site) and _is_its_own(trace, site)):
