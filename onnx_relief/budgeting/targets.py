@@ -19,7 +19,7 @@ from onnx_relief.budgeting.spending import Fields, Priced, choose, cover, plan_o
 from onnx_relief.data import Dataset
 from onnx_relief.graph.cost import count_parameters, zipped_bytes
 from onnx_relief.graph.document import Document
-from onnx_relief.graph.layers import Survey, find_layers
+from onnx_relief.graph.layers import find_layers
 from onnx_relief.graph.walk import TensorHome
 from onnx_relief.measuring.positions import positions_on_data
 from onnx_relief.plan import PrunePlan
@@ -111,7 +111,7 @@ def prune_to(
     if budget.target_macs is not None:
         positions = _all_positions(fields, calibration, settings.provider)
         return _to_macs(prices, budget.target_macs, positions, settings, judged, progress)
-    wanted = _weights_left(fields.survey, prices, budget)
+    wanted = _weights_left(prices, budget)
     found = _to_weights(prices, wanted, settings, judged, progress)
     if budget.target_params is None or found.missed is not None:
         return found
@@ -154,17 +154,17 @@ def _spent(
         return choices, kept, paid - kept
 
     choices, kept, free = tried(wanted)
-    low, high = (wanted, kept), (0.0, 0.0)
+    low, high = wanted, 0.0
     for _ in range(_CORRECTED):
         if kept <= 0 or kept >= wanted * (1 - _CLOSE) or free <= _CLOSE * wanted:
             break
-        slope = (high[0] - low[0]) / (high[1] - low[1]) if any(high) else low[0] / low[1]
-        asked = low[0] + slope * (wanted * (1 - _NEAR) - low[1])
+        # What is kept grows with what is asked for, but where blocks are large it does so in steps.
+        asked = (low + high) / 2 if high else low / kept * wanted * (1 - _NEAR)
         more, size, left = tried(asked)
         if size > wanted:
-            high = (asked, size)
-        elif size > kept:
-            choices, kept, free, low = more, size, left, (asked, size)
+            high = asked
+        elif size > kept or high:
+            choices, kept, free, low = more, size, left, asked
         else:
             break  # there is no more to keep
     return choices, kept
@@ -174,21 +174,28 @@ def _what_stays(prices: Priced, kept: float, budget: Budget) -> str:
     """Return in words what keeps a target from being reached."""
     if budget.target_params is None:
         return f"{kept:,.0f} of the {prices.whole:,.0f} weights that may go have to stay"
-    total = count_parameters(prices.fields.survey)[0]
-    left, _ = two_shares((total - prices.whole + kept) / total, budget.target_params)
+    total, _ = count_parameters(prices.fields.survey)
+    left, _ = two_shares((_left_alone(prices.fields) + kept) / total, budget.target_params)
     return (
         f"{left} of the parameters have to stay, since of {total:,} only {prices.whole:,.0f} are "
         f"weights that may go, and {kept:,.0f} of these keep units or outputs from being cut off"
     )
 
 
-def _weights_left(survey: Survey, prices: Priced, budget: Budget) -> float:
+def _weights_left(prices: Priced, budget: Budget) -> float:
+    """Return how many weights may be left of those that may go."""
     if budget.sparsity is not None:
         return round((1 - budget.sparsity) * prices.whole)
     if budget.target_params is not None:
-        total = count_parameters(survey)[0]
-        return budget.target_params * total - (total - prices.whole)
+        total, _ = count_parameters(prices.fields.survey)
+        return budget.target_params * total - _left_alone(prices.fields)
     return prices.whole
+
+
+def _left_alone(fields: Fields) -> int:
+    """Return how many parameters are left alone and are not zero."""
+    _, nonzero = count_parameters(fields.survey)
+    return nonzero - sum(int(np.count_nonzero(field.rows())) for field in fields.fields)
 
 
 def _all_positions(fields: Fields, calibration: Dataset, provider: str) -> Mapping[str, float]:
@@ -208,26 +215,25 @@ def _to_macs(
     progress: Progress | None,
 ) -> Chosen:
     fields = prices.fields
-    applied: defaultdict[TensorHome, float] = defaultdict(
-        float
-    )  # a weight that several layers share costs in each
+    may_go = {field.site.parts[field.part].view.home for field in fields.fields}
+    applied: defaultdict[TensorHome, float] = defaultdict(float)
+    total = stays = 0.0
     for site in fields.survey.sites:
+        times = positions.get(site.layer.name, 0.0)
+        total += site.layer.connections * site.layer.taps * times
         for part in site.parts:
-            applied[part.view.home] += positions.get(site.layer.name, 0.0)
+            applied[part.view.home] += times  # a weight that several layers share costs in each
+            if part.view.home not in may_go:
+                stays += np.count_nonzero(fields.survey.rows(part)) * times
 
     def weigh(field: Field) -> float:
         return max(applied[field.site.parts[field.part].view.home], 1e-9)
 
-    may_go = sum(field.blocks * field.weights_per_block * weigh(field) for field in fields.fields)
-    total = sum(
-        site.layer.connections * site.layer.taps * positions.get(site.layer.name, 0.0)
-        for site in fields.survey.sites
-    )
-    wanted = share * total - (total - may_go)
+    wanted = share * total - stays
     choices, kept = _spent(prices, wanted, settings, weigh, progress)
     missed = None
     if kept > wanted * 1.01:
-        left, _ = two_shares((kept + total - may_go) / total, share)
+        left, _ = two_shares((kept + stays) / total, share)
         missed = f"--target-macs {share} is not reached: {left} of them have to stay"
     return _finished(fields, choices, judged, missed)
 

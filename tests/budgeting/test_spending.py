@@ -415,6 +415,46 @@ def test_zeros_within_blocks_are_free(granularity, criterion, budget):
     assert 0.98 * 0.4 < kept / (48 * 32 + 32 * 16) <= 0.4
 
 
+@pytest.mark.parametrize("sparsity", [0.2, 0.3, 0.5])
+@pytest.mark.parametrize("seed", range(6))
+def test_as_many_units_with_zeros_stay_as_a_budget_allows(sparsity, seed):
+    """Units of 128 weights, of which 109 are not zero; those of the second layer are outputs."""
+    first = random(128, 16, seed=seed)
+    order = np.argsort(random(128, 16, seed=seed + 1), axis=0)
+    np.put_along_axis(first, order[:19], 0, axis=0)
+    graph = (
+        "(float[N,128] x) => (float[N,8] y) { e = MatMul (x, w1) q = Relu (e) y = MatMul (q, w2) }"
+    )
+    model = build(graph, w1=first, w2=random(16, 8, seed=seed + 2))
+    _, found = pruned(
+        model,
+        shape=(128,),
+        granularity="row",
+        criterion="magnitude",
+        budget=Budget(sparsity=sparsity),
+    )
+    left = sum(np.count_nonzero(array) for array in found.values())
+    allowed = round((1 - sparsity) * (128 * 16 + 16 * 8))
+    assert allowed - 109 < left <= allowed
+
+
+@pytest.mark.parametrize("target", ["target_macs", "target_params"])
+def test_zeros_of_layers_that_are_left_alone_count_nothing(target):
+    graph = """(float[N,64] x) => (float[N,8] y) {
+        [c] a = MatMul (x, w0) r = Relu (a) [d] e = MatMul (r, w1) q = Relu (e) y = MatMul (q, w2)
+    }"""
+    first = random(64, 64) * (np.random.default_rng(0).random((64, 64)) < 0.1)
+    model = build(graph, w0=first, w1=random(64, 32, seed=1), w2=random(32, 8, seed=2))
+    whole, before = 64 * 64 + 64 * 32 + 32 * 8, np.count_nonzero(first) + 64 * 32 + 32 * 8
+    for share in (0.5, 0.4):
+        made, found = pruned(
+            model, shape=(64,), criterion="wanda", skip=("c",), budget=Budget(**{target: share})
+        )
+        left = sum(np.count_nonzero(array) for array in found.values())
+        assert made.missed is None
+        assert left == min(before, int(share * whole))
+
+
 @pytest.mark.parametrize("granularity", ["weight", "row", "2x1", "1x2", "2:4"])
 @pytest.mark.parametrize("scope", list(Scope))
 def test_zeros_stay_zeros(granularity, scope):
