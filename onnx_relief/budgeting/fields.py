@@ -173,8 +173,15 @@ class Field:
         split = self.split()
         share = count / self.blocks
         moment = self._moment()
-        best = survivors(moment, split, share, self._projection(split))
+        best = survivors(moment, split, share, self._projection(split), begin=self._speaking())
         return self._fitted(moment, split, best.keep, best.weights)
+
+    def _speaking(self) -> float:
+        """Return the share of blocks in which a weight that is not zero reads what changes."""
+        assert self.gram is not None
+        changes = np.einsum("gii->gi", self.gram.covariance(centred=self._centred)) > 0
+        heard = (self.split() != 0) & changes[:, None]
+        return float((self.structure.pooled(self.joined(heard)) > 0).sum() / self.blocks)
 
     def _ranked(self, scores: Floats) -> Floats:
         """Return scores by which zeros go first, before weights of inputs that are always zero."""

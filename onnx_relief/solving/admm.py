@@ -77,10 +77,26 @@ def descend(
 
 
 def survivors(
-    moment: Floats, weights: Floats, share: float, project: Project, *, rounds: int = 16
+    moment: Floats,
+    weights: Floats,
+    share: float,
+    project: Project,
+    *,
+    begin: float = 1.0,
+    rounds: int = 16,
 ) -> Step:
-    """Return which weights survive at one share; arguments as `descend`."""
+    """Return which weights survive at one share.
+
+    Args:
+        moment: As for `descend`.
+        weights: As for `descend`.
+        share: Share of weights to keep.
+        project: As for `descend`.
+        begin: Share of weights that say anything: the others go at once.
+        rounds: Steps on the way from there.
+    """
     fall = ((np.arange(rounds) + 1) / rounds) ** (1 / 3)
-    shares = 1 - (1 - share) * fall
+    begin = max(begin, share)
+    shares = begin - (begin - share) * fall
     *_, last = descend(moment, weights, shares.tolist(), project)
     return last

@@ -40,22 +40,20 @@ def damped(moment: Floats, ridge: float, *, own_units: bool = False) -> Floats:
     Args:
         moment: E[x x'], (groups, d, d).
         ridge: For all groups.
-        own_units: Whether every input is damped by its own size: pascals would damp kelvins away.
+        own_units: Whether every input is damped by its own entry of the diagonal instead: pascals
+            would damp kelvins away, and inputs that are always zero would share in the mean.
     """
+    level, mean = _diagonal(moment), _diagonal(moment).mean(axis=1, keepdims=True)
+    mean = np.where(mean > 0, mean, 1.0)
     if own_units:
-        scale = _scale(moment)
-        return damped(moment / scale, ridge) * scale
-    entries = moment.shape[-1]
-    level = np.einsum("gii->gi", moment).mean(axis=1)
-    level = np.where(level > 0, level, 1.0)
-    return moment + ((ridge + _TINY) * level)[:, None, None] * np.eye(entries)
+        added = np.where(level > 0, (ridge + _TINY) * level, _TINY * mean)
+    else:
+        added = np.broadcast_to((ridge + _TINY) * mean, level.shape)
+    return moment + added[:, :, None] * np.eye(moment.shape[-1])
 
 
-def _scale(moment: Floats) -> Floats:
-    """Return the products of the sizes of all inputs, (groups, d, d); that of nothing is one."""
-    size = np.sqrt(np.einsum("gii->gi", moment))
-    size = np.where(size > 0, size, 1.0)
-    return np.asarray(size[:, :, None] * size[:, None, :])
+def _diagonal(moment: Floats) -> Floats:
+    return np.asarray(np.einsum("gii->gi", moment))
 
 
 def shrinkage(moment: Floats, other: Floats, *, own_units: bool = False) -> float:
@@ -75,17 +73,20 @@ def shrinkage(moment: Floats, other: Floats, *, own_units: bool = False) -> floa
     Args:
         moment: S, (groups, d, d).
         other: J, of the same shape.
-        own_units: Whether inputs count relative to their own sizes.
+        own_units: Whether inputs count relative to their own sizes; T is the diagonal of S then.
     """
     if own_units:
-        scale = _scale((moment + other) / 2)
-        return shrinkage(moment / scale, other / scale)
-    level = np.einsum("gii->gi", moment).mean(axis=1)
-    some = level > 0
-    scale = 1 / level[some, None, None]
-    apart = moment[some] * scale - np.eye(moment.shape[-1])
-    size = float(np.square(apart).sum())
-    share = float((apart * (moment - other)[some] * scale).sum()) / size if size > _TINY else 0.0
+        size = np.sqrt((_diagonal(moment) + _diagonal(other)) / 2)
+        size = np.where(size > 0, size, 1.0)
+        scale = 1 / (size[:, :, None] * size[:, None, :])
+        target = _diagonal(moment)[:, :, None] * np.eye(moment.shape[-1])
+    else:
+        level = _diagonal(moment).mean(axis=1)[:, None, None]
+        scale = np.divide(1, level, out=np.zeros_like(level), where=level > 0)
+        target = level * np.eye(moment.shape[-1])
+    apart = (moment - target) * scale
+    whole = float(np.square(apart).sum())
+    share = float((apart * (moment - other) * scale).sum()) / whole if whole > _TINY else 0.0
     share = min(max(share, 0.0), _MOST_SHRUNK)
     return share / (1 - share)
 

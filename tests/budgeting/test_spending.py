@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from text_models import build, random
 
+import onnx_relief as relief
 from onnx_relief.budget import Budget
 from onnx_relief.budgeting.targets import AS_IT_IS, Judged
 from onnx_relief.cli import main
@@ -392,6 +393,27 @@ def test_zeros_go_before_weights_of_inputs_that_are_always_zero(criterion):
     found = weights(prune(load(model), data, settings).document.proto)
     kept = sum(np.count_nonzero(found[name]) for name in ("w1", "w2"))
     assert kept == round(0.8 * (16 * 6 + 16 * 3))
+
+
+@pytest.mark.parametrize("repair", ["none", "least-squares"])
+@pytest.mark.parametrize("seed", range(3))
+def test_inputs_that_are_always_zero_change_nothing(seed, repair):
+    """As the border of pictures, and categories that do not occur: they are no evidence."""
+    mixed = random(60, 8, seed=seed) @ random(8, 24, seed=seed + 1) + random(60, 24, seed=seed + 2)
+    weight, found = random(24, 12, seed=seed + 3), []
+    for more in (0, 72, 264):
+        model = build(
+            f"(float[N,{24 + more}] x) => (float[N,12] y) {{ y = MatMul (x, w) }}",
+            w=np.concatenate([weight, np.ones((more, 12), np.float32)]),
+        )
+        data = {"x": np.pad(mixed, ((0, 0), (0, more)))}
+        flags = {"sparsity": 1 - 115 / (12 * (24 + more)), "granularity": "weight"}
+        made = relief.prune(model, data, criterion="obs", repair=repair, **flags)
+        pruned_weight = weights(made.model)["w"]
+        assert np.count_nonzero(pruned_weight) == np.count_nonzero(pruned_weight[:24]) == 115
+        found.append(pruned_weight[:24])
+    for other in found[1:]:
+        np.testing.assert_allclose(other, found[0], rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("granularity", ["2x1", "1x4"])
