@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.light import node_reads
+from onnx_relief.graph.nodes import every_node, subgraphs
 from onnx_relief.graph.walk import Scope
 
 _MIXING = ("Attention", "Conv", "Einsum", "Gemm", "GRU", "LSTM", "MatMul", "RNN")
@@ -42,13 +43,17 @@ def cut_off(survey: Survey) -> dict[str, str]:
 
 
 def comes_from_layers(scope: Scope, name: str) -> bool:
-    """Whether an operator that mixes channels stands before a tensor of the main graph."""
+    """Whether an operator that mixes channels stands before a tensor of the main graph.
+
+    One in a body counts as its node, though it may not be what this tensor comes from.
+    """
     waiting, seen = [name], {name}
     for one in waiting:  # the list grows while it is walked
         node = scope.producers.get(one)
         if node is None:
             continue
-        if any(part in node.op_type for part in _MIXING):
+        inside = (one for _, body in subgraphs(node) for one in every_node(body))
+        if any(part in one.op_type for one in (node, *inside) for part in _MIXING):
             return True
         onward = [read for read in dict.fromkeys(node_reads(node)) if read not in seen]
         waiting += onward

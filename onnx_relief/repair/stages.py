@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
-from itertools import groupby, islice
+from itertools import groupby
 from math import ceil
 from typing import Any
 
@@ -54,7 +53,9 @@ def depths(survey: Survey, pairs: Iterable[Pair]) -> tuple[dict[str, int], list[
     for pair in pairs:
         if not pair.others:
             continue
-        found = _even_depths(survey, [*together, pair.made])
+        # Groups only make each other deeper, so what earlier ones have settled on is a start.
+        least = {name: depth[name] for group in together for name in group}
+        found = _even_depths(survey, [*together, pair.made], least)
         if found is None:
             apart.append(pair)
         else:
@@ -63,13 +64,14 @@ def depths(survey: Survey, pairs: Iterable[Pair]) -> tuple[dict[str, int], list[
     return depth, apart
 
 
-def _even_depths(survey: Survey, together: Collection[Collection[str]]) -> dict[str, int] | None:
+def _even_depths(
+    survey: Survey, together: Collection[Collection[str]], least: Mapping[str, int]
+) -> dict[str, int] | None:
     """Return the depths where all tensors of a group have one; None where they never have.
 
     A pass settles at least one more group, the first of those that wait for no other one, and
-    another pass shows it.
+    another pass shows it. None may be less deep than in `least`.
     """
-    least: dict[str, int] = {}
     for _ in range(len(together) + 1):
         depth = _depths(survey, least)
         deepest = [max(depth[name] for name in group) for group in together]
@@ -181,24 +183,26 @@ def sums(pairs: Sequence[Pair], walk: Iterable[Sequence[Tensors]]) -> list[Sums]
     """
     total: list[Sums] | None = None
     for ours, dense in walk:
-        each = iter(_batch_sums([one for pair in pairs for one in pair.all], ours, dense))
-        part = [reduce(_merged, islice(each, len(pair.all))) for pair in pairs]
+        part = _batch_sums(pairs, ours, dense)
         total = part if total is None else [_merged(*two) for two in zip(total, part, strict=True)]
     assert total is not None  # a dataset that yields nothing raises
     return total
 
 
 def _batch_sums(pairs: Sequence[Pair], ours: Tensors, dense: Tensors) -> list[Sums]:
-    """Return the sums over one batch; layers that read alike share the products of inputs."""
+    """Return the sums over one batch; layers that read alike share the products of inputs.
+
+    Those of layers that share a weight are added up one by one: there may be many.
+    """
     found: dict[int, Sums] = {}
-    alike: dict[Reading, list[int]] = {}
+    alike: dict[Reading, list[tuple[int, Pair]]] = {}
     for place, pair in enumerate(pairs):
-        alike.setdefault(pair.reading, []).append(place)
-    for reading, places in alike.items():
+        for one in pair.all:
+            alike.setdefault(one.reading, []).append((place, one))
+    for reading, members in alike.items():
         read = as_floats(ours[reading.tensor])
         lacks, wanted = [], []
-        for place in places:
-            pair = pairs[place]
+        for _, pair in members:
             name = pair.site.output
             target, made = (
                 as_floats(answers_of(pair.site, reading, read, tensor))
@@ -208,13 +212,11 @@ def _batch_sums(pairs: Sequence[Pair], ours: Tensors, dense: Tensors) -> list[Su
             wanted.append(float(np.square(target, dtype=np.float64).sum()))
         gram = gram_of(reading.columns(read), np.concatenate(lacks, axis=2))
         ends = np.cumsum([lack.shape[2] for lack in lacks])
-        for place, lack, end, size in zip(places, lacks, ends, wanted, strict=True):
+        for (place, _), lack, end, size in zip(members, lacks, ends, wanted, strict=True):
             some = slice(end - lack.shape[2], end)
-            found[place] = Sums(
-                gram.of_units(some),
-                float(np.square(lack, dtype=np.float64).sum()),
-                size,
-            )
+            lacking = float(np.square(lack, dtype=np.float64).sum())
+            part = Sums(gram.of_units(some), lacking, size)
+            found[place] = _merged(found[place], part) if place in found else part
     return [found[place] for place in range(len(pairs))]
 
 

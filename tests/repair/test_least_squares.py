@@ -573,3 +573,24 @@ def test_heads_one_after_another_are_each_at_one_depth(heads):
     assert sum(len(pair.others) == 2 for pair in pairs) == heads
     for head in range(heads):
         assert {depth[f"d{level}{'h' * (head + 1)}"] for level in range(3)} == {3 + head}
+
+
+@pytest.mark.parametrize("groups", [1, 2, 6])
+def test_groups_that_wait_for_each_other_are_as_deep_as_the_last_makes_them(groups):
+    """Of group i one layer reads the data and one what the first layer of group i - 1 gives.
+
+    The first group of the file waits for all others, so a group that comes in moves all before it.
+    """
+    first = [f"[q{i}] q{i} = MatMul (x, w{i})" for i in reversed(range(groups))]
+    reads = ["d", *(f"q{i}" for i in range(groups - 1))]
+    then = [f"[p{i}] p{i} = MatMul ({read}, w{i})" for i, read in enumerate(reads)]
+    lines = [*first, "[deep] d = MatMul (x, v)", *then]
+    outputs = ", ".join(f"float[N,4] {one}{i}" for i in range(groups) for one in "pq")
+    weights = {"v": random(4, 4), **{f"w{i}": random(4, 4, seed=i) for i in range(groups)}}
+    graph = f"(float[N,4] x) => ({outputs}) {{ {' '.join(lines)} }}"
+    survey = find_layers(load(build(graph, **weights)))
+    pairs, _ = pairs_of(survey, survey, {}, memory=1 << 20)
+    depth, apart = depths(survey, pairs)
+    assert not apart
+    for i in range(groups):
+        assert depth[f"q{i}"] == depth[f"p{i}"] == i + 2
