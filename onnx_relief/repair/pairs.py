@@ -8,7 +8,7 @@ numbers, where the layer sits in a body or is recurrent, and where its dense twi
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -34,7 +34,9 @@ Floats = NDArray[np.float64]
 BY_ZERO: Final = "its node multiplies by zero"
 NO_TWIN: Final = "the dense model has no layer of its name"
 SHARED: Final = "other layers share its weight"
-SHARED_OTHERWISE: Final = "layers share its weight that read it otherwise, or one after the other"
+SHARED_OTHERWISE: Final = (
+    "layers share its weight that read it otherwise, one after the other, or with other biases"
+)
 UNKNOWN_UNITS: Final = "it is not known which of its units were cut"
 
 
@@ -163,34 +165,29 @@ def _pair(
     if units is not None and units.size != site.layer.units:
         return UNKNOWN_UNITS
     together = readers[weight.view.home]
-    shared = {home for home, names in readers.items() if len(names) > 1 and names != together}
-    bias = _movable(survey, site, shared)
+    bias = _movable(survey, site, readers, together)
     alone = len(together) == 1
     return Pair(site, units, reading, bias, alone and can_be_given_a_bias(site, own))
 
 
 def _read_alike(survey: Survey, one: Pair, other: Pair) -> bool:
     """Whether two layers read the same weight in the same way, and move by the same bias."""
-    weights = [(pair.site.parts[0], pair.site.layer.weights[0]) for pair in (one, other)]
-    (first, first_seen), (second, second_seen) = weights
-    readings = [pair.reading for pair in (one, other)]
+    (first, first_seen), (second, second_seen) = (
+        (pair.site.parts[0], pair.site.layer.weights[0]) for pair in (one, other)
+    )
+    here, there = (part.layout.to_rows(part.view.places()) for part in (first, second))
     return (
-        first.view.shape == second.view.shape
-        and first.layout == second.layout
+        np.array_equal(here, there)
+        and np.array_equal(survey.rows(first), survey.rows(second))  # integers may have two scales
         and first_seen.scale == second_seen.scale
-        and np.array_equal(survey.rows(first), survey.rows(second))
-        and len({(r.groups, r.entries, r.geometry is None) for r in readings}) == 1
+        and one.reading.groups == other.reading.groups
+        and (one.reading.geometry is None) == (other.reading.geometry is None)
         and _moved_by(one) == _moved_by(other)
-        and _places_of(one) == _places_of(other)
     )
 
 
 def _moved_by(pair: Pair) -> tuple[TensorHome, float] | None:
     return None if pair.bias is None else (pair.bias[0].view.home, pair.bias[1])
-
-
-def _places_of(pair: Pair) -> list[int] | None:
-    return None if pair.units is None else pair.units.tolist()
 
 
 def can_be_given_a_bias(site: Site, own: set[str]) -> bool:
@@ -205,10 +202,19 @@ def can_be_given_a_bias(site: Site, own: set[str]) -> bool:
     return known and free and site.node.output[0] in own and beta_of(site) != 0
 
 
-def _movable(survey: Survey, site: Site, shared: Set[TensorHome]) -> tuple[Part, float] | None:
-    """Return the bias of a layer, or the mean that a BatchNormalization takes off its output."""
+def _movable(
+    survey: Survey,
+    site: Site,
+    readers: Mapping[TensorHome, list[str]],
+    together: Sequence[str],
+) -> tuple[Part, float] | None:
+    """Return the bias of a layer, or the mean that a BatchNormalization takes off its output.
+
+    Other layers may read it only where they read the layer's weight, too.
+    """
     if site.bias is not None and site.layer.bias is not None:
-        fine = site.bias.view.home not in shared and can_be_set(site.bias)
+        alone = readers[site.bias.view.home] in ([site.layer.name], together)
+        fine = alone and can_be_set(site.bias)
         return (site.bias, 1 / site.layer.bias.scale) if fine and site.layer.bias.scale else None
     uses = site.scope.uses.get(site.output, [])
     node = uses[0].node if len(uses) == 1 and uses[0].scope is site.scope else None

@@ -355,9 +355,9 @@ INSIDE = """(float[N,4] x) => (float[N,4] y) {
 @pytest.mark.parametrize(
     ("graph", "weights", "reason"),
     [
-        (SHARED, {"w": random(4, 4)}, "layers share its weight that read it otherwise, or one"),
-        (TURNED, {"w": random(4, 4)}, "layers share its weight that read it otherwise, or one"),
-        (SCALED, {"w": random(4, 4)}, "layers share its weight that read it otherwise, or one"),
+        (SHARED, {"w": random(4, 4)}, "layers share its weight that read it otherwise, one"),
+        (TURNED, {"w": random(4, 4)}, "layers share its weight that read it otherwise, one"),
+        (SCALED, {"w": random(4, 4)}, "layers share its weight that read it otherwise, one"),
         (INSIDE, {"w": random(4, 4), "c": np.array(True)}, "its inputs are inside a body"),
     ],
 )
@@ -594,3 +594,49 @@ def test_groups_that_wait_for_each_other_are_as_deep_as_the_last_makes_them(grou
     assert not apart
     for i in range(groups):
         assert depth[f"q{i}"] == depth[f"p{i}"] == i + 2
+
+
+TWICE = "(float[N,6] x) => (float[N,5] y, float[N,5] z) {{ u = Tanh (x) {} }}"
+READ_ALIKE = {
+    "[a] y = Gemm <transB = 1> (x, w)  t = Transpose (w)  [b] z = MatMul (u, t)": True,
+    "[a] y = Gemm <transB = 1> (x, w, b)  [b] z = Gemm <transB = 1> (u, w, b)": True,
+    "[a] y = Gemm <transB = 1> (x, w, b)  [b] z = Gemm <transB = 1> (u, w, c)": False,
+    "[a] y = Gemm <transB = 1> (x, w)  [b] z = Gemm <alpha = 0.5, transB = 1> (u, w)": False,
+    "[a] y = Gemm <transB = 1> (x, w)  k = Unsqueeze (w, last) "
+    "v = Unsqueeze (u, last)  [b] s = Conv (v, k)  z = Squeeze (s, last)": False,
+}
+
+
+@pytest.mark.parametrize("body", READ_ALIKE)
+def test_only_layers_that_read_a_weight_alike_are_refitted_together(body):
+    weight = random(5, 6)
+    others = {"b": random(5, seed=1), "c": random(5, seed=2), "last": np.array([2])}
+    dense = build(TWICE.format(body), w=weight, **others)
+    keep = np.random.default_rng(0).random(weight.shape) < 0.5
+    pruned = build(TWICE.format(body), w=weight * keep, **others)
+    found = refitted(pruned, dense, random(200, 3, seed=3) @ random(3, 6, seed=4))
+    assert set(found.layers) == (set("ab") if READ_ALIKE[body] else set())
+    assert set(found.left) == set("ab") - set(found.layers)
+    # A weight that several layers read gets no bias for one of them.
+    assert constants(found.document.proto).keys() == constants(dense).keys()
+
+
+def test_a_symmetric_weight_that_is_read_both_ways_is_left_alone():
+    graph = """(float[N,6] x) => (float[N,6] y, float[N,6] z) {
+        u = Tanh (x)  [a] y = MatMul (x, w)  t = Transpose (w)  [b] z = MatMul (u, t) }"""
+    weight = random(6, 6) + random(6, 6).T
+    keep = np.random.default_rng(0).random((6, 6)) < 0.5
+    dense, pruned = (build(graph, w=w) for w in (weight, weight * (keep & keep.T)))
+    found = refitted(pruned, dense, random(200, 6, seed=3))
+    assert found.layers == ()
+
+
+def test_integers_with_scales_of_their_own_are_left_alone():
+    graph = """(float[N,6] x) => (float[N,5] y, float[N,5] z) { u = Tanh (x)
+        v = DequantizeLinear (w, s)  [a] y = MatMul (x, v)
+        k = DequantizeLinear (w, half)  [b] z = MatMul (u, k) }"""
+    weight = np.random.default_rng(0).integers(-99, 99, (6, 5)).astype(np.int8)
+    scales = {"s": np.float32(0.02), "half": np.float32(0.01)}
+    dense, pruned = (build(graph, w=w, **scales) for w in (weight, weight * (weight % 2)))
+    found = refitted(pruned, dense, random(200, 6, seed=3))
+    assert found.layers == ()
