@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 import onnx
 
@@ -35,6 +35,9 @@ _ELEMENTWISE = {
 }
 _WITH_ANOTHER = {"Add", "Sub", "Mul", "Div"}
 _CONVOLUTIONS = {"Conv", "ConvTranspose"}
+_LAYERS = {*_CONVOLUTIONS, "Gemm", "MatMul", "MatMulInteger"}
+_SIZES = {"Sqrt", "Pow", "ReduceMean", "ReduceL2", "ReduceSumSquare"}
+"""Operators of which the size of features is made that a normalisation divides by."""
 
 
 def stepwise_outputs(model: onnx.ModelProto) -> frozenset[str]:
@@ -61,7 +64,7 @@ def _is_of_units(
         node = made_by.get(name)
         if node is None or node.domain not in STANDARD or not node.input:
             return False
-        if node.op_type in ("MatMul", "Gemm", "MatMulInteger"):
+        if node.op_type in _LAYERS - _CONVOLUTIONS:
             return axis == -1 and not _is_computed(node.input[1], made_by, ranks)
         if node.op_type in _CONVOLUTIONS:
             weight = ranks.get(node.input[1])
@@ -73,10 +76,11 @@ def _is_of_units(
                 return False
             axis = perm[axis] - len(perm)
         elif node.op_type in _WITH_ANOTHER:
-            computed = [name for name in node.input if _is_computed(name, made_by, ranks)]
-            if node.op_type == "Div" and len(computed) > 1:
+            told = [name for name in node.input if _says_of_layers(name, made_by)]
+            sizes = any(_says_of_layers(name, made_by, within=_SIZES) for name in told)
+            if node.op_type in ("Mul", "Div") and sizes:
                 return False  # by a size of its own: a normalisation that is written out
-            source = computed[0] if computed else source
+            source = told[0] if told else source
         elif node.op_type in ("Reshape", "Unsqueeze"):
             if axis != -1:  # the last axis is taken to stay; the numbers are not looked at
                 return False
@@ -86,6 +90,26 @@ def _is_of_units(
         elif node.op_type not in _ELEMENTWISE:
             return False
         name = source
+    return False
+
+
+def _says_of_layers(
+    name: str, made_by: Mapping[str, onnx.NodeProto], within: Set[str] | None = None
+) -> bool:
+    """Whether a tensor hangs on the values of what a layer gives, and passes one of `within`."""
+    waiting, seen = [(name, within is None)], {(name, within is None)}
+    for one, passed in waiting:  # the list grows while it is walked
+        node = made_by.get(one)
+        if node is None or node.op_type in ("Shape", "Size"):
+            continue
+        passed = passed or (within is not None and node.op_type in within)
+        if node.op_type in _LAYERS:
+            if passed:
+                return True
+            continue
+        onward = {(read, passed) for read in node.input} - seen
+        waiting += sorted(onward)
+        seen |= onward
     return False
 
 

@@ -53,6 +53,19 @@ def test_an_operator_of_another_domain_may_be_anything():
             False,
         ),
         ("a = MatMul (x, w)  b = Div (a, c)  y = Add (b, s)", True),
+        ("a = MatMul (x, w)  b = Sqrt (c)  y = Div (a, b)", True),
+        ("a = MatMul (x, w)  b = Sqrt (c)  y = Mul (b, a)", True),
+        (
+            "a = MatMul (x, w)  n = Shape (a)  f = Cast <to = 1> (n)  q = Sqrt (f)  y = Div (a, q)",
+            True,
+        ),
+        ("a = MatMul (x, w)  m = ReduceMax (x)  y = Div (a, m)", True),
+        (
+            "a = MatMul (x, w)  m = ReduceMean (a)  c0 = Sub (a, m)  e = Mul (c0, c0)  "
+            "v = ReduceMean (e)  q = Sqrt (v)  r = Reciprocal (q)  i = Mul (r, s)  "
+            "j = Mul (a, i)  k = Mul (m, i)  o = Sub (s, k)  y = Add (j, o)",
+            False,
+        ),
         ("y = Identity (x)", False),
         ("c0 = Constant <value_floats = [1.0, 2.0]> ()  y = Identity (c0)", False),
     ],
