@@ -176,12 +176,8 @@ def _pool(walk: Walk, carrier: Carrier, node: onnx.NodeProto, _use: Use) -> Carr
 
 
 def _reduce(walk: Walk, carrier: Carrier, node: onnx.NodeProto, use: Use) -> Carrier:
-    settings = attributes(node)
-    axes = settings.get("axes")
-    keepdims = settings.get("keepdims", 1) and node.op_type != "Squeeze"
-    if len(node.input) > 1 and node.input[1]:
-        array = walk.survey.constants.array(use.scope, node.input[1])
-        axes = None if array is None else array.reshape(-1).tolist()
+    keepdims = attributes(node).get("keepdims", 1) and node.op_type != "Squeeze"
+    axes = _axes(walk, node, use)
     if axes is None or carrier.rank is None or carrier.axis < 0:
         raise BlockedError(f"{node.op_type} {node_key(node)!r} may reduce over them")
     which = {axis % carrier.rank for axis in axes}
@@ -192,6 +188,24 @@ def _reduce(walk: Walk, carrier: Carrier, node: onnx.NodeProto, use: Use) -> Car
     before = sum(axis < carrier.axis for axis in which)
     axis, rank = carrier.axis - before, carrier.rank - len(which)
     return replace(_onward(walk, carrier, node), axis=axis, rank=rank)
+
+
+def _unsqueeze(walk: Walk, carrier: Carrier, node: onnx.NodeProto, use: Use) -> Carrier:
+    axes = _axes(walk, node, use)
+    if axes is None or carrier.rank is None or carrier.axis < 0 or use.index != 0:
+        raise BlockedError(f"Unsqueeze {node_key(node)!r} may move them anywhere")
+    rank = carrier.rank + len(axes)
+    stay = [axis for axis in range(rank) if axis not in {axis % rank for axis in axes}]
+    return replace(_onward(walk, carrier, node), axis=stay[carrier.axis], rank=rank)
+
+
+def _axes(walk: Walk, node: onnx.NodeProto, use: Use) -> list[int] | None:
+    """Return the axes that a node names, by attribute or by a constant; None for none."""
+    if len(node.input) > 1 and node.input[1]:
+        array = walk.survey.constants.array(use.scope, node.input[1])
+        return None if array is None else [int(axis) for axis in array.reshape(-1)]
+    axes = attributes(node).get("axes")
+    return None if axes is None else list(axes)
 
 
 def _flatten(walk: Walk, carrier: Carrier, node: onnx.NodeProto, _use: Use) -> Carrier:
@@ -246,4 +260,5 @@ RULES: dict[str, Rule] = {
     "ReduceMax": _reduce,
     "ReduceSum": _reduce,
     "Squeeze": _reduce,
+    "Unsqueeze": _unsqueeze,
 }

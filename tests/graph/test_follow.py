@@ -17,7 +17,7 @@ CONSTANTS = {
     **{"inf": np.full((3, 1), np.inf, np.float32), "five": random(1, 1, 1, 1, 1)},
     **{"g": random(3), "o": random(3), "mu": random(3), "var": random(3) ** 2},
     **{"flat": np.array([0, -1]), "merge": np.array([-1, 12])},
-    **{"first": np.array([1]), "last": np.array([2])},
+    **{"first": np.array([1]), "last": np.array([2]), "down": np.array([-2])},
     **{"low": np.float32(0), "high": np.float32(6), "some": np.float32(0.5)},
     **{"minus": np.float32(-1), "one": np.array([1, -1]), "batch": np.array([0])},
     "many": random(2, 12, 5),
@@ -54,6 +54,7 @@ CONV_TO_CONV = {
     "a = MaxPool <kernel_shape = [2]> (h) y = Conv(a, v)": True,
     "a = AveragePool <kernel_shape = [2], pads = [1, 1]> (h) y = Conv(a, v)": True,
     "a = GlobalAveragePool(h) y = Conv(a, v)": True,
+    "u = Unsqueeze(h, down) p = GlobalAveragePool(u) a = Squeeze(p, down) y = Conv(a, v)": True,
     "a = ReduceMean(h, last) y = Conv(a, v)": True,
     "a, i = MaxPool <kernel_shape = [2]> (h) y = Conv(a, v)": True,
     "a, i = Dropout(h) y = Conv(a, v)": True,
@@ -182,6 +183,8 @@ BLOCKED = {
     "n = BatchNormalization(h, x, o, mu, var) y = Conv(n, v)": "shared or not constant",
     "n = BatchNormalization <training_mode = 1> (h, g, o, mu, var) y = Conv(n, v)": "training mode",
     "n = Flatten(h) a = BatchNormalization(n, g, o, mu, var) y = Gemm(a, f)": "another axis",
+    "u = Unsqueeze(h, axes) y = Relu(u)": "Unsqueeze 'u' may move them anywhere",
+    "u = Unsqueeze(h, batch) p = MaxPool <kernel_shape = [1, 1]> (u) y = Relu(p)": "pools over",
 }
 
 
