@@ -12,8 +12,8 @@ from classifier import cnn, data_file, samples, weights, written
 from text_models import build, differences, random
 from trained import QUICK, RETRAIN, masked_mlp
 
+from onnx_relief.bridge import extra
 from onnx_relief.cli import main
-from onnx_relief.retraining import train
 
 
 @pytest.fixture(name="here", autouse=True)
@@ -183,7 +183,7 @@ def test_a_model_that_only_decides_cannot_be_trained(here, refusal):
 @pytest.mark.parametrize("name", ["torch", "onnx2fx", "lightning"])
 @pytest.mark.parametrize("line", [RETRAIN, f"iterate model.onnx --data data.npz {QUICK}"])
 def test_without_the_extra_there_is_a_command_to_type(monkeypatch, refusal, name, line):
-    monkeypatch.setattr(train, "_is_there", lambda wanted: wanted != name)
+    monkeypatch.setattr(extra, "_is_there", lambda wanted: wanted != name)
     sentence = refusal(line, 2)
     assert sentence == f"retraining needs {name}: pip install 'onnx-relief[retrain]'"
 

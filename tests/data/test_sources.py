@@ -14,7 +14,8 @@ from onnx_relief.errors import DataError
 
 
 def test_the_public_names_are_these() -> None:
-    assert set(data.__all__) == {"PRESETS", "Batch", "Dataset", "Preprocess", "open_data"}
+    names = {"PRESETS", "Batch", "Dataset", "Preprocess", "first_sample", "open_data"}
+    assert set(data.__all__) == names
 
 
 @pytest.mark.parametrize(
