@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_relief.graph.channels import Groups, Trace
+from onnx_relief.graph.channels.records import Read
 from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.sites import Site
 from onnx_relief.measuring.measure import Measurement
@@ -48,10 +49,20 @@ def consumers_of(survey: Survey, trace: Trace, groups: Groups) -> list[Consumer]
         part = 1 if read.tensor in node.output else 0
         weight = site.layer.weights[part]
         depthwise = weight.inputs == 1 and weight.groups > 1
-        roots = groups.of(read.ids).reshape(-1)
+        roots = groups.of(_of_inputs(trace, read, site))
         if not depthwise and roots.size == weight.inputs * weight.groups:
             found.append(Consumer(site, part, read.node, roots))
     return found
+
+
+def _of_inputs(trace: Trace, read: Read, site: Site) -> NDArray[np.int64]:
+    """Return the ids of a layer's inputs, (inputs,); of axes that it joins one has them."""
+    joined, layout = site.reads.joined, site.parts[0].layout
+    if joined == 1:
+        return read.ids.reshape(-1)
+    ids = trace.of(read.tensor)
+    sizes = [layout.split[axis] for axis in layout.order[-joined:]]
+    return np.broadcast_to(ids.reshape(ids.shape[-joined:]), sizes).reshape(-1)
 
 
 def sites_of(consumers: Sequence[Consumer]) -> list[Site]:

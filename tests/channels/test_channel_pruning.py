@@ -599,3 +599,19 @@ def test_only_the_samples_that_were_asked_for_are_compared(tmp_path, capsys):
     assert main(f"prune {model} --data {data} --samples 8 {flags}".split()) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["comparison"]["evaluation"]["samples"] == 8
+
+
+@pytest.mark.parametrize(("heads", "idle"), [(False, [1, 3]), (True, [0]), (True, [1])])
+def test_of_axes_that_an_einsum_joins_those_go_whose_weights_are_idle(heads, idle):
+    """Values of two heads of four, which one Einsum reads along both axes."""
+    values, out = random(6, 2, 4, seed=1), random(2, 4, 6, seed=2)
+    out[(idle,) if heads else (slice(None), idle)] *= 1e-3
+    graph = """(float[N,5,6] x) => (float[N,5,6] y) {
+        v = Einsum <equation = "bld,dhk->blhk"> (x, w)  r = Relu (v)
+        o = Einsum <equation = "blhk,hkd->bld"> (r, u)  y = Add (o, b)
+    }"""
+    model = build(graph, w=values, u=out, b=random(6, seed=3))
+    found = cut(model, shape=(5, 6), ratio=0.5, round_to=1, heads=heads)
+    left = {t.name: onnx.numpy_helper.to_array(t) for t in found.document.proto.graph.initializer}
+    stay = np.delete(values, idle, axis=1 if heads else 2)
+    np.testing.assert_array_equal(left["w"], stay)
