@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnx_relief.budgeting.fields import Field
 from onnx_relief.budgeting.gather import gather_fields
 from onnx_relief.channels.consumers import Consumer, Kinds, sites_of
+from onnx_relief.channels.meetings import said_together
 from onnx_relief.comparing.divergence import (
     FEW,
     TRIED_AT,
@@ -128,10 +129,17 @@ def worth_of(
         )
     scores = np.zeros(trace.pool.size)
     losses: dict[object, Floats] = {}
+    concern = {
+        kind: [one for one in readings if np.isin(one.roots, roots).any()]
+        for kind, roots in kinds.items()
+    }
+    met = np.zeros(trace.pool.size)
+    if not all(concern.values()):
+        met = said_together(survey, trace, groups, calibration, settings)
     tick = ticker(progress, "trying every kind of channels alone", len(kinds))
     for kind, roots in kinds.items():
-        concerned = [one for one in readings if np.isin(one.roots, roots).any()]
-        found = _eliminated(concerned, roots) if concerned else _in_line(roots)
+        concerned = concern[kind]
+        found = _eliminated(concerned, roots) if concerned else _in_line(met[roots])
         scores[roots[found.order]] = np.arange(1, roots.size + 1)
         # Losses are sums over layers, of which none can lose more than all it says.
         several = max(len(concerned), 1)
@@ -218,13 +226,15 @@ def made_up(
     return write_rows(document, survey, weights, {}), changes
 
 
-def _in_line(roots: NDArray[np.int64]) -> Elimination:
-    """Return the order of groups that no layer reads, as queries and keys, which meet each other.
+def _in_line(shares: Floats) -> Elimination:
+    """Return the order of groups that no layer reads, by what they say where they meet others.
 
-    Nothing tells them apart but the whole model's outputs: each is taken for one share of all.
+    Where nothing tells them apart but the whole model's outputs, each is taken for one share of
+    all, in the order of the file.
     """
-    losses = np.arange(roots.size + 1) / roots.size
-    order = np.arange(roots.size)
+    shares = shares if shares.any() else np.ones(shares.size)
+    order = np.argsort(shares, kind="stable")
+    losses = np.concatenate([[0.0], np.cumsum(shares[order])]) / shares.sum()
     return Elimination(order=order, losses=losses, probe=_nearest(losses), probed=())
 
 

@@ -615,3 +615,20 @@ def test_of_axes_that_an_einsum_joins_those_go_whose_weights_are_idle(heads, idl
     left = {t.name: onnx.numpy_helper.to_array(t) for t in found.document.proto.graph.initializer}
     stay = np.delete(values, idle, axis=1 if heads else 2)
     np.testing.assert_array_equal(left["w"], stay)
+
+
+@pytest.mark.parametrize("idle", [[0, 1, 2], [1, 3, 4], [3, 4, 5]])
+@pytest.mark.parametrize("of", ["queries", "keys"])
+def test_of_queries_and_keys_those_go_that_say_least_together(of, idle):
+    """No layer reads them. What is large of the ones may meet next to nothing of the others."""
+    queries, keys = random(8, 6, seed=1), random(8, 6, seed=2)
+    (queries if of == "queries" else keys)[:, idle] *= 0.01
+    (keys if of == "queries" else queries)[:, idle] *= 10
+    graph = """(float[N,5,8] x) => (float[N,5,8] y) {
+        q = MatMul (x, wq)  k = MatMul (x, wk)  t = Transpose <perm = [0, 2, 1]> (k)
+        s = MatMul (q, t)  p = Softmax (s)  y = MatMul (p, x)
+    }"""
+    found = cut(build(graph, wq=queries, wk=keys), shape=(5, 8), ratio=0.5, round_to=1)
+    left = {t.name: onnx.numpy_helper.to_array(t) for t in found.document.proto.graph.initializer}
+    np.testing.assert_array_equal(left["wq"], np.delete(queries, idle, axis=1))
+    np.testing.assert_array_equal(left["wk"], np.delete(keys, idle, axis=1))

@@ -1,0 +1,66 @@
+"""What channels say that no layer reads: queries and keys, which meet each other in a product."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_relief.data import Dataset
+from onnx_relief.graph.channels import Groups, Trace
+from onnx_relief.graph.channels.ids import varying
+from onnx_relief.graph.layers import Survey
+from onnx_relief.measuring.moments import Channels, moments
+from onnx_relief.settings import Settings
+
+Floats = NDArray[np.float64]
+
+
+def said_together(
+    survey: Survey, trace: Trace, groups: Groups, calibration: Dataset, settings: Settings
+) -> Floats:
+    """Return by root what products of two tensors would lose without it.
+
+    A product q k of two channels that know nothing of each other has the mean square E[q²] E[k²].
+    It is 0 where channels meet in bodies, of which no tensors are seen, and where none meet.
+
+    Raises:
+        ModelError, DataError: The model cannot be run on the data.
+    """
+    found = np.zeros(trace.pool.size)
+    main = {name for name, home in trace.whole.homes.items() if home.parent is None}
+    meetings = [
+        (read.tensor, read.other[0])
+        for read in trace.reads
+        if read.other is not None and {read.tensor, read.other[0]} <= main
+    ]
+    where = {
+        name: Channels(trace.of(name).ndim, varying(trace.of(name))[0])
+        for pair in meetings
+        for name in pair
+        if varying(trace.of(name))
+    }
+    if not where:
+        return found
+    measured = moments(
+        survey.document,
+        where,
+        calibration.take(settings.samples),
+        batch_size=settings.batch_size,
+        provider=settings.provider,
+    )
+    energies: dict[str, dict[int, float]] = {}
+    for name, seen in measured.items():
+        by_root = defaultdict[int, list[float]](list)
+        roots = groups.of(trace.of(name)).reshape(-1)
+        if roots.size == seen.mean.size:
+            squares = seen.variance + np.square(seen.mean)
+            for root, square in zip(roots.tolist(), squares.tolist(), strict=True):
+                by_root[root].append(square)
+        energies[name] = {root: float(np.mean(squares)) for root, squares in by_root.items()}
+    for first, second in meetings:
+        one, other = energies.get(first, {}), energies.get(second, {})
+        for root in one.keys() & other.keys():
+            found[root] += one[root] * other[root]
+    return found
