@@ -18,7 +18,7 @@ from onnx_relief.bridge.module import OnnxModule
 from onnx_relief.errors import ReliefError, UnsupportedError
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.lift import Lifted, lift_constants
-from onnx_relief.graph.nodes import node_key
+from onnx_relief.graph.nodes import node_key, random_operators
 from onnx_relief.graph.quantised import stored_types
 from onnx_relief.graph.views import Constants
 from onnx_relief.graph.walk import understand
@@ -70,6 +70,13 @@ def check(
     gaps = {name: gap(expected[name], found[name]) for name in module.outputs}
     stored = _types(module, document)
     wrong = [name for name in module.outputs if not gaps[name] <= _allowed(expected[name], stored)]
+    drawn = random_operators(document.proto.graph)
+    if wrong and drawn:
+        raise UnsupportedError(
+            f"{document.name} cannot be trained: it draws random numbers ({', '.join(drawn)}), so "
+            "the torch module cannot be checked; export it without them, or prune without "
+            "retraining"
+        )
     if wrong:
         raise UnsupportedError(
             f"{document.name} cannot be trained: output {wrong[0]!r} of the torch module differs "

@@ -103,7 +103,7 @@ def _fitted(choice: Choice, rounding: Rounding) -> Decision:
             reached, asked = two_shares(_left(least), share)
             missed = (
                 f"{choice.survey.document.name} can be cut to {reached} at most, not to {asked}; "
-                "ask for more, or for a lower --min-units or --round-to"
+                "let more stay, or take a lower --min-units or --round-to"
             )
         return replace(least, missed=missed)
     too_large, found = _around(at, share, least)

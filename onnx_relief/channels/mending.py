@@ -15,6 +15,7 @@ from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey
 from onnx_relief.measuring.moments import Channels, moments
 from onnx_relief.repair import Guard, Repaired, judged
+from onnx_relief.report.text import change_text
 from onnx_relief.results import RepairRow
 from onnx_relief.settings import Settings
 
@@ -60,8 +61,10 @@ def row_of(first: Repaired, found: Repaired) -> RepairRow | None:
         return None if first.kind == "none" else first.row
     if not first.undone:
         return found.row
+    assert first.before is not None, "it was judged"
+    assert first.after is not None, "it was judged"
     undone = (
-        "biases that give back the mean signal made the outputs worse on held-out samples (from "
-        f"{first.before:.3g} to {first.after:.3g}), so that is undone"
+        "biases that give back the mean signal made the outputs worse on held-out samples "
+        f"({change_text(first.before, first.after)}), so that is undone"
     )
     return replace(found.row, notes=(*found.notes, undone))

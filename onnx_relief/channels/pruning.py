@@ -25,6 +25,7 @@ from onnx_relief.data import Dataset, first_sample
 from onnx_relief.data.held_out import held_out
 from onnx_relief.errors import UnsupportedError
 from onnx_relief.graph.channels import RULES, Groups, Trace, cut, trace_channels
+from onnx_relief.graph.channels.follow import LAST_CHANNEL
 from onnx_relief.graph.channels.ids import STAYS
 from onnx_relief.graph.channels.mean_signal import Correction, corrections, give_back
 from onnx_relief.graph.document import Document, check
@@ -254,7 +255,10 @@ def rank_channels(
     trace, groups = trace_channels(survey.model, observed, RULES, outer=heads)
     kinds = _kinds(trace, groups, _left_alone(survey, settings))
     if not kinds:
-        why = next(iter(groups.reasons.values()), "no node makes any that can be followed")
+        reasons = Counter(groups.reasons.values())
+        of_inputs = reasons.pop(LAST_CHANNEL, 0)
+        nothing = LAST_CHANNEL if of_inputs else "no node makes any that can be followed"
+        why = reasons.most_common(1)[0][0] if reasons else nothing
         if _kinds(trace, groups, set()):
             why = "all of them run through layers that --only or --skip leaves alone"
         raise UnsupportedError(f"{document.name} has no channels that could go ({why})")

@@ -10,7 +10,7 @@ from onnx_relief.commands.options import PrepareOptions, preprocess_of
 from onnx_relief.data import open_data
 from onnx_relief.data.batch import Array, first_sample
 from onnx_relief.errors import SettingsError
-from onnx_relief.measuring.positions import check_shapes, made_up_feed
+from onnx_relief.measuring.positions import check_shapes, made_up_feed, shape_of, shapes_to_give
 from onnx_relief.tensors import TensorSpec
 
 
@@ -42,11 +42,16 @@ def made_up(
         SettingsError: A size is free, or a type cannot be made up.
     """
     check_shapes(inputs, shapes)
+    free = [one.name for one in inputs if shape_of(one, shapes.get(one.name)) is None]
+    if free:
+        raise SettingsError(
+            f"sizes of inputs are free; give {shapes_to_give(inputs, free)}, or --data where the "
+            "command takes it"
+        )
     feed = made_up_feed(inputs, shapes)
     if feed is None:
         raise SettingsError(
-            "an input has free sizes or a type that cannot be made up; give --shape, or --data "
-            "where the command takes it"
+            "an input has a type that cannot be made up; give --data where the command takes it"
         )
     rng = np.random.default_rng(0)
     return {name: _varied(array, rng) for name, array in feed.items()}

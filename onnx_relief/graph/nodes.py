@@ -11,6 +11,11 @@ from onnx import helper
 STANDARD = ("", "ai.onnx")
 """Spellings of the default operator domain."""
 
+_RANDOM = (
+    *("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
+    *("Bernoulli", "Multinomial"),
+)
+
 
 def node_key(node: onnx.NodeProto) -> str:
     """Return what names a node best: its name, or that of its first output."""
@@ -53,6 +58,12 @@ def every_node(graph: onnx.GraphProto | onnx.FunctionProto) -> list[onnx.NodePro
             found += every_node(body)
         found.append(node)
     return found
+
+
+def random_operators(graph: onnx.GraphProto) -> list[str]:
+    """Return the operators in a graph and its bodies that draw random numbers."""
+    drawn = [node.op_type for node in every_node(graph) if node.op_type in _RANDOM]
+    return list(dict.fromkeys(drawn))
 
 
 def every_graph(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:

@@ -57,7 +57,7 @@ def positions_on_shapes(
     sizes = {spec.name: shape_of(spec, shapes.get(spec.name)) for spec in inputs}
     unknown = [name for name, shape in sizes.items() if shape is None]
     if unknown:
-        return Positions({}, f"needs --shape {unknown[0]}=1x..., its size is free")
+        return Positions({}, f"needs {shapes_to_give(inputs, unknown)}")
     problem = "the model takes no inputs"
     # Ones first: zeros make models that normalise divide by zero, but some tables are short.
     for value in (1, 0):
@@ -69,6 +69,16 @@ def positions_on_shapes(
         except ReliefError as error:
             problem = str(error)
     return Positions({}, f"the model does not run on made-up values ({problem})")
+
+
+def shapes_to_give(inputs: Sequence[TensorSpec], names: Sequence[str]) -> str:
+    """Return the flags that say how large some inputs are, with N for every free size."""
+    flags = []
+    for spec in inputs:
+        if spec.name in names:
+            sizes = (str(one) if isinstance(one, int) else "N" for one in spec.shape or ())
+            flags.append(f"--shape {spec.name}={'x'.join(sizes) or '...'}")
+    return " ".join(flags)
 
 
 def check_shapes(inputs: Sequence[TensorSpec], shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -22,6 +23,9 @@ _LARGER = 1.01
 _PAGE = 4096  # bytes: names of data files, fields that are written otherwise
 _MANY_ZEROS = 0.8
 """Share of zeros from which MNN's kernels for sparse weights gain anything (docs/deploy.md)."""
+_FEW_WEIGHTS = 0.5
+"""Share of the parameters below which layers are not most of a model."""
+_PRODUCTS = ("Conv", "Einsum", "Gemm", "GRU", "LSTM", "MatMul", "RNN")
 SAME_DATA: Final = (
     "the comparison used the calibration data itself; give other samples with --eval-data for a "
     "number to rely on"
@@ -42,6 +46,7 @@ def advise(report: Report) -> tuple[str, ...]:
         )
     rules: tuple[Callable[[Report], Iterator[str]], ...] = (
         _about_quality,
+        _about_what_is_no_layer,
         _about_emptied_layers,
         _about_speed,
         _about_zeros,
@@ -117,6 +122,31 @@ def _has_kernels(report: Report) -> bool:
     return any(layer.connections < layer.weights for layer in report.dense.layers)
 
 
+def _about_what_is_no_layer(report: Report) -> Iterator[str]:
+    """Say so where a target and the MACs speak of a small part of the model."""
+    weights, parameters = (
+        sum(layer.weights for layer in report.dense.layers),
+        report.dense.parameters,
+    )
+    if weights < _FEW_WEIGHTS * parameters:
+        yield (
+            f"only {weights / parameters:.1%} of the parameters are weights of layers; "
+            "`onnx-relief inspect` says what the others are"
+        )
+    left = Counter(row.op for row in report.refusals if _multiplies(row.op))
+    if left:
+        nodes = ", ".join(f"{count} {op}" for op, count in left.most_common(3))
+        yield (
+            f"MACs leave out {plural(left.total(), 'node')} that multiply by weights and are no "
+            f"layers ({nodes}); `onnx-relief inspect` says why"
+        )
+
+
+def _multiplies(operator: str) -> bool:
+    """Whether an operator is one that multiplies by matrices, by its name."""
+    return any(part in operator for part in _PRODUCTS)
+
+
 def _about_emptied_layers(report: Report) -> Iterator[str]:
     """Layers without any connection left: often a state or an input that the data keeps at zero."""
     had = {layer.layer for layer in report.dense.layers if layer.kept}
@@ -148,7 +178,10 @@ def _about_speed(report: Report) -> Iterator[str]:
     if not report.dead_units:
         yield "no unit lost all of its connections, so no tensor could become smaller either"
     elif dead:
-        yield f"`onnx-relief compact` cuts the {plural(dead, 'dead unit')} out of the tensors"
+        yield (
+            f"{plural(dead, 'dead unit')} may be cut out of the tensors, as far as nothing else "
+            "keeps them: `onnx-relief compact` does, `onnx-relief inspect PRUNED` says beforehand"
+        )
 
 
 def _about_zeros(report: Report) -> Iterator[str]:

@@ -14,6 +14,7 @@ from rich.text import Text
 from onnx_relief.report.build import LayerRow, RefusalRow, Report
 from onnx_relief.report.text import (
     bytes_text,
+    change_text,
     count_text,
     plain,
     plural,
@@ -162,7 +163,7 @@ def repair_sentences(repair: RepairRow) -> list[str]:
     """Return how a repair turned out."""
     said = []
     if repair.before is not None and repair.after is not None:
-        change = f"from {repair.before:.3g} to {repair.after:.3g}"
+        change = change_text(repair.before, repair.after)
         what = "the mean square error of the outputs on held-out samples, relative to their size,"
         end = ", so the repair is undone" if repair.undone else ""
         said.append(f"repair by {repair.kind} takes {what} {change}{end}")

@@ -60,6 +60,19 @@ def two_shares(found: float, asked: float) -> tuple[str, str]:
     return one, other
 
 
+def change_text(before: float, after: float) -> str:
+    """Return two numbers with the digits that tell them apart, three at least.
+
+    >>> change_text(0.172, 0.31), change_text(0.17201, 0.17204)
+    ('from 0.172 to 0.31', 'from 0.17201 to 0.17204')
+    """
+    for digits in range(3, 9):
+        one, other = (f"{value:.{digits}g}" for value in (before, after))
+        if one != other:
+            break
+    return f"from {one} to {other}"
+
+
 def time_text(milliseconds: float) -> str:
     """Return a time with three digits.
 

@@ -238,3 +238,15 @@ def test_inputs_come_in_order_by_name_or_in_a_mapping():
     assert torch.equal(first, module({"x": x})["y"])
     with pytest.raises(relief.DataError, match="takes 'x'"):
         module(z=x)
+
+
+def test_a_model_that_draws_random_numbers_is_refused_with_the_reason():
+    document = load(
+        build(
+            """(float[N,6] x) => (float[N,4] y) {
+                h = MatMul (x, w)  z = RandomNormalLike (h)  y = Add (h, z) }""",
+            w=random(6, 4),
+        )
+    )
+    with pytest.raises(UnsupportedError, match="draws random numbers \\(RandomNormalLike\\)"):
+        check(convert(document), document, {"x": random(8, 6, seed=1)})

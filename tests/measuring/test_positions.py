@@ -33,7 +33,7 @@ def test_fixed_sizes_are_enough():
 def test_free_sizes_need_a_shape():
     found = positions(free())
     assert found.by_layer == {}
-    assert found.reason == "needs --shape x=1x..., its size is free"
+    assert found.reason == "needs --shape x=Nx2xNxN"
 
 
 def test_a_shape_fills_in_free_sizes():

@@ -227,3 +227,14 @@ def test_units_of_signals_do_not_matter(how):
         told.append((found.before, found.after, found.undone))
     assert told[0] == pytest.approx(told[1], rel=1e-3)
     assert told[0][1] < told[0][0]
+
+
+def test_models_that_draw_random_numbers_are_judged_on_the_same_ones():
+    graph = """(float[N,6] x) => (float[N,4] y) {
+        h = MatMul (x, w)  z = RandomNormalLike (h)  y = Add (h, z) }"""
+    dense, other = (load(build(graph, w=random(6, 4) * scale)) for scale in (1, 1.001))
+    opened = open_data({"x": random(300, 6, seed=1)}, input_specs(dense.proto))
+    guard = Guard(dense, opened, batch_size=64, provider="cpu")
+    for _ in range(2):
+        assert guard.error(dense) == 0
+        assert guard.error(other) < 1e-5

@@ -10,7 +10,7 @@ from made_up import evaluation, latency, model, report, row
 
 from onnx_relief.commands.app import app
 from onnx_relief.report.advice import COMMANDS, advise
-from onnx_relief.report.build import DataRow
+from onnx_relief.report.build import DataRow, RefusalRow
 
 
 def advice(**changed):
@@ -49,9 +49,19 @@ def test_a_gain_within_the_spread_of_sessions_is_none():
 
 
 def test_dead_units_are_counted():
-    assert says("`onnx-relief compact` cuts the 2 dead units out of the tensors")
+    assert says("2 dead units may be cut out of the tensors, as far as nothing else keeps them")
     assert says("no unit lost all", layers=(row(alive=10, removed=0),))
     assert not says("`onnx-relief compact`", layers=(row(kind="recurrent"),))
+
+
+def test_what_layers_are_not_is_said():
+    assert says("only 9.0% of the parameters", dense=replace(model(), parameters=10_000))
+    assert not says("of the parameters are weights of layers")
+    refusals = [RefusalRow(node=str(at), op="ConvInteger", reason="-") for at in range(2)]
+    refusals.append(RefusalRow(node="m", op="Mul", reason="it scales"))
+    assert says("MACs leave out 2 nodes that multiply by weights", refusals=tuple(refusals))
+    assert says("(2 ConvInteger)", refusals=tuple(refusals))
+    assert not says("MACs leave out", refusals=tuple(refusals[2:]))
 
 
 @pytest.mark.parametrize(

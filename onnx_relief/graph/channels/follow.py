@@ -18,6 +18,9 @@ from onnx_relief.graph.channels.whole import whole
 from onnx_relief.graph.nodes import node_key, operator, subgraphs
 from onnx_relief.graph.walk import Model
 
+LAST_CHANNEL = "a tensor has no other channel"
+"""Why a channel stays that nothing else stops."""
+
 
 def trace_channels(
     model: Model,
@@ -188,7 +191,7 @@ def _keep_what_is_seen(trace: Trace) -> None:
     """Keep what outputs show, and the only channel of a tensor."""
     for name, ids in trace.ids.items():
         if not varying(ids):
-            trace.pool.keep(ids, "a tensor has no other channel")
+            trace.pool.keep(ids, LAST_CHANNEL)
         if _is_shown(trace, name):
             trace.pool.keep(ids, f"they reach the output {name!r}")
     for name in trace.counts:
