@@ -167,6 +167,7 @@ class Decision:
         latency: What is left of the latency, where that was the target.
         batch: Samples per run wherever latency was measured.
         missed: What was not reached, in a sentence; None if there is nothing to complain.
+        overdone: What coarser multiples would have left, too much less than was asked for.
     """
 
     gone: NDArray[np.bool_]
@@ -177,6 +178,7 @@ class Decision:
     latency: float | None = None
     batch: int | None = None
     missed: str | None = None
+    overdone: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

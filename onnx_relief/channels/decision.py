@@ -173,6 +173,12 @@ def _fastest(choice: Choice, options: Sequence[Decision], watch: Stopwatch) -> D
     if not reached and choice.settings.target_latency is None:
         return min(different, key=_left)
     near = _near(reached or different)
+    overdone = tuple(
+        one.left
+        for one in reached
+        if one.left is not None and all(one is not other for other in near)
+    )
+    near = [replace(one, overdone=overdone) for one in near]
     if len(near) == 1:
         return near[0]
     models = [choice.model(one.gone) for one in near]

@@ -107,6 +107,11 @@ def _decided(channels: ChannelSettings, decision: Decision) -> Iterator[str]:
     elif decision.left is not None:
         what = "weights" if channels.target_params is not None else "multiply-accumulates"
         yield f"{decision.left:.3%} of the {what} of all layers are left"
+        if decision.overdone:
+            yield (
+                "multiples of channels, which runtimes may like better, would have cut too much "
+                f"(to {max(decision.overdone):.1%}); --round-to 8 or 16 takes them all the same"
+            )
     elif decision.ratio != channels.ratio:
         yield f"the ratio is {decision.ratio:.3g}"
 

@@ -319,6 +319,15 @@ def test_few_large_channels_do_not_make_a_target_coarse(target, share):
         assert sizes[1] / sizes[0] == pytest.approx(found.decision.left)
 
 
+@pytest.mark.parametrize(("target", "coarser"), [(0.7, True), (0.8, False)])
+def test_multiples_that_would_cut_too_much_are_named(tmp_path, capsys, target, coarser):
+    model, data = written(tmp_path, cnn(16, 24)), data_file(tmp_path, shape=(3, 8, 8))
+    words = f"prune {model} --data {data} --granularity channel --target-macs {target}"
+    assert main([*words.split(), "-o", str(tmp_path / "small.onnx")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert ("would have cut too much (to 45.4%); --round-to 8 or 16" in said) == coarser
+
+
 def test_a_target_is_met_in_multiples():
     found = cut(cnn(40, 16), shape=(3, 8, 8), round_to=8, target_params=0.75)
     assert [shape[0] % 8 for shape in weights(found.document)[:2]] == [0, 0]
