@@ -281,7 +281,7 @@ def test_outputs_of_other_shapes_are_not_compared():
 def test_outputs_of_other_widths_agree_on_nothing():
     dense, wider = mlp(), mlp(w2=random(5, 4, seed=9))
     wider.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 4
-    found = compare(dense, wider, samples(labelled=False))
+    found = compare(dense, wider, samples(labelled=False), metric="agreement")
     assert (found.pruned, found.margin, found.differences) == (None, None, ())
     assert found.notes == (
         "output 'y' changes its shape, from (16, 3) to (16, 4), so it is not compared",
@@ -640,17 +640,31 @@ def test_integers_do_not_stand_for_numbers_that_decide_nothing():
 def test_samples_that_are_all_answered_alike_are_doubted(labelled):
     arrays = samples(labelled=labelled)
     arrays["x"] = np.zeros_like(arrays["x"])
-    (note,) = compare(mlp(), other(), arrays).notes
+    metric = None if labelled else "agreement"
+    (note,) = compare(mlp(), other(), arrays, metric=metric).notes
     assert note.startswith("the dense model gives the same 'y' for all 40 samples")
-    assert not compare(mlp(), other(), samples(labelled=labelled)).notes
+    assert not compare(mlp(), other(), samples(labelled=labelled), metric=metric).notes
 
 
 def test_samples_are_not_doubted_because_the_pruned_model_gives_no_numbers():
     broken = elementwise("y = Sqrt (x)")
     arrays = {"x": -1 - np.abs(random(40, 6))}
-    notes = compare(elementwise("y = Neg (x)"), broken, arrays).notes
+    notes = compare(elementwise("y = Neg (x)"), broken, arrays, metric="agreement").notes
     assert len(notes) == 1
     assert "NaN" in notes[0]
+
+
+def test_what_is_taken_for_a_decision_unasked_is_said():
+    (note,) = compare(mlp(), other(), samples(labelled=False)).notes
+    assert note.startswith("the highest of the 3 numbers of 'y' is taken for a decision")
+    assert note.endswith("give --metric error")
+    shares = elementwise("y = Softmax (x)")
+    for quiet in (
+        compare(mlp(), other(), samples()),
+        compare(mlp(), other(), samples(labelled=False), metric="agreement"),
+        compare(shares, elementwise("r = Relu (x)  y = Softmax (r)"), {"x": random(40, 6)}),
+    ):
+        assert not any("taken for a decision" in note for note in quiet.notes)
 
 
 @pytest.mark.parametrize("size", [3, 40])
@@ -659,7 +673,7 @@ def test_decisions_that_are_all_the_same_are_doubted(size):
     (decided,) = (found.argmax(1) for found in run(mlp(), arrays))
     one = {"x": np.tile(arrays["x"][decided == decided[0]], (10, 1))[:40]}
     one["x"] += np.random.default_rng(0).normal(scale=1e-6, size=one["x"].shape).astype("f")
-    (note,) = compare(mlp(), other(), one, batch_size=size).notes
+    (note,) = compare(mlp(), other(), one, batch_size=size, metric="agreement").notes
     assert note.startswith("the dense model decides the same by 'y' for all 40 samples")
     one["x"][-1] = arrays["x"][decided != decided[0]][0]
-    assert not compare(mlp(), other(), one, batch_size=size).notes
+    assert not compare(mlp(), other(), one, batch_size=size, metric="agreement").notes
