@@ -100,6 +100,11 @@ def about_quality(found: Evaluation, remedy: str) -> Iterator[str]:
 
 def _remedy(report: Report) -> str:
     """Return what would help, in the words of the flags that were used."""
+    if report.settings.get("replayed_plan") and report.settings.get("repair") == "none":
+        return (
+            "a plan says which weights stay, not what made up for the others: add --repair "
+            "least-squares"
+        )
     if report.settings.get("replayed_plan"):
         return f"make a plan of this very model that keeps more, and {RETRAIN}"
     budget = str(report.settings.get("budget", "alpha"))

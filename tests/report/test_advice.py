@@ -97,13 +97,14 @@ def test_a_loss_of_agreement_is_said():
     [
         ({"budget": "alpha", "structure": "weight"}, "a higher --alpha keeps more", "--repair"),
         ({"budget": "alpha", "structure": "2:4"}, "take --repair least-squares", "--alpha"),
-        ({"budget": "alpha", "replayed_plan": True}, "make a plan of this very model", "--alpha"),
+        ({"replayed_plan": True}, "add --repair least-squares", "make a plan"),
+        ({"replayed_plan": True, "repair": "bias"}, "make a plan of this very model", "--repair"),
         ({"budget": "--sparsity 0.5"}, "prune less than with --sparsity 0.5, take", "--alpha"),
     ],
 )
 def test_what_is_recommended_has_to_do_with_what_was_asked(settings, remedy, never):
     lossy = evaluation(metric="agreement", dense=None, pruned=80.0)
-    told = " ".join(advice(evaluation=lossy, settings={**settings, "repair": "none"}))
+    told = " ".join(advice(evaluation=lossy, settings={"repair": "none", **settings}))
     assert remedy in told
     assert never not in told
 
