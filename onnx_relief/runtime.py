@@ -39,8 +39,6 @@ _BEST_FIRST = (
     "CoreMLExecutionProvider",
 )
 _CPU = "CPUExecutionProvider"
-_SEED = 1
-"""Of the random numbers that models draw: sessions that start draw the same ones."""
 
 
 class Session:
@@ -178,7 +176,6 @@ def choose_providers(provider: str, available: Sequence[str]) -> list[str]:
 
 def _start(runtime: ModuleType, source: bytes | str, options: object, provider: str) -> object:
     providers = choose_providers(provider, runtime.get_available_providers())
-    runtime.set_seed(_SEED)
     try:
         session = runtime.InferenceSession(source, options, providers=providers, enable_fallback=0)
     except Exception as error:

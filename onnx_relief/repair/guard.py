@@ -105,7 +105,7 @@ class Guard:
     def _outputs(self, *documents: Document) -> Iterator[dict[str, tuple[Array, ...]]]:
         """Yield the outputs that can be compared, the dense model's first, batch by batch."""
         opened = [open_session(taken_apart(one), provider=self._provider) for one in documents]
-        if self._draws:  # sessions that start together draw the same numbers
+        if self._draws:  # all sessions of a process begin with the same numbers
             self._dense = open_session(self._document, provider=self._provider)
         for batch in full_batches(self._data, self._batch_size):
             dense = self._dense.run(batch.feed)
