@@ -52,17 +52,18 @@ INTRODUCTION: Final = (
     "[sparsegpt.md](sparsegpt.md)."
 )
 KEPT: Final = (
-    "Rows were measured one by one with `peers` and `ours`, within two days and at the commits "
+    "Rows were measured one by one with `peers` and `ours`, within three days and at the commits "
     "of these, on two cores that did other work besides: cpu seconds compare, seconds do "
     "not. "
     "Large models are trained four times through their data for the grid, since the ten minutes "
     "that `reconstruct` takes by default are long for so many rows. EfficientNet's 45, 90 and 200 "
     "epochs were trained on parts of the pictures' middles, its 300 on parts of whole pictures, "
     "which `--crop-scale` draws from by now. What channels cost is reckoned anew since 2026-11-22 "
-    "(a mean over the layers that read them, and what queries and keys say): rows of ResNet-20, "
-    "of MiniLM-L6 and of EfficientNet under obs are from after that, those of EfficientNet under "
-    "other criteria and of the int8 model from before. Features that no layer has mixed are damped "
-    "each by its own size since the same evening: rows of the digits MLPs under obs are from after "
+    "(a mean over the layers that read them, and what queries and keys say): rows of ResNet-20 and "
+    "of MiniLM-L6 are from after that, as are those of EfficientNet under obs, reconstructed ones, "
+    "and those with least squares at 66 %; its others and those of the int8 model are from before. "
+    "Features that no layer has mixed are damped each by its own size, and those that are always "
+    "zero change nothing, since the night after: rows of the digits MLPs under obs are from after "
     "that. "
     "Cells of the grid that are empty or missing here were not measured."
 )
