@@ -7,11 +7,10 @@ from collections import defaultdict
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_relief.channels.tensors import moments_of
 from onnx_relief.data import Dataset
 from onnx_relief.graph.channels import Groups, Trace
-from onnx_relief.graph.channels.ids import varying
 from onnx_relief.graph.layers import Survey
-from onnx_relief.measuring.moments import Channels, moments
 from onnx_relief.settings import Settings
 
 Floats = NDArray[np.float64]
@@ -29,27 +28,10 @@ def said_together(
         ModelError, DataError: The model cannot be run on the data.
     """
     found = np.zeros(trace.pool.size)
-    main = {name for name, home in trace.whole.homes.items() if home.parent is None}
-    meetings = [
-        (read.tensor, read.other[0])
-        for read in trace.reads
-        if read.other is not None and {read.tensor, read.other[0]} <= main
-    ]
-    where = {
-        name: Channels(trace.of(name).ndim, varying(trace.of(name))[0])
-        for pair in meetings
-        for name in pair
-        if varying(trace.of(name))
-    }
-    if not where:
-        return found
-    measured = moments(
-        survey.document,
-        where,
-        calibration.take(settings.samples),
-        batch_size=settings.batch_size,
-        provider=settings.provider,
-    )
+    meetings = [(read.tensor, read.other[0]) for read in trace.reads if read.other is not None]
+    names = {name for pair in meetings for name in pair}
+    data = calibration.take(settings.samples)
+    measured = moments_of(survey, trace, names, data, settings)
     energies: dict[str, dict[int, float]] = {}
     for name, seen in measured.items():
         by_root = defaultdict[int, list[float]](list)

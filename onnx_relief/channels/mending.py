@@ -7,13 +7,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_relief.channels.tensors import moments_of
 from onnx_relief.data import Dataset
 from onnx_relief.data.held_out import held_out
 from onnx_relief.graph.channels import Trace
-from onnx_relief.graph.channels.ids import varying
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey
-from onnx_relief.measuring.moments import Channels, moments
 from onnx_relief.repair import Guard, Repaired, judged
 from onnx_relief.report.text import change_text
 from onnx_relief.results import RepairRow
@@ -24,22 +23,10 @@ def mean_inputs(
     survey: Survey, trace: Trace, calibration: Dataset, settings: Settings
 ) -> dict[str, NDArray[np.float64]]:
     """Return the mean of every channel that a layer reads, by tensor."""
-    main = {name for name, home in trace.whole.homes.items() if home.parent is None}
-    names = main.intersection(read.tensor for read in trace.reads if read.other is None)
-    wide = {site.data for site in survey.sites if site.parts[0].view.dtype == np.float64}
-    where = {
-        name: Channels(trace.of(name).ndim, varying(trace.of(name))[0], wide=name in wide)
-        for name in sorted(names)
-        if varying(trace.of(name))
-    }
-    found = moments(
-        survey.document,
-        where,
-        held_out(calibration, settings.samples).work,
-        batch_size=settings.batch_size,
-        provider=settings.provider,
-    )
-    return {name: found[name].mean for name in where}
+    names = {read.tensor for read in trace.reads if read.other is None}
+    data = held_out(calibration, settings.samples).work
+    found = moments_of(survey, trace, names, data, settings)
+    return {name: seen.mean for name, seen in found.items()}
 
 
 def nearer(

@@ -42,6 +42,11 @@ def cut_off(survey: Survey) -> dict[str, str]:
     return found
 
 
+def mixes(operator: str) -> bool:
+    """Whether an operator mixes channels, by its name."""
+    return any(part in operator for part in _MIXING)
+
+
 def comes_from_layers(scope: Scope, name: str) -> bool:
     """Whether an operator that mixes channels stands before a tensor of the main graph.
 
@@ -53,7 +58,7 @@ def comes_from_layers(scope: Scope, name: str) -> bool:
         if node is None:
             continue
         inside = (one for _, body in subgraphs(node) for one in every_node(body))
-        if any(part in one.op_type for one in (node, *inside) for part in _MIXING):
+        if any(mixes(one.op_type) for one in (node, *inside)):
             return True
         onward = [read for read in dict.fromkeys(node_reads(node)) if read not in seen]
         waiting += onward

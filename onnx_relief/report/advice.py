@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from onnx_relief.graph.reach import mixes
 from onnx_relief.plan import LayerKind
 from onnx_relief.report.build import Report
 from onnx_relief.report.text import bytes_text, plural, score_text, time_text
@@ -25,7 +26,6 @@ _MANY_ZEROS = 0.8
 """Share of zeros from which MNN's kernels for sparse weights gain anything (docs/deploy.md)."""
 _FEW_WEIGHTS = 0.5
 """Share of the parameters below which layers are not most of a model."""
-_PRODUCTS = ("Conv", "Einsum", "Gemm", "GRU", "LSTM", "MatMul", "RNN")
 SAME_DATA: Final = (
     "the comparison used the calibration data itself; give other samples with --eval-data for a "
     "number to rely on"
@@ -138,18 +138,13 @@ def _about_what_is_no_layer(report: Report) -> Iterator[str]:
             f"only {weights / parameters:.1%} of the parameters are weights of layers; "
             "`onnx-relief inspect` says what the others are"
         )
-    left = Counter(row.op for row in report.refusals if _multiplies(row.op))
+    left = Counter(row.op for row in report.refusals if mixes(row.op))
     if left:
         nodes = ", ".join(f"{count} {op}" for op, count in left.most_common(3))
         yield (
             f"MACs leave out {plural(left.total(), 'node')} that multiply by weights and are no "
             f"layers ({nodes}); `onnx-relief inspect` says why"
         )
-
-
-def _multiplies(operator: str) -> bool:
-    """Whether an operator is one that multiplies by matrices, by its name."""
-    return any(part in operator for part in _PRODUCTS)
 
 
 def _about_emptied_layers(report: Report) -> Iterator[str]:
