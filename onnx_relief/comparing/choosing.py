@@ -24,6 +24,7 @@ from onnx_relief.data.labels import output_of_labels
 from onnx_relief.errors import ReliefError, SettingsError
 from onnx_relief.tensors import is_float
 
+_FEWEST = 2
 _SHARES = 1e-3
 """How far from 1 the sum of what a softmax gives may lie, in sixteen bits, too."""
 
@@ -90,12 +91,16 @@ def choose(
 
 def about_decisions(value: object, choice: Choice) -> Iterator[str]:
     """Say what is taken for a decision, where nothing tells it from a measurement."""
-    if not _is_real(value) or np.ndim(value) < 2:  # type: ignore[arg-type]
+    if not isinstance(value, np.ndarray) or not _is_real(value):
         return
-    rows = np.asarray(value, dtype=np.float64)
-    if not np.allclose(rows.sum(axis=-1), 1, atol=_SHARES):
+    decided = decisions(value, steps=choice.steps)
+    several = value.size // max(decided.size, 1) if decided is not None else 0
+    if several < _FEWEST:  # every number is a decision of its own
+        return
+    rows = value.astype(np.float64).reshape(-1, several)
+    if not np.allclose(rows.sum(axis=1), 1, atol=_SHARES):
         yield (
-            f"the highest of the {rows.shape[-1]} numbers of {choice.output!r} is taken for a "
+            f"the highest of the {several} numbers of {choice.output!r} is taken for a "
             "decision; where these are measurements, give --metric error"
         )
 

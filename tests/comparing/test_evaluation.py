@@ -658,8 +658,19 @@ def test_what_is_taken_for_a_decision_unasked_is_said():
     (note,) = compare(mlp(), other(), samples(labelled=False)).notes
     assert note.startswith("the highest of the 3 numbers of 'y' is taken for a decision")
     assert note.endswith("give --metric error")
+    graph = """(float[N,6] x) => (float[N,3,1,1] y) {
+        h = MatMul (x, w)  y = Unsqueeze (h, axes) }"""
+    pixels = [build(graph, w=random(6, 3, seed=s), axes=np.array([2, 3])) for s in (1, 2)]
+    (note,) = compare(*pixels, {"x": random(40, 6)}).notes
+    assert note.startswith("the highest of the 3 numbers")
     shares = elementwise("y = Softmax (x)")
+    side = build(
+        "(float[N,6] x) => (float[N,1] y) { y = MatMul (x, w) }",
+        w=np.full((6, 1), 1 / 6, np.float32),
+    )
+    assert compare(side, arrays={"x": np.abs(np.tanh(random(40, 6)))}).metric == "agreement"
     for quiet in (
+        compare(side, arrays={"x": np.abs(np.tanh(random(40, 6)))}),
         compare(mlp(), other(), samples()),
         compare(mlp(), other(), samples(labelled=False), metric="agreement"),
         compare(shares, elementwise("r = Relu (x)  y = Softmax (r)"), {"x": random(40, 6)}),
