@@ -91,7 +91,7 @@ def test_ctrl_c_while_processes_start_prints_nothing(tmp_path):
         "from onnx_relief.trials.workers import in_processes\n"
         "if __name__ != '__main__':\n"
         "    pathlib.Path('started').touch()\n"
-        "    time.sleep(1)\n"
+        "    time.sleep(60)\n"  # until it is ended: the signal may come late
         "else:\n"
         "    try:\n"
         "        list(in_processes(2)(Bench(), tasks('a', 'b')))\n"
