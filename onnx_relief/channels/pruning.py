@@ -169,6 +169,7 @@ class Ranked:
             memory=self.settings.memory,
             training=self.settings.reconstruction,
             seed=self.settings.seed,
+            origin=self.without(gone, mean=False, made=(self.survey.document, []))[0],
             progress=progress,
         )
         smaller = brought_inside(found.document) if gone.any() else found.document

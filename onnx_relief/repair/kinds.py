@@ -70,6 +70,7 @@ class Work:
     memory: int
     training: Reconstruction | None
     seed: int
+    origin: Document | None
     progress: Progress | None
 
     def guard(self) -> Guard:
@@ -91,6 +92,7 @@ def repair(
     memory: int = DEFAULT_MEMORY,
     training: Reconstruction | None = None,
     seed: int = 0,
+    origin: Document | None = None,
     progress: Progress | None = None,
 ) -> Repaired:
     """Return `pruned` repaired without labels, or as it was if that made its outputs worse.
@@ -106,6 +108,8 @@ def repair(
         memory: Bytes that statistics may take, about.
         training: How ``reconstruct`` trains; None for its defaults.
         seed: Decides the order of samples that it trains on, and what is drawn of pictures.
+        origin: The dense model, cut as `pruned` is; None where nothing of it was cut. Weights that
+            made up for what went may be taken back to its own.
         progress: Told how far the work has come.
 
     Raises:
@@ -126,6 +130,7 @@ def repair(
         memory=memory,
         training=training,
         seed=seed,
+        origin=origin,
         progress=progress,
     )
     document, notes = KINDS[kind](work)
@@ -223,6 +228,7 @@ def _least_squares(work: Work) -> tuple[Document, tuple[str, ...]]:
         batch_size=work.batch_size,
         provider=work.provider,
         memory=work.memory,
+        origin=work.origin,
         progress=work.progress,
     )
     if found.spared is not None:

@@ -59,6 +59,7 @@ def least_squares(
     batch_size: int,
     provider: str,
     memory: int = DEFAULT_MEMORY,
+    origin: Document | None = None,
     progress: Progress | None = None,
 ) -> Account:
     """Return `pruned` with the surviving weights that give the dense layers' outputs best.
@@ -71,12 +72,14 @@ def least_squares(
         batch_size: Samples per run.
         provider: Execution provider of ONNX Runtime.
         memory: Bytes that Gram matrices and tensors may take, about.
+        origin: The dense model, cut as `pruned` is; None where nothing of it was cut.
         progress: Told how far the work has come.
 
     Raises:
         ModelError, DataError: A model cannot be run on the data.
     """
     whole = find_layers(dense)
+    own = whole if origin is None else find_layers(origin)
     survey = find_layers(pruned)
     pairs, left = pairs_of(survey, whole, kept, memory=memory // 4)
     depth, apart = depths(survey, pairs)
@@ -105,7 +108,7 @@ def least_squares(
             fit, *tune = _sums_of(some, twins, relays)
             for place, pair in enumerate(some):
                 mean = fit[place].gram.mean
-                change = _change(survey, pair, fit[place], tune[0][place] if tune else None)
+                change = _change(survey, own, pair, fit[place], tune[0][place] if tune else None)
                 tick(1)
                 if isinstance(change, str):
                     left |= dict.fromkeys(pair.names, change)
@@ -177,7 +180,9 @@ def _made_by(survey: Survey, layers: Collection[str]) -> set[str]:
     return {site.node.output[0] for site in survey.sites if site.layer.name in layers}
 
 
-def _change(survey: Survey, pair: Pair, fit: Sums, tune: Sums | None) -> Change | str:
+def _change(
+    survey: Survey, origin: Survey, pair: Pair, fit: Sums, tune: Sums | None
+) -> Change | str:
     """Return what is added to a layer, or why it stays as it is."""
     if not np.isfinite(fit.lacking) or not np.isfinite(fit.gram.second).all():
         return _BROKEN
@@ -185,6 +190,7 @@ def _change(survey: Survey, pair: Pair, fit: Sums, tune: Sums | None) -> Change 
         return _LACKS_NOTHING
     rows = survey.rows(pair.site.parts[0])
     keep = pair.reading.split(rows.reshape(len(rows), -1) != 0)
+    back = np.where(keep, _back(origin, pair, rows), 0.0)
     weigh = None
     if pair.join is not None:  # what a unit lacks of a sum counts as it comes in there
         gains = np.square(pair.join.gain).reshape(pair.reading.groups, -1)
@@ -197,8 +203,20 @@ def _change(survey: Survey, pair: Pair, fit: Sums, tune: Sums | None) -> Change 
         centred=pair.centred,
         weigh=weigh,
         own_units=all(one.reading.own_units for one in pair.all),
+        back=back if back.any() else None,
     )
     return _NO_BETTER if change is None else change
+
+
+def _back(origin: Survey, pair: Pair, rows: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Return what takes a layer's weights to those of the dense model, in what its node reads."""
+    layer = pair.site.layer
+    twins = [site for site in origin.sites if site.layer.name == layer.name]
+    own = origin.rows(twins[0].parts[0]) if twins else rows
+    if own.shape != rows.shape:  # it was cut, and the model that it comes from is not at hand
+        own = rows
+    change = (own.astype(np.float64) - rows.astype(np.float64)) * layer.weights[0].scale
+    return np.asarray(pair.reading.split(change.reshape(len(rows), -1)))
 
 
 def _runnable(survey: Survey) -> Document:

@@ -3,12 +3,15 @@
 With x what the pruned layer reads, r the dense layer's output less the pruned layer's, M = E[x x']
 and C = E[r x'], the change D of the weights that survive and d of the bias minimise
 
-    E |r - D x - d|^2 + ridge * level * |D|^2,    level the mean of M's diagonal,
+    E |r - D x - d|^2 + ridge * level * |D - B|^2,    level the mean of M's diagonal,
 
 or for inputs in units of their own, each by its own entry of the diagonal.
 
-So weights are pulled towards what they are, not towards zero, and where nothing is lost nothing is
-changed. With a bias, M and C are covariances and d = E[r] - D E[x].
+With B = 0 weights are pulled towards what they are, not towards zero, and where nothing is lost
+nothing is changed. Where they have made up for others that went, as with `obs`, they were fitted to
+few samples already; then B that takes them back to the dense model's is tried, too: MiniLM-L6
+without 20, 30 and 50 % of its feed-forward units had errors of .228, .298 and .428 before, and has
+.216, .275 and .390. With a bias, M and C are covariances and d = E[r] - D E[x].
 """
 
 from __future__ import annotations
@@ -52,6 +55,7 @@ def refit(
     centred: bool,
     weigh: Floats | None = None,
     own_units: bool = False,
+    back: Floats | None = None,
 ) -> Change | None:
     """Return the change of a layer, or None where none of them helps on held-out samples.
 
@@ -62,21 +66,25 @@ def refit(
         centred: Whether the layer has a bias that can be moved.
         weigh: What the square of a unit's error counts, (groups, units per group); 1 by default.
         own_units: As for `damped`.
+        back: What takes weights back to those of the dense model, of the shape of `keep` and zero
+            elsewhere; None where they are these.
     """
     if tune is None:
         return solve(fit, keep, CAUTIOUS, centred=centred, own_units=own_units)
     some = slice(None, None, max(1, keep.shape[1] // _TRIED))
     here, there, kept = fit.of_units(some), tune.of_units(some), keep[:, some]
     counts = np.ones(kept.shape[:2]) if weigh is None else weigh[:, some]
-    best, least = None, 0.0
-    for ridge in RIDGES:
-        change = solve(here, kept, ridge, centred=centred, own_units=own_units)
-        added = float((added_error(there, change) * counts).sum())
-        if added < least:
-            best, least = change, added
+    best, least, pulled = None, 0.0, None
+    for towards in (None,) if back is None else (None, back):
+        begin = None if towards is None else towards[:, some]
+        for ridge in RIDGES:
+            change = solve(here, kept, ridge, centred=centred, own_units=own_units, towards=begin)
+            added = float((added_error(there, change) * counts).sum())
+            if added < least:
+                best, least, pulled = change, added, towards
     if best is None or kept.shape == keep.shape:
         return best
-    return solve(fit, keep, best.ridge, centred=centred, own_units=own_units)
+    return solve(fit, keep, best.ridge, centred=centred, own_units=own_units, towards=pulled)
 
 
 def solve(
@@ -86,12 +94,19 @@ def solve(
     *,
     centred: bool,
     own_units: bool = False,
+    towards: Floats | None = None,
 ) -> Change:
-    """Return the minimiser for one ridge; a unit without weights is left as it is."""
-    weights = np.zeros(keep.shape)
+    """Return the minimiser for one ridge; a unit without weights is left as it is.
+
+    It is pulled towards B in `towards`, of the shape of `keep`; towards no change by default.
+    """
+    weights = np.zeros(keep.shape) if towards is None else towards
     if np.isfinite(ridge):
-        moment = damped(gram.covariance(centred=centred), ridge, own_units=own_units)
-        weights = fit_on_support(moment, gram.cross_covariance(centred=centred), keep)
+        moment, cross = gram.covariance(centred=centred), gram.cross_covariance(centred=centred)
+        lacking = cross - np.matmul(weights, moment)
+        weights = weights + fit_on_support(
+            damped(moment, ridge, own_units=own_units), lacking, keep
+        )
     offset = np.zeros(keep.shape[:2])
     if centred:
         offset = gram.mean_answer - np.einsum("gud,gd->gu", weights, gram.mean)

@@ -12,6 +12,7 @@ from classifier import data_file, samples, written
 from classifier import weights as weights_of
 from text_models import build, random, run
 
+from onnx_relief.channels import pruning
 from onnx_relief.channels.pruning import prune_channels, rank_channels
 from onnx_relief.channels.settings import ChannelSettings
 from onnx_relief.channels.worth import group_prices
@@ -21,6 +22,7 @@ from onnx_relief.data.held_out import held_out
 from onnx_relief.errors import DataError, SettingsError, UnsupportedError
 from onnx_relief.graph.document import input_specs, load
 from onnx_relief.graph.layers import find_layers
+from onnx_relief.repair import repair
 from onnx_relief.settings import Settings
 
 LINEAR = """(float[N,6] x) => (float[N,3] y) {
@@ -95,6 +97,24 @@ def test_means_that_do_harm_on_new_samples_are_not_given_back(repair):
     assert found.repair.kind == repair
     said = "biases that give back the mean signal made the outputs worse" in str(found.repair.notes)
     assert said == (repair != "mean")
+
+
+def test_a_repair_is_told_what_weights_were_before_they_made_up_for_others(monkeypatch):
+    told = {}
+
+    def repaired(kind, pruned, *others, origin, **more):
+        told.update(pruned=pruned.proto, origin=origin.proto)
+        return repair(kind, pruned, *others, origin=origin, **more)
+
+    monkeypatch.setattr(pruning, "repair", repaired)
+    x = samples(labelled=False)
+    ranked(linear(), x, "obs").prune(ChannelSettings(ratio=0.5, round_to=1, repair="bias"))
+    dense = weights_of(linear())["w1"]
+    pruned, origin = (weights_of(told[name]) for name in ("pruned", "origin"))
+    assert {name: pruned[name].shape for name in origin} == {n: w.shape for n, w in origin.items()}
+    assert np.isin(origin["w2"], weights_of(linear())["w2"]).all()
+    assert not np.isin(pruned["w2"], weights_of(linear())["w2"]).all()
+    assert np.isin(origin["w1"], dense).all()
 
 
 def test_a_layer_without_a_bias_gets_one():

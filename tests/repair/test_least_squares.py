@@ -23,15 +23,18 @@ from onnx_relief.repair.stages import depths, ends
 SAMPLES = 40
 
 
-def refitted(pruned, dense, x, *, judge=None, kept=None, batch_size=7):
+def refitted(pruned, dense, x, *, judge=None, kept=None, origin=None, batch_size=7):
     pruned, dense = load(pruned), load(dense)
+    origin = None if origin is None else load(origin)
     data, tried = (
         None if one is None else open_data({"x": one}, input_specs(dense.proto))
         for one in (x, judge)
     )
     kept = {name: np.array(places) for name, places in (kept or {}).items()}
     split = held_out(data) if tried is None else Split(data, tried)
-    return least_squares(pruned, dense, kept, split, batch_size=batch_size, provider="cpu")
+    return least_squares(
+        pruned, dense, kept, split, batch_size=batch_size, provider="cpu", origin=origin
+    )
 
 
 def constants(model):
@@ -295,6 +298,31 @@ def test_a_reason_is_said_of_each_layer_where_there_are_several():
         "least squares refitted 0 layers",
         "3 layers are not refitted, each because it gives what it gives in the dense model",
     )
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_weights_that_made_up_for_others_go_back_where_held_out_samples_want_them_to(cut):
+    """The third input is zero in all samples that are fitted to, so nothing else tells of it."""
+    graph = """(float[N,6] x) => (float[N,3] y) {
+        [first] h = Gemm (x, w)  [last] y = Gemm (h, v)
+    }"""
+    x, judge, v = random(40, 6, seed=1), random(20, 6, seed=2), random(6, 3, seed=3)
+    x[:, 2] = 0
+    eye, stays = np.eye(6, dtype=np.float32), np.arange(6) != 5
+    wrong = v.copy()
+    wrong[2] += 5
+    dense = build(graph, w=eye, v=v)
+    if cut:
+        pruned, origin = (build(graph, w=eye[:, stays], v=one[stays]) for one in (wrong, v))
+    else:
+        pruned, origin = build(graph, w=eye, v=wrong * stays[:, None]), None
+    kept = {"first": np.flatnonzero(stays)} if cut else {}
+    found = refitted(pruned, dense, x, judge=judge, kept=kept, origin=origin)
+    assert "last" in found.layers
+    np.testing.assert_allclose(constants(found.document.proto)["v"][2], v[2], atol=1e-4)
+    if cut:  # nobody knows what its weights were
+        left = refitted(pruned, dense, x, judge=judge, kept=kept)
+        assert (constants(left.document.proto)["v"][2] > v[2] + 4).all()
 
 
 def test_units_that_nobody_tells_of_are_left_alone():

@@ -23,16 +23,16 @@ def problem(seed, *, groups=1, entries=6, units=3, positions=40, dead=0):
     return columns, lacks, keep
 
 
-def by_numpy(columns, lacks, keep, ridge, *, centred):
+def by_numpy(columns, lacks, keep, ridge, towards, *, centred):
     """Return the same from numpy.linalg.lstsq, one unit at a time."""
-    weights, offset = np.zeros(keep.shape), np.zeros(keep.shape[:2])
+    weights, offset = towards.copy(), np.zeros(keep.shape[:2])
     for group, unit in np.ndindex(*keep.shape[:2]):
         x, r, alive = columns[0, group].T, lacks[0, group, unit], keep[group, unit]
         mean, level = (x.mean(axis=0), r.mean()) if centred else (0 * x[0], 0.0)
         spread = np.mean((x - mean) ** 2)
         pull = np.sqrt(len(x) * (ridge * (spread or 1.0) + 1e-12)) * np.eye(alive.sum())
         rows = np.concatenate([(x - mean)[:, alive], pull])
-        answers = np.concatenate([r - level, np.zeros(alive.sum())])
+        answers = np.concatenate([r - level, pull @ towards[group, unit, alive]])
         weights[group, unit, alive] = np.linalg.lstsq(rows, answers, rcond=None)[0]
         offset[group, unit] = level - weights[group, unit] @ mean if alive.any() else 0.0
     return weights, offset
@@ -47,15 +47,27 @@ def by_numpy(columns, lacks, keep, ridge, *, centred):
     dead=st.integers(0, 3),
     ridge=st.sampled_from(RIDGES[:-1]),
     centred=st.booleans(),
+    pulled=st.booleans(),
 )
 @example(  # two positions at which an input is nearly the same
-    seed=165, groups=3, entries=3, units=1, positions=2, dead=0, ridge=1e-4, centred=True
+    seed=165,
+    groups=3,
+    entries=3,
+    units=1,
+    positions=2,
+    dead=0,
+    ridge=1e-4,
+    centred=True,
+    pulled=False,
 )
 @settings(max_examples=60, deadline=None)
-def test_a_solution_is_that_of_numpy(seed, ridge, centred, **sizes):
+def test_a_solution_is_that_of_numpy(seed, ridge, centred, pulled, **sizes):
     columns, lacks, keep = problem(seed, **sizes)
-    found = solve(gram_of(columns, lacks), keep, ridge, centred=centred)
-    weights, offset = by_numpy(columns, lacks, keep, ridge, centred=centred)
+    towards = np.where(keep, np.random.default_rng(seed).normal(size=keep.shape), 0.0) * pulled
+    found = solve(
+        gram_of(columns, lacks), keep, ridge, centred=centred, towards=towards if pulled else None
+    )
+    weights, offset = by_numpy(columns, lacks, keep, ridge, towards, centred=centred)
     np.testing.assert_allclose(found.weights, weights, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(found.offset, offset, rtol=1e-4, atol=1e-5)
     assert not found.weights[~keep].any()
@@ -104,6 +116,40 @@ def test_units_that_the_ridge_is_not_tried_on_are_refitted_just_so():
     whole = solve(parts[0], keep, found.ridge, centred=True)
     np.testing.assert_allclose(found.weights, whole.weights)
     np.testing.assert_allclose(found.offset, whole.offset)
+
+
+@pytest.mark.parametrize("units", [4, 200])
+def test_weights_that_learned_few_samples_by_heart_are_taken_back(units):
+    """As those are that made up for others: what held-out samples lack, fitting more mends less."""
+    rng = np.random.default_rng(2)
+    columns = rng.normal(size=(1, 1, 30, 60))
+    noise = rng.normal(size=(1, 1, units, 60))
+    keep = np.ones((1, units, 30), bool)
+    parts = [gram_of(columns[..., some], noise[..., some]) for some in (slice(40), slice(40, 60))]
+    learned = solve(parts[0], keep, RIDGES[0], centred=True)
+    left = noise - np.einsum("gud,ngdp->ngup", learned.weights, columns)
+    fit, tune = (
+        gram_of(columns[..., some], left[..., some]) for some in (slice(40), slice(40, 60))
+    )
+    without, found = (
+        refit(fit, tune, keep, centred=True, back=b) for b in (None, -learned.weights)
+    )
+    assert found is not None
+    gained = 0.0 if without is None else added_error(tune, without).sum()
+    assert added_error(tune, found).sum() < 0.6 * gained - 0.4 * noise.shape[2]
+    assert np.abs(learned.weights + found.weights).max() < np.abs(learned.weights).max() / 2
+
+
+def test_what_needs_no_way_back_takes_none():
+    columns, lacks, keep = problem(3, positions=500)
+    parts = [
+        gram_of(columns[..., some], lacks[..., some]) for some in (slice(400), slice(400, 500))
+    ]
+    away = np.where(keep, 1e3, 0.0)
+    found, plain = (refit(*parts, keep, centred=True, back=back) for back in (away, None))
+    assert found is not None
+    assert plain is not None
+    np.testing.assert_array_equal(found.weights, plain.weights)
 
 
 def test_a_unit_without_weights_is_left_as_it_is():
