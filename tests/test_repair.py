@@ -33,7 +33,7 @@ def data_for(document, shape=(3, 6, 6)):
 def repaired(pruned, dense, **options):
     pruned, dense = load(pruned), load(dense)
     return match_moments(
-        pruned, dense, options.get("kept", {}), data_for(dense), batch_size=7, provider="cpu"
+        pruned, dense, options.get("stays", {}), data_for(dense), batch_size=7, provider="cpu"
     ).document
 
 
@@ -177,7 +177,7 @@ def test_a_layer_that_lost_units_is_compared_with_those_that_stay(units):
     }
     layer = next(node.output[0] for node in dense.graph.node if node.input[1] == "k1")
     small = network(**norm, **kernels)
-    found = repaired(small, dense, kept={f"Conv@{0}": np.array(units), layer: np.array(units)})
+    found = repaired(small, dense, stays={layer: {-3: np.array(units)}})
     wanted = moments_of(dense, ["a"])["a"]
     now = moments_of(found.proto, ["a"])["a"]
     np.testing.assert_allclose(now.mean, wanted.mean[units], atol=1e-3)

@@ -26,7 +26,7 @@ from onnx_relief.data.held_out import held_out
 from onnx_relief.errors import UnsupportedError
 from onnx_relief.graph.channels import RULES, Groups, Trace, cut, trace_channels
 from onnx_relief.graph.channels.follow import LAST_CHANNEL
-from onnx_relief.graph.channels.ids import STAYS
+from onnx_relief.graph.channels.ids import STAYS, varying
 from onnx_relief.graph.channels.mean_signal import Correction, corrections, give_back
 from onnx_relief.graph.document import Document, check
 from onnx_relief.graph.folded import with_whole_weights
@@ -39,6 +39,7 @@ from onnx_relief.measuring.observe import observe
 from onnx_relief.measuring.second_moments import measure_at_once
 from onnx_relief.progress import ticker
 from onnx_relief.repair import Repaired, check_repair, not_repaired, repair
+from onnx_relief.repair.stays import Places
 from onnx_relief.result import Made
 from onnx_relief.results import Progress, RepairRow
 from onnx_relief.settings import Settings
@@ -162,7 +163,7 @@ class Ranked:
             "none" if channels.repair == "mean" else channels.repair,
             first.document,
             self.survey.document,
-            _units_kept(self.survey, self.trace, self.groups, gone),
+            _stays(self.trace, self.groups, gone),
             held_out(self.calibration, self.settings.samples),
             batch_size=self.settings.batch_size,
             provider=self.settings.provider,
@@ -306,16 +307,17 @@ def rank_channels(
     )
 
 
-def _units_kept(
-    survey: Survey, trace: Trace, groups: Groups, gone: NDArray[np.bool_]
-) -> dict[str, NDArray[np.int64]]:
-    """Return for every layer the places of the units that stay."""
-    kept = {}
-    for site in survey.sites:
-        ids = trace.ids.get(site.node.output[0])
-        if ids is not None and ids.size == site.layer.units:
-            kept[site.layer.name] = np.flatnonzero(~gone[groups.of(ids.reshape(-1))])
-    return kept
+def _stays(trace: Trace, groups: Groups, gone: NDArray[np.bool_]) -> dict[str, dict[int, Places]]:
+    """Return which places of tensors stay, by the axes along which channels lie."""
+    found: dict[str, dict[int, Places]] = defaultdict(dict)
+    for tensor, ids in trace.ids.items():
+        stays = ~gone[groups.of(ids)]
+        for axis in varying(ids):
+            others = tuple(other for other in range(ids.ndim) if other != axis)
+            along = stays.any(axis=others)
+            if not along.all():
+                found[tensor][axis - ids.ndim] = np.flatnonzero(along)
+    return found
 
 
 def _kinds(trace: Trace, groups: Groups, kept: Collection[str]) -> dict[object, NDArray[np.int64]]:

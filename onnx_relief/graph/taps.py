@@ -16,7 +16,7 @@ import onnx
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.light import node_reads
-from onnx_relief.graph.nodes import STANDARD, subgraphs
+from onnx_relief.graph.nodes import subgraphs
 
 _SQUASHING = frozenset(("Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid", "Tanh"))
 # Operators whose output channel k is made from channel k of each of their inputs.
@@ -49,30 +49,6 @@ def block_outputs(survey: Survey) -> tuple[str, ...]:
     narrow = {place: name for place, name in found.narrow_places().items() if name in written}
     names = [narrow[place] for place in found.block_ends(narrow)]
     return tuple(dict.fromkeys(names))
-
-
-def unit_makers(survey: Survey, tensor: str) -> tuple[str, ...]:
-    """Return the layers whose unit k is channel k of a tensor of the main graph, nearest first."""
-    scope = survey.model.scopes[0]
-    layers = {site.output: site.layer.name for site in survey.sites if site.scope is scope}
-    layers |= {
-        name: site.layer.name
-        for site in survey.sites
-        if site.scope is scope
-        for name in site.node.output
-    }
-    found, waiting, seen = [], [tensor], {tensor}
-    for name in waiting:
-        if name in layers:
-            found.append(layers[name])
-            continue
-        node = scope.producers.get(name)
-        if node is None or node.op_type not in _SAME_UNITS or node.domain not in STANDARD:
-            continue
-        fresh = [one for one in node.input if one not in seen and scope.changes(one)]
-        seen.update(fresh)
-        waiting += fresh
-    return tuple(dict.fromkeys(found))
 
 
 def with_outputs(

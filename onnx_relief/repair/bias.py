@@ -11,7 +11,8 @@ are, since the largest have no room, and units keep the variance that they have.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence, Set
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,16 +34,17 @@ from onnx_relief.repair.pairs import (
     BY_ZERO,
     NO_TWIN,
     SHARED,
-    UNKNOWN_UNITS,
     can_be_given_a_bias,
     main_outputs,
     outputs_of,
 )
 from onnx_relief.repair.relay import Relay
 from onnx_relief.repair.stages import stages
+from onnx_relief.repair.stays import UNKNOWN_UNITS, Stays, lost_positions, units_left
 from onnx_relief.results import Progress
 from onnx_relief.settings import DEFAULT_MEMORY
 
+_LOST_POSITIONS: Final = "channels were cut that lie among its positions"
 _MOST = 3.0
 """Largest factor: units that have become nearly constant are not blown up."""
 _TINY = 1e-12
@@ -56,7 +58,7 @@ _SAME = 1e-4
 def match_moments(
     pruned: Document,
     dense: Document,
-    kept: Mapping[str, NDArray[np.int64]],
+    stays: Stays,
     data: Dataset,
     *,
     batch_size: int,
@@ -69,7 +71,7 @@ def match_moments(
     Args:
         pruned: The smaller model.
         dense: The model it was made from, with layers of the same names.
-        kept: By layer, the places of its units in the dense layer.
+        stays: What is left of the dense model's tensors.
         data: Calibration samples.
         batch_size: Samples per run.
         provider: Execution provider of ONNX Runtime.
@@ -89,8 +91,10 @@ def match_moments(
         if name not in twins or site.output not in outputs_of(twins[name]):
             left[name] = NO_TWIN
             continue
-        chosen[name] = kept.get(name, np.arange(before[site.output].mean.size))
-        if chosen[name].size != site.layer.units:
+        chosen[name] = units_left(stays, twins[name])
+        if lost_positions(stays, twins[name]):
+            left[name] = _LOST_POSITIONS
+        elif chosen[name].size != site.layer.units:
             left[name] = UNKNOWN_UNITS
     names = [name for name in sites if name not in left]
     groups = stages(survey, names)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
-
-import numpy as np
-from numpy.typing import NDArray
 
 from onnx_relief.data import Dataset
 from onnx_relief.data.held_out import FEWEST, Split
@@ -16,10 +13,9 @@ from onnx_relief.graph.document import Document
 from onnx_relief.repair.bias import match_moments
 from onnx_relief.repair.guard import Guard, Verdict
 from onnx_relief.repair.least_squares import least_squares
+from onnx_relief.repair.stays import Stays
 from onnx_relief.results import Progress, RepairRow
 from onnx_relief.settings import DEFAULT_MEMORY, Reconstruction
-
-Kept = Mapping[str, NDArray[np.int64]]
 
 _BETTER_WITHOUT: Final = "without it the model's outputs are nearer to those of the dense model"
 
@@ -63,7 +59,7 @@ class Work:
 
     pruned: Document
     dense: Document
-    kept: Kept
+    stays: Stays
     samples: Split
     batch_size: int
     provider: str
@@ -84,7 +80,7 @@ def repair(
     kind: str,
     pruned: Document,
     dense: Document,
-    kept: Kept,
+    stays: Stays,
     samples: Split,
     *,
     batch_size: int,
@@ -101,7 +97,7 @@ def repair(
         kind: A key of `KINDS`.
         pruned: The masked or smaller model; it is not changed.
         dense: The model it was made from, with layers of the same names.
-        kept: By layer, the places of its units in the dense layer; all of them where it is missing.
+        stays: What is left of the dense model's tensors.
         samples: What is fitted to; and what chooses how much is done and judges what came of it.
         batch_size: Samples per run.
         provider: Execution provider of ONNX Runtime.
@@ -123,7 +119,7 @@ def repair(
     work = Work(
         pruned=pruned,
         dense=dense,
-        kept=kept,
+        stays=stays,
         samples=samples,
         batch_size=batch_size,
         provider=provider,
@@ -209,7 +205,7 @@ def _bias(work: Work) -> tuple[Document, tuple[str, ...]]:
     found = match_moments(
         work.pruned,
         work.dense,
-        work.kept,
+        work.stays,
         work.samples.work,
         batch_size=work.batch_size,
         provider=work.provider,
@@ -223,7 +219,7 @@ def _least_squares(work: Work) -> tuple[Document, tuple[str, ...]]:
     found = least_squares(
         work.pruned,
         work.dense,
-        work.kept,
+        work.stays,
         work.samples,
         batch_size=work.batch_size,
         provider=work.provider,
@@ -252,7 +248,7 @@ def _reconstruct(work: Work) -> tuple[Document, tuple[str, ...]]:
         found = reconstruct(
             start.document,
             work.dense,
-            work.kept,
+            work.stays,
             work.samples,
             provider=work.provider,
             training=work.training,

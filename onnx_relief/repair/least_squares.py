@@ -11,7 +11,7 @@ stages 67.6 %, 8 stages 58.9 %).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from math import ceil
 from typing import Final
@@ -40,6 +40,7 @@ from onnx_relief.repair.stages import (
     sums,
     tensors_of,
 )
+from onnx_relief.repair.stays import Stays
 from onnx_relief.results import Progress
 from onnx_relief.settings import DEFAULT_MEMORY
 
@@ -53,7 +54,7 @@ _NO_BETTER: Final = "no change of its weights brings held-out samples nearer to 
 def least_squares(
     pruned: Document,
     dense: Document,
-    kept: Mapping[str, NDArray[np.int64]],
+    stays: Stays,
     samples: Split,
     *,
     batch_size: int,
@@ -67,7 +68,7 @@ def least_squares(
     Args:
         pruned: The masked or smaller model; it is not changed.
         dense: The model it was made from, with layers of the same names.
-        kept: By layer, the places of its units in the dense layer; all of them where it is missing.
+        stays: What is left of the dense model's tensors.
         samples: What is fitted to, and what ridges are chosen by.
         batch_size: Samples per run.
         provider: Execution provider of ONNX Runtime.
@@ -81,7 +82,7 @@ def least_squares(
     whole = find_layers(dense)
     own = whole if origin is None else find_layers(origin)
     survey = find_layers(pruned)
-    pairs, left = pairs_of(survey, whole, kept, memory=memory // 4)
+    pairs, left = pairs_of(survey, whole, stays, memory=memory // 4)
     depth, apart = depths(survey, pairs)
     left |= {name: SHARED_OTHERWISE for pair in apart for name in pair.names}
     pairs = [pair for pair in pairs if pair not in apart]
@@ -98,7 +99,7 @@ def least_squares(
         ahead = [_made_by(one, coming) for one in (survey, whole)]
         for relay in relays:
             relay.go_on(twins, ahead)
-        now = pairs_of(survey, whole, kept, memory=memory // 4)[0]
+        now = pairs_of(survey, whole, stays, memory=memory // 4)[0]
         wanted = [
             pair if pair.others else replace(pair, join=join_after(survey, pair.site, depth))
             for pair in now

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from onnx_relief.graph.walk import TensorHome
 from onnx_relief.measuring.evidence import Reading, reading_of
 from onnx_relief.repair.joins import Join
 from onnx_relief.repair.refit import Change
+from onnx_relief.repair.stays import UNKNOWN_UNITS, Stays, units_left
 
 Floats = NDArray[np.float64]
 
@@ -37,7 +38,6 @@ SHARED: Final = "other layers share its weight"
 SHARED_OTHERWISE: Final = (
     "layers share its weight that read it otherwise, one after the other, or with other biases"
 )
-UNKNOWN_UNITS: Final = "it is not known which of its units were cut"
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,7 @@ class Pair:
 
     Attributes:
         site: In the pruned model.
-        units: Places of its units in the dense layer; None for all.
+        stays: What is left of the dense model's tensors.
         reading: How it reads its input.
         bias: What moves its outputs by a constant, and by how much per unit of change; None where
             nothing does, and one can or cannot be added.
@@ -56,7 +56,7 @@ class Pair:
     """
 
     site: Site
-    units: NDArray[np.int64] | None
+    stays: Stays
     reading: Reading
     bias: tuple[Part, float] | None
     can_add: bool
@@ -83,23 +83,16 @@ class Pair:
         """Whether its outputs can be moved by a constant."""
         return self.bias is not None or self.can_add
 
-    def target(self, dense: NDArray[Any]) -> NDArray[Any]:
-        """Return the dense layer's output for the units that this layer has."""
-        if self.units is None:
-            return dense
-        axis = 1 if self.reading.geometry else self.site.makes.place
-        return np.take(dense, self.units, axis=axis)
-
 
 def pairs_of(
-    pruned: Survey, dense: Survey, kept: Mapping[str, NDArray[np.int64]], *, memory: int
+    pruned: Survey, dense: Survey, stays: Stays, *, memory: int
 ) -> tuple[list[Pair], dict[str, str]]:
     """Return the layers that can be refitted, and why the others cannot, by name.
 
     Args:
         pruned: The model to repair.
         dense: The model it was made from.
-        kept: By layer, the places of its units in the dense layer; all of them where it is missing.
+        stays: What is left of the dense model's tensors.
         memory: Bytes that its Gram matrices may take.
     """
     twins = {site.layer.name: site for site in dense.sites}
@@ -109,7 +102,7 @@ def pairs_of(
     left = {}
     for site in pruned.sites:
         name = site.layer.name
-        pair = _pair(pruned, site, twins.get(name), kept.get(name), readers, own, memory)
+        pair = _pair(pruned, site, twins.get(name), stays, readers, own, memory)
         if isinstance(pair, Pair):
             found[site.parts[0].view.home].append(pair)
         else:
@@ -143,7 +136,7 @@ def _pair(
     survey: Survey,
     site: Site,
     twin: Site | None,
-    units: NDArray[np.int64] | None,
+    stays: Stays,
     readers: Mapping[TensorHome, list[str]],
     own: set[str],
     memory: int,
@@ -160,14 +153,12 @@ def _pair(
         return BY_ZERO
     if not can_be_set(weight):
         return OTHER_FORM
-    if units is None and twin.layer.units != site.layer.units:
-        return UNKNOWN_UNITS
-    if units is not None and units.size != site.layer.units:
+    if units_left(stays, twin).size != site.layer.units:
         return UNKNOWN_UNITS
     together = readers[weight.view.home]
     bias = _movable(survey, site, readers, together)
     alone = len(together) == 1
-    return Pair(site, units, reading, bias, alone and can_be_given_a_bias(site, own))
+    return Pair(site, stays, reading, bias, alone and can_be_given_a_bias(site, own))
 
 
 def _read_alike(survey: Survey, one: Pair, other: Pair) -> bool:

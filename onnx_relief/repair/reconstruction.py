@@ -22,9 +22,10 @@ from onnx_relief.graph.cost import layer_costs
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey, find_layers
 from onnx_relief.graph.mask import nonzero_elements
-from onnx_relief.graph.taps import block_outputs, unit_makers, with_outputs
+from onnx_relief.graph.taps import block_outputs, with_outputs
 from onnx_relief.measuring.positions import positions_on_data
 from onnx_relief.progress import ticker
+from onnx_relief.repair.stays import Places, Stays
 from onnx_relief.results import Progress
 from onnx_relief.runtime import open_session
 from onnx_relief.settings import DEFAULT_MEMORY, Reconstruction
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from onnx_relief.bridge.train.augment import Augmentation
 
 Array = NDArray[Any]
-Places = Mapping[str, NDArray[np.int64]]
 
 _MOST = 16
 """So many blocks are compared; of neighbours the one with the smallest output."""
@@ -67,7 +67,7 @@ class Reconstructed:
 def reconstruct(
     pruned: Document,
     dense: Document,
-    kept: Places,
+    stays: Stays,
     samples: Split,
     *,
     provider: str = "auto",
@@ -86,8 +86,7 @@ def reconstruct(
     Args:
         pruned: The masked or smaller model; it is not changed.
         dense: The model it was made from, with tensors of the same names.
-        kept: By layer, the places of its units in the dense layer; layers that lost none may be
-            left out.
+        stays: What is left of the dense model's tensors.
         samples: What is trained on, and what epochs are judged by, which nothing that made
             `pruned` should have been fitted to; labels are not looked at.
         provider: Execution provider of ONNX Runtime, which runs the dense model.
@@ -122,7 +121,7 @@ def reconstruct(
             memory=memory,
             seed=seed,
         )
-    points, types = points_of_comparison(survey, dense, kept, feed, lesson, provider)
+    points, types = points_of_comparison(survey, dense, stays, feed, lesson, provider)
     watched = with_outputs(pruned, types)
     module = convert(watched)
     check(module, watched, feed, provider=provider)
@@ -198,7 +197,7 @@ def default_epochs(survey: Survey, data: Dataset, provider: str) -> int:
 def points_of_comparison(
     survey: Survey,
     dense: Document,
-    kept: Places,
+    stays: Stays,
     feed: Mapping[str, Array],
     lesson: Lesson,
     provider: str,
@@ -225,7 +224,7 @@ def points_of_comparison(
         point = Point(weight=lesson.output_weight if is_output else 1.0, is_output=is_output)
         if here[name].shape == there[name].shape:
             found[name] = point
-        elif (cut := _cut(survey, name, here[name].shape, there[name].shape, kept)) is not None:
+        elif (cut := _cut(here[name].shape, there[name].shape, stays.get(name, {}))) is not None:
             found[name] = Point(axis=cut[0], places=cut[1])
     if not any(point.is_output for point in found.values()):
         raise UnsupportedError(
@@ -257,20 +256,15 @@ def _values(
 
 
 def _cut(
-    survey: Survey,
-    name: str,
-    here: tuple[int, ...],
-    there: tuple[int, ...],
-    kept: Places,
+    here: tuple[int, ...], there: tuple[int, ...], left: Mapping[int, Places]
 ) -> tuple[int, tuple[int, ...]] | None:
     """Return the axis that lost channels and the places of those that stay, if they are known."""
     if len(here) != len(there):
         return None
     axes = [axis for axis, (one, other) in enumerate(zip(here, there, strict=True)) if one != other]
-    makers = [layer for layer in unit_makers(survey, name) if layer in kept]
-    if len(axes) != 1 or not makers:
+    if len(axes) != 1 or axes[0] - len(here) not in left:
         return None
-    axis, places = axes[0], np.asarray(kept[makers[0]])
+    axis, places = axes[0], left[axes[0] - len(here)]
     if len(places) != here[axis] or places.max(initial=-1) >= there[axis]:
         return None
     return axis, tuple(places.tolist())

@@ -17,6 +17,7 @@ from onnx_relief.graph.light import node_reads
 from onnx_relief.graph.nodes import subgraphs
 from onnx_relief.measuring.evidence import Reading, answers_of, as_floats
 from onnx_relief.repair.pairs import Pair
+from onnx_relief.repair.stays import part_left
 
 Array = NDArray[Any]
 Tensors = Mapping[str, Array]
@@ -206,7 +207,7 @@ def _batch_sums(pairs: Sequence[Pair], ours: Tensors, dense: Tensors) -> list[Su
             name = pair.site.output
             target, made = (
                 as_floats(answers_of(pair.site, reading, read, tensor))
-                for tensor in (pair.target(dense[name]), ours[name])
+                for tensor in (part_left(pair.stays, name, dense[name]), ours[name])
             )
             lacks.append(_with_join(pair, reading, read, target - made, ours, dense))
             wanted.append(float(np.square(target, dtype=np.float64).sum()))
@@ -227,7 +228,7 @@ def _with_join(
     if pair.join is None:
         return lack
     name = pair.join.tensor
-    wanted, found = pair.target(dense[name]), ours[name]
+    wanted, found = part_left(pair.stays, name, dense[name]), ours[name]
     if wanted.shape != found.shape or found.shape != ours[pair.site.output].shape:
         return lack
     apart = answers_of(pair.site, reading, read, as_floats(wanted) - as_floats(found))

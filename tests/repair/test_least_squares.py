@@ -23,17 +23,16 @@ from onnx_relief.repair.stages import depths, ends
 SAMPLES = 40
 
 
-def refitted(pruned, dense, x, *, judge=None, kept=None, origin=None, batch_size=7):
+def refitted(pruned, dense, x, *, judge=None, stays=None, origin=None, batch_size=7):
     pruned, dense = load(pruned), load(dense)
     origin = None if origin is None else load(origin)
     data, tried = (
         None if one is None else open_data({"x": one}, input_specs(dense.proto))
         for one in (x, judge)
     )
-    kept = {name: np.array(places) for name, places in (kept or {}).items()}
     split = held_out(data) if tried is None else Split(data, tried)
     return least_squares(
-        pruned, dense, kept, split, batch_size=batch_size, provider="cpu", origin=origin
+        pruned, dense, stays or {}, split, batch_size=batch_size, provider="cpu", origin=origin
     )
 
 
@@ -234,7 +233,7 @@ def test_a_network_that_lost_units_follows_those_that_stay():
         k1=dense["k1"][units],
         k2=dense["k2"][:, units],
     )
-    found = refitted(small, network(), X[:50], kept={"first": units})
+    found = refitted(small, network(), X[:50], stays={"a": {-3: np.array(units)}})
     assert found.left == {"first": "it gives what it gives in the dense model"}
     raw = error(small, network(), X[50:])
     assert error(found.document.proto, network(), X[50:]) < 0.3 * raw
@@ -316,13 +315,13 @@ def test_weights_that_made_up_for_others_go_back_where_held_out_samples_want_the
         pruned, origin = (build(graph, w=eye[:, stays], v=one[stays]) for one in (wrong, v))
     else:
         pruned, origin = build(graph, w=eye, v=wrong * stays[:, None]), None
-    kept = {"first": np.flatnonzero(stays)} if cut else {}
-    found = refitted(pruned, dense, x, judge=judge, kept=kept, origin=origin)
+    left = {"h": {-1: np.flatnonzero(stays)}} if cut else {}
+    found = refitted(pruned, dense, x, judge=judge, stays=left, origin=origin)
     assert "last" in found.layers
     np.testing.assert_allclose(constants(found.document.proto)["v"][2], v[2], atol=1e-4)
     if cut:  # nobody knows what its weights were
-        left = refitted(pruned, dense, x, judge=judge, kept=kept)
-        assert (constants(left.document.proto)["v"][2] > v[2] + 4).all()
+        plain = refitted(pruned, dense, x, judge=judge, stays=left)
+        assert (constants(plain.document.proto)["v"][2] > v[2] + 4).all()
 
 
 def test_units_that_nobody_tells_of_are_left_alone():
