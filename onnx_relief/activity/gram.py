@@ -39,7 +39,7 @@ class Gram:
         first: Sum of x, (groups, entries).
         cross: Sum of y x', (groups, units per group, entries); None without outputs.
         answers: Sum of y, (groups, units per group); None without outputs.
-        count: Positions so far.
+        count: Positions so far, each as often as it counts.
     """
 
     second: FloatArray
@@ -56,6 +56,16 @@ class Gram:
             cross=_sum(self.cross, other.cross),
             answers=_sum(self.answers, other.answers),
             count=self.count + other.count,
+        )
+
+    def scaled(self, factor: float) -> Gram:
+        """Return the sums with every position counted `factor` times."""
+        return Gram(
+            second=self.second * factor,
+            first=self.first * factor,
+            cross=None if self.cross is None else self.cross * factor,
+            answers=None if self.answers is None else self.answers * factor,
+            count=self.count * factor,
         )
 
     def of_units(self, some: slice) -> Gram:

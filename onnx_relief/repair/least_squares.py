@@ -39,6 +39,7 @@ from onnx_relief.repair.stages import (
     stages,
     sums,
     tensors_of,
+    weighed,
 )
 from onnx_relief.repair.stays import Stays
 from onnx_relief.results import Progress
@@ -171,10 +172,11 @@ def _sums_of(
     wanted = tensors_of(pairs)
     ours, _ = next(iter(relays[0].walk(twins, wanted, 1)))
     count = enough(pairs, ours, relays[0].batch_size)
-    return [
-        sums(pairs, relay.walk(twins, wanted, count if relay is relays[0] else ceil(count / 4)))
-        for relay in relays
-    ]
+    found = []
+    for relay, most in zip(relays, (count, ceil(count / 4)), strict=False):
+        weights = weighed(pairs, relay.walk(twins, wanted, most))
+        found.append(sums(pairs, relay.walk(twins, wanted, most), weights))
+    return found
 
 
 def _made_by(survey: Survey, layers: Collection[str]) -> set[str]:

@@ -134,6 +134,10 @@ class Sums:
     lacking: float
     wanted: float
 
+    def scaled(self, factor: float) -> Sums:
+        """Return the sums with everything counted `factor` times."""
+        return Sums(self.gram.scaled(factor), self.lacking * factor, self.wanted * factor)
+
 
 def tensors_of(pairs: Sequence[Pair]) -> tuple[list[str], list[str]]:
     """Return what has to be known of the pruned model and of the dense one, by name."""
@@ -176,21 +180,56 @@ def enough(pairs: Sequence[Pair], ours: Tensors, samples: int) -> int:
     return ceil(wanted)
 
 
-def sums(pairs: Sequence[Pair], walk: Iterable[Sequence[Tensors]]) -> list[Sums]:
+def weighed(pairs: Sequence[Pair], walk: Iterable[Sequence[Tensors]]) -> dict[str, float]:
+    """Return how often layers that share a weight count, by name; one on average.
+
+    What one of them lacks counts relative to what it gives, as in the end in the model's outputs:
+    else the loudest would have the weight for itself.
+
+    Raises:
+        ModelError, DataError: A model cannot be run on the data.
+    """
+    together = [pair.all for pair in pairs if pair.others]
+    energy = {one.site.layer.name: 0.0 for some in together for one in some}
+    for _, dense in walk if together else ():
+        for one in (one for some in together for one in some):
+            target = part_left(one.stays, one.site.output, dense[one.site.output])
+            energy[one.site.layer.name] += float(np.square(target, dtype=np.float64).sum())
+    found: dict[str, float] = {}
+    for some in together:
+        names = [one.site.layer.name for one in some]
+        inverse = np.array([1 / energy[name] if energy[name] > 0 else 0.0 for name in names])
+        mean = inverse.mean() or 1.0
+        found |= dict(zip(names, (inverse / mean).tolist(), strict=True))
+    return found
+
+
+def sums(
+    pairs: Sequence[Pair],
+    walk: Iterable[Sequence[Tensors]],
+    weights: Mapping[str, float] | None = None,
+) -> list[Sums]:
     """Return the sums of every layer over batches of what the pruned and the dense model give.
+
+    Args:
+        pairs: The layers.
+        walk: What both models give, batch by batch.
+        weights: How often a layer counts that shares its weight; once where it is missing.
 
     Raises:
         ModelError, DataError: A model cannot be run on the data.
     """
     total: list[Sums] | None = None
     for ours, dense in walk:
-        part = _batch_sums(pairs, ours, dense)
+        part = _batch_sums(pairs, ours, dense, weights or {})
         total = part if total is None else [_merged(*two) for two in zip(total, part, strict=True)]
     assert total is not None  # a dataset that yields nothing raises
     return total
 
 
-def _batch_sums(pairs: Sequence[Pair], ours: Tensors, dense: Tensors) -> list[Sums]:
+def _batch_sums(
+    pairs: Sequence[Pair], ours: Tensors, dense: Tensors, weights: Mapping[str, float]
+) -> list[Sums]:
     """Return the sums over one batch; layers that read alike share the products of inputs.
 
     Those of layers that share a weight are added up one by one: there may be many.
@@ -213,10 +252,12 @@ def _batch_sums(pairs: Sequence[Pair], ours: Tensors, dense: Tensors) -> list[Su
             wanted.append(float(np.square(target, dtype=np.float64).sum()))
         gram = gram_of(reading.columns(read), np.concatenate(lacks, axis=2))
         ends = np.cumsum([lack.shape[2] for lack in lacks])
-        for (place, _), lack, end, size in zip(members, lacks, ends, wanted, strict=True):
+        for (place, pair), lack, end, size in zip(members, lacks, ends, wanted, strict=True):
             some = slice(end - lack.shape[2], end)
             lacking = float(np.square(lack, dtype=np.float64).sum())
             part = Sums(gram.of_units(some), lacking, size)
+            if pair.site.layer.name in weights:
+                part = part.scaled(weights[pair.site.layer.name])
             found[place] = _merged(found[place], part) if place in found else part
     return [found[place] for place in range(len(pairs))]
 

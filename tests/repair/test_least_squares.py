@@ -543,7 +543,8 @@ def test_the_last_layers_are_those_that_no_other_reads_and_that_are_no_outputs()
 def test_layers_that_share_a_weight_are_refitted_as_one_that_reads_what_all_of_them_read():
     rng = np.random.default_rng(3)
     x, u = rng.normal(size=(2, 60, 6)).astype(np.float32)
-    weights = {"w": random(6, 5), "b": random(5, seed=1)}
+    weights = {"w": random(6, 5), "b": np.zeros(5, np.float32)}
+    u *= np.linalg.norm(x @ weights["w"]) / np.linalg.norm(u @ weights["w"])  # both count the same
     fewer = {**weights, "w": weights["w"] * (rng.random((6, 5)) < 0.6)}
 
     def change(graph, feed):
@@ -558,6 +559,32 @@ def test_layers_that_share_a_weight_are_refitted_as_one_that_reads_what_all_of_t
         ours, theirs = (constants(each.document.proto)[name] for each in (both, one))
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
         assert not np.allclose(ours, fewer[name])
+
+
+@pytest.mark.parametrize("batch_size", [16, 60])
+def test_of_layers_that_share_a_weight_the_loud_one_has_no_more_say(batch_size):
+    """Errors count relative to what each gives, as numpy finds them in float64."""
+    rng = np.random.default_rng(4)
+    x, u = rng.normal(size=(2, 60, 6))
+    x[:, ::2] += x[:, 1::2]
+    u[:, ::2] -= u[:, 1::2]
+    u *= 5
+    weight, bias = random(6, 5), random(5, seed=1)
+    keep = rng.random((6, 5)) < 0.6
+    pruned, dense = (load(build(TWINS, w=w, b=bias)) for w in (weight * keep, weight))
+    feed = {"x": x.astype(np.float32), "u": u.astype(np.float32)}
+    data = open_data(feed, input_specs(dense.proto))
+    split = Split(data, data)
+    found = least_squares(pruned, dense, {}, split, batch_size=batch_size, provider="cpu")
+    both, own = constants(found.document.proto), np.linalg.norm
+    sizes = [np.full(60, own(one @ weight + bias)) for one in (x, u)]
+    rows, size = np.concatenate([x, u]), np.concatenate(sizes)[:, None]
+    target = (rows @ weight + bias) / size
+    for unit in range(5):
+        read = np.concatenate([rows[:, keep[:, unit]], np.ones((120, 1))], axis=1) / size
+        *expected, moved = np.linalg.lstsq(read, target[:, unit], rcond=None)[0]
+        np.testing.assert_allclose(both["w"][keep[:, unit], unit], expected, rtol=0.02, atol=0.01)
+        assert both["b"][unit] == pytest.approx(moved, rel=0.02, abs=0.05)
 
 
 def test_levels_of_other_depths_are_refitted_together():
