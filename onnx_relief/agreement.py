@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,6 +98,25 @@ def readers_of(survey: Survey) -> dict[TensorHome, list[str]]:
         for part in site.tensors:
             found[part.view.home].append(site.layer.name)
     return dict(found)
+
+
+def read_alike(survey: Survey, one: Site, other: Site, *, part: int = 0) -> bool:
+    """Return whether two layers make the same of a weight that they share."""
+    mine, theirs = one.parts[part], other.parts[part]
+    here, there = (read.layout.to_rows(read.view.places()) for read in (mine, theirs))
+    return (
+        np.array_equal(here, there)
+        and np.array_equal(survey.rows(mine), survey.rows(theirs))  # integers may have two scales
+        and one.layer.weights[part].scale == other.layer.weights[part].scale
+        and one.layer.weights[part].groups == other.layer.weights[part].groups
+        and (one.layer.geometry is None) == (other.layer.geometry is None)
+    )
+
+
+def as_read_by(part: Part, other: Part, rows: NDArray[Any]) -> NDArray[Any]:
+    """Return what one number for each of a weight's rows is to another layer that shares it."""
+    stored = other.view.as_stored(other.layout.from_rows(rows, other.view.shape))
+    return part.layout.to_rows(part.view.as_seen(stored))
 
 
 def _as_seen(part: Part, wish: BoolArray) -> BoolArray:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_relief.activity.gram import Gram
+from onnx_relief.agreement import as_read_by
 from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.rows import as_read
 from onnx_relief.graph.sites import Site
@@ -78,6 +79,7 @@ class Field:
         gradient: Mean square of the gradient, where the criterion needs it.
         updates: Whether surviving weights may change.
         seed: For the criterion `random`.
+        others: Layers that share the weight, whose scores count as much.
         whole: Whether all of its units stay where units go: they are outputs of the model, or each
             is the only way on for what it reads.
     """
@@ -94,6 +96,7 @@ class Field:
     gradient: Floats | None = None
     updates: bool = False
     seed: int = 0
+    others: tuple[Field, ...] = ()
     whole: bool = False
 
     @property
@@ -136,6 +139,17 @@ class Field:
 
         As a share of its unit; of the layer, where units go whole and compare with each other.
         """
+        own, part = self._own_scores(), self.site.parts[self.part]
+        if not self.others:
+            return own
+        found = [own]
+        for one in self.others:
+            wide = np.broadcast_to(one._own_scores(), one.shape)
+            theirs = as_read_by(part, one.site.parts[one.part], wide)
+            found.append(theirs if own.shape[2] > 1 else theirs.mean(axis=2, keepdims=True))
+        return np.asarray(np.mean(found, axis=0))
+
+    def _own_scores(self) -> Floats:
         rows, signal = self.rows(), self.activity.signals[self.part]
         clues = Clues(
             layer=f"{self.site.layer.name}/{self.part}",

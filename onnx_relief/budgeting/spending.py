@@ -9,6 +9,7 @@ price for what the budget counts decides how much every layer keeps
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from onnx_relief.analysis import Points
 from onnx_relief.budgeting.fields import Choice, Field, Rung
 from onnx_relief.budgeting.gather import gather_fields
+from onnx_relief.budgeting.shared import shared_field
 from onnx_relief.comparing.divergence import (
     FEW,
     TRIED_AT,
@@ -34,6 +36,7 @@ from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.mask import mask
 from onnx_relief.graph.rows import write_rows
 from onnx_relief.graph.sites import Site
+from onnx_relief.graph.walk import TensorHome
 from onnx_relief.measuring.measure import Measurement
 from onnx_relief.measuring.second_moments import SecondMoments
 from onnx_relief.plan import LayerPlan, PrunePlan
@@ -106,7 +109,6 @@ def survey_fields(
     gathered = gather_fields(
         survey, sites, measured, calibration, settings, known=known, progress=progress
     )
-    found: list[Field] = []
     left: dict[str, str] = {}
     chosen = {site.layer.name for site in sites}
     taken = {
@@ -115,15 +117,15 @@ def survey_fields(
         if site.layer.name not in chosen
         for part in site.parts
     }
+    reading: dict[TensorHome, list[Field]] = defaultdict(list)
     for field in gathered:
         home = field.site.parts[field.part].view.home
+        reading[home].append(field)
         odd = settings.structure.why_not(field.shape)
         if odd:
             left[field.site.layer.name] = odd
             taken.add(home)  # nor may a layer prune it that shares it, and reads it another way
-        elif home not in taken:
-            taken.add(home)
-            found.append(field)
+    found = [shared_field(fields) for home, fields in reading.items() if home not in taken]
     if not found:
         reason = next(iter(left.values()), "it has no layers")
         raise UnsupportedError(

@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_relief.agreement import readers_of
+from onnx_relief.agreement import read_alike, readers_of
 from onnx_relief.graph.bias import beta_of, with_bias
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey
@@ -163,18 +163,7 @@ def _pair(
 
 def _read_alike(survey: Survey, one: Pair, other: Pair) -> bool:
     """Whether two layers read the same weight in the same way, and move by the same bias."""
-    (first, first_seen), (second, second_seen) = (
-        (pair.site.parts[0], pair.site.layer.weights[0]) for pair in (one, other)
-    )
-    here, there = (part.layout.to_rows(part.view.places()) for part in (first, second))
-    return (
-        np.array_equal(here, there)
-        and np.array_equal(survey.rows(first), survey.rows(second))  # integers may have two scales
-        and first_seen.scale == second_seen.scale
-        and one.reading.groups == other.reading.groups
-        and (one.reading.geometry is None) == (other.reading.geometry is None)
-        and _moved_by(one) == _moved_by(other)
-    )
+    return read_alike(survey, one.site, other.site) and _moved_by(one) == _moved_by(other)
 
 
 def _moved_by(pair: Pair) -> tuple[TensorHome, float] | None:

@@ -525,9 +525,13 @@ def test_sizes_are_reached():
     assert 0.98 * target - 256 <= zipped_bytes(made.document) <= target - 256
 
 
-@pytest.mark.parametrize("criterion", ["magnitude", "obs"])
-def test_sizes_are_those_of_the_repaired_model(tmp_path, capsys, criterion):
-    """Numbers of two digits are short once zipped; those that a repair puts in their place not."""
+@pytest.mark.parametrize(("criterion", "spent"), [("magnitude", 0.93), ("obs", 0.8)])
+def test_sizes_are_those_of_the_repaired_model(tmp_path, capsys, criterion, spent):
+    """Numbers of two digits are short once zipped; those that a repair puts in their place not.
+
+    Where it takes a layer's weights back to the dense model's, as after obs, they are short again,
+    so that sizes jump.
+    """
     model = wide(1500)
     for tensor in model.graph.initializer:
         short = np.round(onnx.numpy_helper.to_array(tensor), 2)
@@ -536,7 +540,7 @@ def test_sizes_are_those_of_the_repaired_model(tmp_path, capsys, criterion):
     chosen = ("--target-bytes", target, "--criterion", criterion, "--repair", "least-squares")
     code, _, _, out = told(capsys, tmp_path, model, "--granularity", "weight", *chosen)
     assert code == 0
-    assert 0.93 * target < zipped_bytes(load(out)) <= target
+    assert spent * target < zipped_bytes(load(out)) <= target
 
 
 @pytest.mark.parametrize("threshold", [0, 1 << 12])  # all tensors in a file, or the largest

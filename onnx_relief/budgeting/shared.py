@@ -1,0 +1,53 @@
+"""Several layers that read one weight: what any of them loses counts, when some of it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import reduce
+
+import numpy as np
+
+from onnx_relief.activity.gram import Gram
+from onnx_relief.agreement import read_alike
+from onnx_relief.budgeting.fields import Field
+from onnx_relief.solving.support import output_error
+
+
+def shared_field(fields: Sequence[Field]) -> Field:
+    """Return the field of a weight, from those of the layers that read it.
+
+    Scores are the mean of theirs. Where second moments decide, those of layers that read it alike
+    are added up, each relative to what its layer gives: the loudest has no more say than others.
+    """
+    first, *others = fields
+    if not others:
+        return first
+    if not first.solves:
+        return replace(first, others=tuple(others))
+    alike = [first, *(one for one in others if one.solves and _read_alike(first, one))]
+    judges = [one.judge for one in alike]
+    return replace(
+        first,
+        gram=_together(alike, [one.gram for one in alike]),
+        judge=None if None in judges else _together(alike, judges),
+    )
+
+
+def _read_alike(one: Field, other: Field) -> bool:
+    return one.part == other.part and read_alike(one.survey, one.site, other.site, part=one.part)
+
+
+def _together(fields: Sequence[Field], grams: Sequence[Gram | None]) -> Gram:
+    """Return second moments of all layers, which count as one on average."""
+    known = [gram for gram in grams if gram is not None]
+    energy = np.array(
+        [
+            gram.count * output_error(gram.covariance(centred=False), field.split()).sum()
+            for field, gram in zip(fields, known, strict=True)
+        ]
+    )
+    inverse = np.divide(1.0, energy, out=np.zeros_like(energy), where=energy > 0)
+    weights = inverse / (inverse.mean() or 1.0)
+    scaled = [gram.scaled(weight) for gram, weight in zip(known, weights.tolist(), strict=True)]
+    return reduce(Gram.merge, scaled)
