@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_relief.channels.tensors import moments_of
 from onnx_relief.data import Dataset
 from onnx_relief.graph.channels import Groups, Trace
+from onnx_relief.graph.channels.ids import varying
+from onnx_relief.graph.channels.records import Read
 from onnx_relief.graph.layers import Survey
+from onnx_relief.measuring.evidence import as_floats, open_at
+from onnx_relief.measuring.measure import full_batches
 from onnx_relief.settings import Settings
 
 Floats = NDArray[np.float64]
+Ids = NDArray[np.int64]
 
 
 def said_together(
@@ -21,28 +26,67 @@ def said_together(
 ) -> Floats:
     """Return by root what products of two tensors would lose without it.
 
-    A product q k of two channels that know nothing of each other has the mean square E[q²] E[k²].
-    It is 0 where channels meet in bodies, of which no tensors are seen, and where none meet.
+    A product q k of two channels that know nothing of each other has the mean square E[q²] E[k²]
+    for each sample and head. It is 0 where channels meet in bodies, of which no tensors are seen,
+    and where none meet.
 
     Raises:
         ModelError, DataError: The model cannot be run on the data.
     """
     found = np.zeros(trace.pool.size)
-    meetings = [(read.tensor, read.other[0]) for read in trace.reads if read.other is not None]
-    names = {name for pair in meetings for name in pair}
-    data = calibration.take(settings.samples)
-    measured = moments_of(survey, trace, names, data, settings)
-    energies: dict[str, dict[int, float]] = {}
-    for name, seen in measured.items():
-        by_root = defaultdict[int, list[float]](list)
-        roots = groups.of(trace.of(name)).reshape(-1)
-        if roots.size == seen.mean.size:
-            squares = seen.variance + np.square(seen.mean)
-            for root, square in zip(roots.tolist(), squares.tolist(), strict=True):
-                by_root[root].append(square)
-        energies[name] = {root: float(np.mean(squares)) for root, squares in by_root.items()}
-    for first, second in meetings:
-        one, other = energies.get(first, {}), energies.get(second, {})
+    main = {name for name, home in trace.whole.homes.items() if home.parent is None}
+    meetings = {
+        (read.tensor, read.other[0]): read
+        for read in trace.reads
+        if read.other is not None and {read.tensor, read.other[0]} <= main
+    }
+    names = sorted({name for pair in meetings for name in pair if varying(trace.of(name))})
+    meetings = {pair: read for pair, read in meetings.items() if set(pair) <= set(names)}
+    if not meetings:
+        return found
+    session = open_at(survey.document, names, provider=settings.provider)
+    count = 0
+    for batch in full_batches(calibration.take(settings.samples), settings.batch_size):
+        values = session.run(batch.feed, names)
+        count += batch.count
+        for read in meetings.values():
+            _add(found, trace, groups, read, values, batch.count)
+    return found / max(count, 1)
+
+
+def _add(
+    found: Floats,
+    trace: Trace,
+    groups: Groups,
+    read: Read,
+    values: Mapping[str, NDArray[Any]],
+    samples: int,
+) -> None:
+    """Add to `found` what one product says over some samples."""
+    assert read.other is not None
+    pairs = (
+        (read.tensor, [one for one, _ in read.beside]),
+        (read.other[0], [b for _, b in read.beside]),
+    )
+    squares, roots = [], []
+    for name, beside in pairs:
+        value = np.square(as_floats(values[name]), dtype=np.float64)
+        axis = varying(trace.of(name))[0] - value.ndim
+        value = np.moveaxis(value, [*beside, axis], range(-len(beside) - 1, 0))
+        squares.append(value.mean(axis=tuple(range(value.ndim - len(beside) - 1))))
+        roots.append(groups.of(trace.of(name)).reshape(-1))
+    if any(one.size != square.shape[-1] for one, square in zip(roots, squares, strict=True)):
+        return  # ids that do not vary stand for several channels
+    if np.array_equal(roots[0], roots[1]):
+        product = np.multiply(*squares)
+        said = product.reshape(-1, product.shape[-1]).mean(axis=0)
+        np.add.at(found, roots[0], samples * said)
+    else:  # heads that share a key: by what each is on average
+        one, other = (_by_root(*both) for both in zip(roots, squares, strict=True))
         for root in one.keys() & other.keys():
-            found[root] += one[root] * other[root]
-    return found
+            found[root] += samples * one[root] * other[root]
+
+
+def _by_root(roots: Ids, squares: Floats) -> dict[int, float]:
+    means = squares.reshape(-1, squares.shape[-1]).mean(axis=0)
+    return {root: float(means[roots == root].mean()) for root in np.unique(roots).tolist()}

@@ -133,26 +133,24 @@ def worth_of(
         kind: [one for one in readings if np.isin(one.roots, roots).any()]
         for kind, roots in kinds.items()
     }
-    met = np.zeros(trace.pool.size)
-    if not all(concern.values()):
-        met = said_together(survey, trace, groups, calibration, settings)
+    met = said_together(survey, trace, groups, calibration, settings)
     tick = ticker(progress, "trying every kind of channels alone", len(kinds))
     for kind, roots in kinds.items():
         concerned = concern[kind]
-        found = _eliminated(concerned, roots) if concerned else _in_line(met[roots])
+        said = met[roots] / (met[roots].sum() or 1.0)
+        found = _eliminated(concerned, roots, said) if concerned else _in_line(said)
         scores[roots[found.order]] = np.arange(1, roots.size + 1)
-        # Losses are sums over layers, of which none can lose more than all it says.
-        several = max(len(concerned), 1)
+        # Losses are sums over readers, of which none can lose more than all it says.
+        several = max(len(concerned) + int(said.any()), 1)
         shares = np.maximum.accumulate(found.losses) / several
         rate, worse = 1.0, noise_to_signal(shares) * several
         lost = float(worse[found.probe])
         if probe is not None and found.probe and lost > 0:
             gone = np.zeros(trace.pool.size, dtype=bool)
             gone[roots[found.order[: found.probe]]] = True
-            if concerned:
-                alone = _without(survey, trace, concerned, gone, found.probed)
-            else:
-                alone = cut(survey.document, trace, groups, gone)
+            alone = _without(survey, trace, concerned, gone, found.probed)
+            if said.any() or not concerned:
+                alone = cut(alone, trace, groups, gone)
             rate = exchange_rate(probe.of(alone), lost)
         losses[kind] = worse * rate
         tick(1)
@@ -243,19 +241,21 @@ def _nearest(losses: Floats) -> int:
     return 1 + int(np.argmin(np.abs(np.log(np.maximum(losses[1:], 1e-12) / TRIED_AT))))
 
 
-def _eliminated(readings: Sequence[Reading], roots: NDArray[np.int64]) -> Elimination:
+def _eliminated(readings: Sequence[Reading], roots: NDArray[np.int64], said: Floats) -> Elimination:
     """Return in which order the groups of one kind go, by number in `roots`.
 
-    Of weights, rows are returned: (units, inputs, taps).
+    Where they meet others besides, `said` is what share each has of it. Of weights, rows are
+    returned: (units, inputs, taps).
     """
     if all(one.field.solves and one.field.updates for one in readings):
-        solved = eliminate([_reader(one, roots) for one in readings], roots.size, near=TRIED_AT)
+        readers = [_reader(one, roots) for one in readings]
+        solved = eliminate(readers, roots.size, near=TRIED_AT, besides=said)
         joined = [
             np.asarray(one.field.joined(weights), dtype=np.float64)
             for one, weights in zip(readings, solved.probed, strict=True)
         ]
         return replace(solved, probed=tuple(joined))
-    shares = np.zeros(roots.size)
+    shares = said.copy()
     for one in readings:
         found = _channel_shares(one)
         shares += np.array([found[one.roots == root].sum() for root in roots])

@@ -63,25 +63,30 @@ class Elimination:
     probed: tuple[Floats, ...]
 
 
-def eliminate(readers: Sequence[Reader], channels: int, *, near: float = 0.03) -> Elimination:
+def eliminate(
+    readers: Sequence[Reader], channels: int, *, near: float = 0.03, besides: Floats | None = None
+) -> Elimination:
     """Return the order in which channels should go.
 
     Args:
         readers: The layers that read them.
         channels: How many there are.
         near: The loss at which the weights are wanted.
+        besides: What is lost with each where nothing can make up for it, (channels,).
     """
+    aside = np.zeros(channels) if besides is None else besides
     states = [_State(reader) for reader in readers]
     alive = np.arange(channels)
     order: list[int] = []
     losses = [0.0]
     probe, probed, distance = 0, tuple(reader.weights for reader in readers), np.inf
     while alive.size:
-        costs = np.sum([state.costs(alive) for state in states], axis=0) + np.zeros(alive.size)
+        costs = np.sum([state.costs(alive) for state in states], axis=0) + aside[alive]
         count = max(1, alive.size // _CHUNK)
         chosen = np.sort(np.argsort(costs, kind="stable")[:count])
         chosen = chosen[np.argsort(costs[chosen], kind="stable")]
         together = sum(state.remove(alive[chosen]) for state in states)
+        together += float(aside[alive[chosen]].sum())
         # Within a chunk, the joint cost is shared out in proportion to the single ones.
         single = np.cumsum(costs[chosen])
         parts = single / single[-1] if single[-1] > 0 else np.arange(1, count + 1) / count

@@ -106,8 +106,17 @@ def _meet(trace: Trace, one: _Operand, moving: list[_Operand], carried: dict[str
 def _end(trace: Trace, moving: list[_Operand], letter: str, ids: Ids) -> None:
     """Note that channels are summed over."""
     first, *others = [one for one in moving if one.carries == letter]
-    other = (others[0].name, others[0].ids) if others else None
-    trace.reads.append(Read(first.name, ids, trace.index, other=other))
+    if not others:
+        trace.reads.append(Read(first.name, ids, trace.index))
+        return
+    second = others[0]
+    beside = tuple(
+        (first.letters.index(one) - len(first.letters), place - len(second.letters))
+        for place, one in enumerate(second.letters)
+        if one in first.letters and one != letter
+    )
+    other = (second.name, second.ids)
+    trace.reads.append(Read(first.name, ids, trace.index, other=other, beside=beside))
 
 
 def _chosen(trace: Trace, node: onnx.NodeProto, fresh: list[str]) -> str:

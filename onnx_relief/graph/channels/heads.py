@@ -156,7 +156,15 @@ def _attend(trace: Trace, node: onnx.NodeProto, parts: list[_Heads], by_head: bo
         for ids in (query.ids, key.ids):
             trace.pool.tie(ids, ids[:, :1] if by_head else ids[:1])
         other = (key.name, spread.reshape(-1))
-        trace.reads.append(Read(query.name, query.ids.reshape(-1), trace.index, other=other))
+        trace.reads.append(
+            Read(
+                query.name,
+                query.ids.reshape(-1),
+                trace.index,
+                other=other,
+                beside=_beside(trace, query, key),
+            )
+        )
     if value.ids is None:
         return None
     trace.pool.tie(value.ids, value.ids[:, :1] if by_head else value.ids[:1])
@@ -164,6 +172,18 @@ def _attend(trace: Trace, node: onnx.NodeProto, parts: list[_Heads], by_head: bo
         trace.pool.tie(value.ids[:, :1], key.ids[:, :1])
     repeats = query.count // value.count if value.ids.shape[0] > 1 else 1
     return np.repeat(value.ids, repeats, axis=0)
+
+
+def _beside(trace: Trace, query: _Heads, key: _Heads) -> tuple[tuple[int, int], ...]:
+    """Return the axes of samples and heads, from the end; heads that share a key are no axis."""
+    if not query.name or not key.name:
+        return ()  # they are inside the node
+    ranks = {len(trace.shape(one.name)) for one in (query, key)}
+    if ranks == {3}:  # heads and widths are one axis, entry by entry
+        return ((-3, -3),)
+    if ranks == {4} and query.count == key.count:
+        return ((-4, -4), (-3, -3))
+    return ()
 
 
 def _set(trace: Trace, node: onnx.NodeProto, ids: Ids | None, by_head: bool) -> None:

@@ -128,7 +128,11 @@ def _contract(trace: Trace, node: onnx.NodeProto) -> None:
         if first.shape[-1] == 1 or second.shape[-2] == 1:
             raise NotFollowedError("MatMul sums over channels of one of its inputs only")
         trace.pool.tie(ids[0], ids[1])
-        trace.reads.append(Read(node.input[0], ids[0], trace.index, other=(node.input[1], ids[1])))
+        ranks = (len(trace.shape(name)) for name in node.input)
+        batch_axes = tuple((axis, axis) for axis in range(-min(ranks), -2))
+        other = (node.input[1], ids[1])
+        read = Read(node.input[0], ids[0], trace.index, other=other, beside=batch_axes)
+        trace.reads.append(read)
         return
     own = [one for one, axis in ((first, rank - 2), (second, rank - 1)) if one.shape[axis] > 1]
     batch = [one for one in (first, second) if any(axis < rank - 2 for axis in varying(one))]

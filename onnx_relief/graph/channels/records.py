@@ -51,12 +51,15 @@ class Read:
         ids: One id for each of its channels.
         node: Index of the node.
         other: Where two tensors are multiplied, the other one and its ids.
+        beside: Then, the axes of both along which they meet entry by entry, as heads: pairs,
+            counted from the end.
     """
 
     tensor: str
     ids: Ids
     node: int
     other: tuple[str, Ids] | None = None
+    beside: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
