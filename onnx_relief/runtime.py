@@ -10,9 +10,10 @@ import importlib
 import logging
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -23,11 +24,13 @@ from numpy.typing import NDArray
 
 from onnx_relief.errors import ModelError, SettingsError
 from onnx_relief.graph.document import Document
+from onnx_relief.graph.drawing import draws, with_seeds
 from onnx_relief.graph.light import without_weights
 from onnx_relief.graph.save import write_to
 
 logger = logging.getLogger(__name__)
 Feed = Mapping[str, NDArray[Any]]
+_Started = tuple[object, object]
 _THREADS: ContextVar[int | None] = ContextVar("threads of a session", default=None)
 
 # Best first. TensorRT is left out of `auto`: it compiles for minutes before the first result.
@@ -44,9 +47,10 @@ _CPU = "CPUExecutionProvider"
 class Session:
     """A model that can be run."""
 
-    def __init__(self, inner: object, kept_alive: object = None) -> None:
-        self._inner: Any = inner
-        self._kept_alive = kept_alive  # the runtime reads weights where they lie in our memory
+    def __init__(self, start: Callable[[], _Started], *, draws: bool) -> None:
+        self._start = start if draws else None  # which holds the whole model
+        self._inner: Any
+        self._inner, self._kept_alive = start()
 
     @property
     def provider(self) -> str:
@@ -73,6 +77,13 @@ class Session:
             raise ModelError(f"ONNX Runtime cannot run the model: {_first_line(error)}") from error
         return dict(zip(names, results, strict=True))
 
+    def anew(self) -> Session:
+        """Return a session that draws again what this one drew from its start on.
+
+        It is this one where the model draws no random numbers.
+        """
+        return self if self._start is None else Session(self._start, draws=True)
+
 
 def open_session(
     model: Document | onnx.ModelProto,
@@ -84,6 +95,9 @@ def open_session(
     optimised: bool = True,
 ) -> Session:
     """Return a session that runs `model`.
+
+    Random numbers that it draws are those that every new session of it and of its other versions
+    draws; they go on from run to run.
 
     Args:
         model: A document, or a graph of our own making.
@@ -98,12 +112,39 @@ def open_session(
         ModelError: ONNX Runtime is missing or refuses the model.
         SettingsError: No such provider here, or it was named and cannot start.
     """
+    threads = _THREADS.get() if threads is None else threads
+    drawn = draws(model.proto if isinstance(model, Document) else model)
+
+    def start() -> _Started:
+        return _started(
+            model,
+            provider=provider,
+            folder=folder,
+            threads=threads,
+            weights=weights or {},
+            optimised=optimised,
+            drawn=drawn,
+        )
+
+    return Session(start, draws=drawn)
+
+
+def _started(
+    model: Document | onnx.ModelProto,
+    *,
+    provider: str,
+    folder: Path | None,
+    threads: int | None,
+    weights: Mapping[str, NDArray[Any]],
+    optimised: bool,
+    drawn: bool,
+) -> _Started:
+    """Return the runtime's session, and the weights that it reads where they lie in our memory."""
     runtime = load_onnxruntime()
     options = runtime.SessionOptions()
     options.log_severity_level = 4
     if not optimised:
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    threads = _THREADS.get() if threads is None else threads
     if threads:
         options.intra_op_num_threads = threads
     if isinstance(model, Document) and model.edits:
@@ -112,8 +153,10 @@ def open_session(
         with tempfile.TemporaryDirectory(
             prefix="onnx-relief-", ignore_cleanup_errors=True
         ) as temporary:
+            if drawn:
+                model = replace(model, proto=with_seeds(model.proto))
             path = write_to(model, Path(temporary), "model.onnx")
-            return Session(_start(runtime, str(path), options, provider))
+            return _start(runtime, str(path), options, provider), None
     if isinstance(model, Document):
         folder = model.folder if model.has_external_data else None
         model = model.proto
@@ -121,12 +164,12 @@ def open_session(
         key = "session.model_external_initializers_file_folder_path"
         options.add_session_config_entry(key, str(folder.resolve()))
     light = without_weights(model)
-    arrays = {**light.weights, **(weights or {})}
+    arrays = {**light.weights, **weights}
     values = [runtime.OrtValue.ortvalue_from_numpy(array) for array in arrays.values()]
     if arrays:
         options.add_external_initializers(list(arrays), values)
-    session = _start(runtime, _serialise(light.proto), options, provider)
-    return Session(session, (arrays, values))
+    proto = with_seeds(light.proto) if drawn else light.proto
+    return _start(runtime, _serialise(proto), options, provider), (arrays, values)
 
 
 @contextmanager

@@ -150,19 +150,19 @@ def _checked(
         )
         if _gap(one, other) <= TOLERANCE * _rounding(one):
             return True
-        own = _gap(sessions[0].run(feed)[name], one)
+        own = _gap(sessions[0].anew().run(feed)[name], one)
         return gap <= 2 * min(own, _MOST_ROUNDING)
 
     worst = 0.0
     for place, feed in enumerate(feeds):
         try:
-            before = sessions[0].run(feed)
+            before = sessions[0].anew().run(feed)
         except ModelError:
             if place == 0:
                 raise
             continue  # other numbers, or another batch, than this model takes
         try:
-            after = sessions[1].run(feed)
+            after = sessions[1].anew().run(feed)
         except ModelError as error:
             raise UnsupportedError(f"{masked.name} cannot be compacted: {error}") from error
         for name, expected in before.items():

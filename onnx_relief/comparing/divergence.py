@@ -79,6 +79,7 @@ class Divergence:
             raise UnsupportedError(
                 f"{dense.name} has {what} of real numbers that can be compared one by one"
             )
+        session = session.anew()
         results = [real_outputs(session.run(batch.feed)) for batch in self._batches]
         self._answers = [{name: _rows(r[name]) for name in names if name in r} for r in results]
         self._spread = {name: self._variance(name) for name in names}

@@ -11,10 +11,11 @@ from onnx import helper
 STANDARD = ("", "ai.onnx")
 """Spellings of the default operator domain."""
 
-_RANDOM = (
+RANDOM = (
     *("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
     *("Bernoulli", "Multinomial"),
 )
+"""Operators that draw random numbers; Dropout, which may be trained, is not among them."""
 
 
 def node_key(node: onnx.NodeProto) -> str:
@@ -62,7 +63,7 @@ def every_node(graph: onnx.GraphProto | onnx.FunctionProto) -> list[onnx.NodePro
 
 def random_operators(graph: onnx.GraphProto) -> list[str]:
     """Return the operators in a graph and its bodies that draw random numbers."""
-    drawn = [node.op_type for node in every_node(graph) if node.op_type in _RANDOM]
+    drawn = [node.op_type for node in every_node(graph) if node.op_type in RANDOM]
     return list(dict.fromkeys(drawn))
 
 

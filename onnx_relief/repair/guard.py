@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from onnx_relief.comparing.comparable import comparable_outputs, like, taken_apart
 from onnx_relief.data import Dataset
 from onnx_relief.graph.document import Document
-from onnx_relief.graph.nodes import random_operators
 from onnx_relief.measuring.measure import full_batches
 from onnx_relief.runtime import open_session
 
@@ -54,9 +53,7 @@ class Guard:
 
     def __init__(self, dense: Document, data: Dataset, *, batch_size: int, provider: str) -> None:
         self._data, self._batch_size, self._provider = data, batch_size, provider
-        self._document = taken_apart(dense)
-        self._dense = open_session(self._document, provider=provider)
-        self._draws = bool(random_operators(self._document.proto.graph))
+        self._dense = open_session(taken_apart(dense), provider=provider)
         self._names = comparable_outputs(
             self._dense, islice(full_batches(data, batch_size), _LOOKED_AT)
         )
@@ -105,8 +102,7 @@ class Guard:
     def _outputs(self, *documents: Document) -> Iterator[dict[str, tuple[Array, ...]]]:
         """Yield the outputs that can be compared, the dense model's first, batch by batch."""
         opened = [open_session(taken_apart(one), provider=self._provider) for one in documents]
-        if self._draws:  # all sessions of a process begin with the same numbers
-            self._dense = open_session(self._document, provider=self._provider)
+        self._dense = self._dense.anew()
         for batch in full_batches(self._data, self._batch_size):
             dense = self._dense.run(batch.feed)
             others = [session.run(batch.feed) for session in opened]

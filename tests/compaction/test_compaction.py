@@ -108,6 +108,17 @@ def test_a_cut_that_would_change_an_output_is_refused(monkeypatch):
         compact(load(mlp()), feed(), provider="cpu")
 
 
+def test_models_that_draw_random_numbers_are_cut_where_a_bias_is_put_in():
+    graph = """(float[N,6] x) => (float[N,3] y) { h = MatMul (x, v)  a = Add (h, b)  r = Relu (a)
+        m = MatMul (r, w)  n = RandomNormalLike (m)  y = Add (m, n) }"""
+    parts = {"v": random(6, 16, seed=1), "w": random(16, 3, seed=2), "b": np.ones(16, np.float32)}
+    model = dead_units(build(graph, **parts), "v", [1, 5, 7])
+    found = compact(load(model), feed(), provider="cpu", round_to=1)
+    assert found.removed == 3
+    assert [node.op_type for node in found.document.proto.graph.node].index("RandomNormalLike") == 5
+    assert found.difference < 1e-5
+
+
 def test_nothing_is_written_where_shapes_are_not_known(tmp_path, capsys):
     graph = "(float[N,T] x) => (float[N,3] y) { y = MatMul (x, w) }"
     model, out = written(tmp_path, build(graph, w=random(6, 3))), tmp_path / "small.onnx"

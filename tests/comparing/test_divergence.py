@@ -50,6 +50,9 @@ class Giving:
     def run(self, feed):
         return {"y": (self._factor * feed["x"]).astype(self._dtype)}
 
+    def anew(self):
+        return self
+
 
 def both(dtype, monkeypatch):
     """Return the dense model and another one, whose outputs have a type, and data for them."""
@@ -216,3 +219,17 @@ def test_outputs_that_are_no_tensors_are_not_looked_at():
     data = open_data({"x": random(20, 4)}, input_specs(dense.proto))
     assert Divergence(dense, data, batch_size=5).of(other) > 0
     assert Guard(dense, data, batch_size=5, provider="cpu").error(other) > 0
+
+
+NOISY = """(float[N,6] x) => (float[N,4] y) {
+    h = MatMul (x, w)  z = RandomNormalLike (h)  y = Add (h, z) }"""
+
+
+@pytest.mark.parametrize("batch_size", [16, 300])
+def test_a_model_that_draws_random_numbers_is_no_distance_from_itself(batch_size):
+    dense, other = (load(build(NOISY, w=random(6, 4) * scale)) for scale in (1, 1.001))
+    data = open_data({"x": random(300, 6, seed=1)}, input_specs(dense.proto))
+    probe = Divergence(dense, data, batch_size=batch_size)
+    for _ in range(2):
+        assert probe.of(dense) == 0
+        assert 0 < probe.of(other) < 1e-5

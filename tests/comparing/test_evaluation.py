@@ -688,3 +688,9 @@ def test_decisions_that_are_all_the_same_are_doubted(size):
     assert note.startswith("the dense model decides the same by 'y' for all 40 samples")
     one["x"][-1] = arrays["x"][decided != decided[0]][0]
     assert not compare(mlp(), other(), one, batch_size=size, metric="agreement").notes
+
+
+def test_random_numbers_do_not_hang_on_where_a_node_stands():
+    noise = "n = RandomNormalLike (x)  y = Add (x, n)"
+    found = compare(elementwise(noise), elementwise(f"u = Neg (x)  {noise}"), metric="error")
+    assert found.pruned == 0
