@@ -20,6 +20,7 @@ from onnx_relief.data import Dataset
 from onnx_relief.graph.cost import count_parameters, zipped_bytes
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import find_layers
+from onnx_relief.graph.origin import note_dense
 from onnx_relief.graph.walk import TensorHome
 from onnx_relief.measuring.positions import positions_on_data
 from onnx_relief.plan import PrunePlan
@@ -29,16 +30,14 @@ from onnx_relief.results import Progress
 from onnx_relief.settings import Settings
 
 _TRIES = 8
-_REPAIRED = 4
-"""Finished models of which none has the size, after which it is not reached."""
+_REPAIRED = 6
+"""Finished models after which no nearer one is sought."""
 _CORRECTED = 3
 """How often more is asked for where a budget is not spent."""
 _CLOSE = 0.01
 """How near to a size a repaired model has to come where another try may come nearer."""
 _NEAR = 0.005
 """How near to a size the search stops, relative to it."""
-_NOTE = 256
-"""Bytes that the note of the dense model's name and digest takes at most."""
 _LEAST = 0.002
 """Share of the weights that is always kept while searching."""
 
@@ -241,54 +240,53 @@ def _to_macs(
 def _to_bytes(
     fields: Fields, target: int, at: Callable[[float], dict[Field, Choice]], judged: Judged
 ) -> Chosen:
-    """Return the finished model of the size: a repair may have made the masked one larger."""
-    target -= _NOTE
+    """Return the finished model of the size: a repair makes the masked one larger, or smaller."""
     best: Chosen | None = None
-    fits, wanted, above = (0.0, 0.0), target, None
+    fits, wanted, above = (0.0, 0.0), target, (0.0, 0.0)
     for _ in range(_REPAIRED):
-        choices, least = _of_size(fields, wanted, at)
+        choices, masked = _of_size(fields, wanted, at)
         found = _finished(fields, choices, judged)
-        size = zipped_bytes(found.document)
+        size = _size(found.document, found.plan, fields.survey.document)
         if size <= target:
             best, fits = found, (wanted, size)
         else:
             above = (wanted, size)
-        if above is None or least or target * (1 - _CLOSE) <= fits[1]:
+        is_least = size > target and masked > wanted
+        is_all = not any(above) and masked * (1 - _CLOSE) <= size
+        if is_least or is_all or fits[1] >= target * (1 - _CLOSE):
             break
         # The size of a repaired model grows with what is asked of the masked one.
-        slope = (above[0] - fits[0]) / max(above[1] - fits[1], 1)
+        slope = (above[0] - fits[0]) / (above[1] - fits[1])
         wanted = int(fits[0] + slope * (target * (1 - _NEAR) - fits[1]))
     if best is not None:
         return best
-    said = "have to stay" if least else "are left once it is repaired; try --repair none"
-    return replace(
-        found,
-        missed=f"--target-bytes {target + _NOTE} is not reached: {size} bytes, zipped, {said}",
-    )
+    said = "have to stay" if is_least else "are left once it is repaired; try --repair none"
+    missed = f"--target-bytes {target} is not reached: {size} bytes, zipped, {said}"
+    return replace(found, missed=missed)
 
 
 def _of_size(
     fields: Fields, target: int, at: Callable[[float], dict[Field, Choice]]
-) -> tuple[dict[Field, Choice], bool]:
+) -> tuple[dict[Field, Choice], int]:
     """Seek the share whose zipped file has the size, which grows nearly in a straight line.
 
     Returns:
-        The choices, and whether these are the least that can be kept.
+        The choices and their size, which is larger where these are the least that can be kept.
     """
 
     def size(share: float) -> tuple[int, dict[Field, Choice]]:
         choices = at(share)
-        return zipped_bytes(written(fields, choices)), choices
+        made, plan = written(fields, choices), plan_of(fields, choices)
+        return _size(made, plan, fields.survey.document), choices
 
     whole = zipped_bytes(fields.survey.document)
     if whole <= target:
-        return at(1.0), False
+        return at(1.0), whole
     low, high = _LEAST, 1.0
     small, choices = size(low)
     if small > target:
-        return choices, True
-    below, above = small, whole
-    best = choices
+        return choices, small
+    below, above, best = small, whole, choices
     for _ in range(_TRIES):
         if below >= target * (1 - _NEAR):
             break
@@ -299,7 +297,12 @@ def _of_size(
             low, below, best = share, found, choices
         else:
             high, above = share, found
-    return best, False
+    return best, below
+
+
+def _size(document: Document, plan: PrunePlan, dense: Document) -> int:
+    """Return the size, zipped, of the files of a pruned model, with the note of the dense one."""
+    return zipped_bytes(document if plan.drops_nothing else note_dense(document, dense))
 
 
 def _to_drop(
@@ -315,11 +318,8 @@ def _to_drop(
     best = _finished(fields, at(1.0), judged)
     lost = judged.drop(best.document)
     if lost > most:
-        return Chosen(
-            document=best.document,
-            plan=best.plan,
-            missed=f"--max-drop {most} is not reached: the model loses {lost:.2f} points unpruned",
-        )
+        missed = f"--max-drop {most} is not reached: the model loses {lost:.2f} points unpruned"
+        return replace(best, missed=missed)
     for _ in range(_TRIES):
         share = (low + high) / 2
         found = _finished(fields, at(share), judged)

@@ -522,15 +522,28 @@ def test_sizes_are_reached():
     target = int(whole * 0.5)
     made, _ = pruned(wide(200), criterion="magnitude", budget=Budget(target_bytes=target))
     assert made.missed is None
-    assert 0.98 * target - 256 <= zipped_bytes(made.document) <= target - 256
+    assert 0.99 * target <= zipped_bytes(made.document) <= target
 
 
-@pytest.mark.parametrize(("criterion", "spent"), [("magnitude", 0.93), ("obs", 0.8)])
-def test_sizes_are_those_of_the_repaired_model(tmp_path, capsys, criterion, spent):
+@pytest.mark.parametrize("share", [0.4, 0.6, 0.75, 0.9, 0.99, 1.0])
+def test_the_size_that_counts_is_that_of_the_file_with_its_notes(tmp_path, capsys, share):
+    model, asked = wide(), ("--granularity", "weight", "--criterion", "wanda", "--repair", "none")
+    target = int(share * zipped_bytes(load(model)))
+    code, _, error, out = told(capsys, tmp_path, model, *asked, "--target-bytes", target)
+    size = zipped_bytes(load(out))
+    if code == 0:
+        assert 0.99 * target <= size <= target
+    else:
+        assert (code, share) == (6, 0.4)
+        assert size > target
+        assert f"{size} bytes, zipped, have to stay" in error
+
+
+@pytest.mark.parametrize("criterion", ["magnitude", "obs"])
+def test_sizes_are_those_of_the_repaired_model(tmp_path, capsys, criterion):
     """Numbers of two digits are short once zipped; those that a repair puts in their place not.
 
-    Where it takes a layer's weights back to the dense model's, as after obs, they are short again,
-    so that sizes jump.
+    What obs puts there is not short either, until least squares takes the model's own back.
     """
     model = wide(1500)
     for tensor in model.graph.initializer:
@@ -540,7 +553,7 @@ def test_sizes_are_those_of_the_repaired_model(tmp_path, capsys, criterion, spen
     chosen = ("--target-bytes", target, "--criterion", criterion, "--repair", "least-squares")
     code, _, _, out = told(capsys, tmp_path, model, "--granularity", "weight", *chosen)
     assert code == 0
-    assert spent * target < zipped_bytes(load(out)) <= target
+    assert 0.98 * target < zipped_bytes(load(out)) <= target
 
 
 @pytest.mark.parametrize("threshold", [0, 1 << 12])  # all tensors in a file, or the largest
@@ -558,7 +571,7 @@ def test_sizes_are_those_of_all_files_of_the_model(tmp_path, capsys, threshold):
     said = ["prune", path, "--data", data_file(tmp_path), "-o", out, "--granularity", "weight"]
     target = zipped_together(path, folder / "w.bin") // 2
     assert main([str(one) for one in (*said, "--target-bytes", target, "-q")]) == 0
-    assert 0.93 * target < zipped_together(out, folder / "pruned.w.bin") <= target
+    assert 0.99 * target < zipped_together(out, folder / "pruned.w.bin") <= target
     assert main([str(one) for one in (*said, "--target-bytes", 10, "--force", "-q")]) == 6
     assert "--target-bytes 10 is not reached" in capsys.readouterr().err
 
