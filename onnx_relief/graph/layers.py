@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx_relief.errors import ReliefError, UnsupportedError
 from onnx_relief.graph.builders import BUILDERS
 from onnx_relief.graph.document import Document
+from onnx_relief.graph.light import without_weights
 from onnx_relief.graph.nodes import STANDARD, node_key
 from onnx_relief.graph.refusals import reason_against
 from onnx_relief.graph.sharing import without_foreign_readers
@@ -42,13 +43,22 @@ class Survey:
     @cached_property
     def ranks(self) -> Mapping[Place, int]:
         """Number of axes of the main graph's tensors, as far as shape inference tells."""
+        return {place: len(shape) for place, shape in self.shapes.items() if not place[0]}
+
+    @cached_property
+    def shapes(self) -> Mapping[Place, tuple[int | str, ...]]:
+        """Sizes of tensors, as far as shape inference tells: numbers, names, or empty names."""
         try:
-            graph = onnx.shape_inference.infer_shapes(self.model.proto).graph
+            known = onnx.shape_inference.infer_shapes(without_weights(self.model.proto).proto)
         except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
             return {}  # what needs a rank then says that it is not known
         return {
-            ("", value.name): len(value.type.tensor_type.shape.dim)
-            for value in (*graph.input, *graph.value_info, *graph.output)
+            (scope.path, value.name): tuple(
+                size.dim_value if size.HasField("dim_value") else size.dim_param
+                for size in value.type.tensor_type.shape.dim
+            )
+            for scope in understand(known).scopes
+            for value in (*scope.graph.input, *scope.graph.value_info, *scope.graph.output)
             if value.type.tensor_type.HasField("shape")
         }
 

@@ -173,6 +173,23 @@ def test_units_that_are_outputs_stay(scope, chosen):
     assert (found["w1"] == 0).all(axis=0).any()
 
 
+@pytest.mark.parametrize("chosen", [{"budget": Budget(sparsity=0.6)}, {"alpha": 0.5}])
+def test_actions_of_which_one_value_is_told_stay_apart(chosen):
+    model = build(
+        """(float[N,6] x) => (float[N,5] q) {
+            g = MatMul (x, w)  h = Relu (g)  v = MatMul (h, one)  a = MatMul (h, each)
+            m = ReduceMean (a, last)  c = Sub (a, m)  q = Add (v, c)
+        }""",
+        w=random(6, 16, seed=1),
+        one=random(16, 1, seed=2),
+        each=random(16, 5, seed=3),
+        last=np.array([1]),
+    )
+    _, found = pruned(model, granularity="row", criterion="magnitude", **chosen)
+    assert (found["each"] != 0).any(axis=0).all()
+    assert (found["w"] == 0).all(axis=0).any()
+
+
 def test_what_units_hand_on_alone_stays():
     model = build(
         """(float[N,3,4,4] x) => (float[N,2] y) {

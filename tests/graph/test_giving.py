@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from text_models import build, random
 
@@ -68,6 +69,51 @@ def test_layers_that_give_outputs_are_known(body, found):
     )
     names = {name.rpartition("/")[2] for name in giving_outputs(find_layers(load(given)))}
     assert names == set(found)
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        ("[a] h = MatMul (x, v)  y = Add (h, x)", ""),
+        ("[a] h = MatMul (x, v)  y = Add (h, all)", ""),
+        ("[a] h = MatMul (x, v)  y = Add (h, one)", "a"),
+        ("[a] h = MatMul (x, v)  r = ReduceMean (x, last)  y = Add (h, r)", "a"),
+        ("[a] h = MatMul (x, v)  r = Add (one, b)  y = Add (h, r)", "a"),
+        ("[a] h = MatMul (x, v)  r = Tile (one, twice)  y = Add (h, r)", "a"),
+        ("[a] h = MatMul (x, v)  r = Mul (x, one)  y = Add (h, r)", ""),
+        ("[a] h = MatMul (x, v)  r = Reshape (x, form)  y = Add (h, r)", "a"),
+        ("[a] h = MatMul (x, k)  y = Add (h, x)", ""),
+        (  # the example of the module
+            "[a] h = MatMul (x, v)  n = Shape (h)  [b] g = MatMul (h, v)  r = Relu (g) "
+            "s = Add (g, r)  [c] z = MatMul (x, v)  y = Add (s, z)",
+            "b",
+        ),
+        # The head of a dueling network, its value first or its advantages.
+        (
+            "[a] h = MatMul (x, k)  [b] g = MatMul (x, v)  m = ReduceMean (g, last) "
+            "c = Sub (g, m)  y = Add (h, c)",
+            "ab",
+        ),
+        (
+            "[a] g = MatMul (x, v)  [b] h = MatMul (x, k)  m = ReduceMean (g, last) "
+            "c = Sub (g, m)  y = Add (h, c)",
+            "a",
+        ),
+        # Of a layer some units are zero.
+        ("[a] h = MatMul (x, half)  [b] g = MatMul (x, v)  y = Add (h, g)", "ab"),
+        ("[a] h = MatMul (x, v)  [b] g = MatMul (x, half)  y = Add (h, g)", "a"),
+    ],
+)
+def test_only_what_tells_all_units_apart_stands_in_for_them(body, found):
+    some = random(4, 4, seed=1)
+    half = np.where(np.arange(4) < 2, some, 0)
+    fed = "float[N,4] x, float[N,1] one, float[1,4] all, int64[R] form"
+    given = build(
+        f"({fed}) => (float[N,M] y) {{ {body} }}",
+        **{"v": some, "half": half, "k": random(4, 1, seed=2), "b": random(4, seed=3)},
+        **{"last": np.array([1]), "twice": np.array([1, 4])},
+    )
+    assert giving_outputs(find_layers(load(given))) == set(found)
 
 
 def test_deep_models_are_no_deeper_than_shallow_ones():
