@@ -11,6 +11,9 @@ from onnx_relief.graph.initializers import add_initializer
 from onnx_relief.graph.nodes import attributes, subgraphs
 from onnx_relief.graph.sites import Site
 
+TAKES_BIAS = ("Conv", "ConvTranspose", "Gemm")
+"""Layers whose third input is a bias; products of the others are followed by an Add."""
+
 
 def with_bias(document: Document, site: Site, values: NDArray[np.float64]) -> Document:
     """Return a copy of the document in which a Conv, ConvTranspose or Gemm has a bias.

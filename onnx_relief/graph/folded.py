@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from onnx_relief.graph.builders import BUILDERS
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.initializers import add_initializer
 from onnx_relief.graph.nodes import STANDARD
@@ -20,7 +21,6 @@ from onnx_relief.graph.views import FLOATS, Constants
 from onnx_relief.graph.walk import Scope, understand
 
 Array = NDArray[np.generic]
-_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN")
 _JOINS = (
     *("Concat", "Split", "Slice", "Gather", "Transpose", "Reshape", "Flatten", "Unsqueeze"),
     *("Squeeze", "Identity", "Constant", "Neg", "Mul", "Add", "Sub", "Div", "Sqrt", "Pow"),
@@ -38,7 +38,7 @@ def with_whole_weights(document: Document) -> Document:
     scope, constants = model.scopes[0], Constants(document)
     found: dict[str, Array] = {}
     for node in scope.graph.node:
-        if node.op_type in _LAYERS and node.domain in STANDARD:
+        if node.op_type in BUILDERS and node.domain in STANDARD:
             for name in node.input:
                 if name in scope.producers and not scope.changes(name):
                     value = None if name in found else _joined(scope, constants, name, model.opset)

@@ -85,6 +85,13 @@ class Site:
         return (*self.parts, self.bias) if self.bias else self.parts
 
     @property
+    def unit_axes(self) -> tuple[int, ...]:
+        """Sizes of the axes that its units lie on, one but where it makes several."""
+        layout = self.parts[0].layout
+        sizes = tuple(layout.split[axis] for axis in layout.order[: self.makes.joined])
+        return sizes if self.makes.joined > 1 else (self.layer.units,)
+
+    @property
     def data(self) -> str:
         """Name of the tensor that carries the data."""
         return str(self.node.input[self.data_input])

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import onnx
 
+from onnx_relief.graph.builders import BUILDERS
 from onnx_relief.graph.equation import product_of, terms_of
 from onnx_relief.graph.lift import ROUNDED, Lifted
 from onnx_relief.graph.nodes import STANDARD, attributes, subgraphs
@@ -37,7 +38,6 @@ _LEARNED: dict[str, tuple[int, ...]] = {
     "Gather": (0,),
     "GatherElements": (0,),
 }
-_LAYERS = ("Conv", "Gemm", "ConvTranspose", "MatMul", "Einsum", "LSTM", "GRU", "RNN")
 # Elementwise operators: after a layer, a vector with one entry per channel is a bias or a scale.
 # Before the first layer it is the mean or the deviation that inputs are normalised by.
 _ELEMENTWISE = ("Add", "Sub", "Mul", "Div")
@@ -126,7 +126,7 @@ def _names_after_layers(lifted: Lifted) -> set[str]:
     for scope in lifted.model.scopes:
         for node in scope.graph.node:
             inside = any(True for _ in subgraphs(node))
-            if inside or node.op_type in _LAYERS or not found.isdisjoint(node.input):
+            if inside or node.op_type in BUILDERS or not found.isdisjoint(node.input):
                 found.update(node.output)
     return found
 
@@ -147,7 +147,7 @@ def _channel_counts(lifted: Lifted) -> set[tuple[int, ...]]:
 
 def _widths_of(node: onnx.NodeProto, shapes: list[tuple[int, ...] | None]) -> set[tuple[int, ...]]:
     weights = [shapes[i] for i in _LEARNED.get(node.op_type, ()) if i < len(shapes)]
-    if node.op_type not in _LAYERS:
+    if node.op_type not in BUILDERS:
         return set()
     found: set[tuple[int, ...]] = {(size,) for shape in weights if shape for size in shape}
     return found | _joined_units(node, shapes) if node.op_type == "Einsum" else found

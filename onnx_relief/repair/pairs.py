@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_relief.agreement import read_alike, readers_of
-from onnx_relief.graph.bias import beta_of, with_bias
+from onnx_relief.graph.bias import TAKES_BIAS, beta_of, with_bias
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.nodes import STANDARD, attributes
@@ -178,8 +178,9 @@ def can_be_given_a_bias(site: Site, own: set[str]) -> bool:
     if in_integers(site):
         return False
     free = len(site.node.input) < 3 or not site.node.input[2]
-    known = site.layer.op in ("Conv", "ConvTranspose", "Gemm")
-    return known and free and site.node.output[0] in own and beta_of(site) != 0
+    return (
+        site.layer.op in TAKES_BIAS and free and site.node.output[0] in own and beta_of(site) != 0
+    )
 
 
 def _movable(

@@ -67,3 +67,13 @@ def test_parts_that_are_read_elsewhere_stay():
     check(after)
     feed = {"x": random(3, 4, seed=1)}
     assert_outputs_agree(document.proto, after.proto, feed, rtol=0, atol=0)
+
+
+def test_the_weight_of_every_kind_of_layer_is_joined():
+    graph = """(float[N,4] x) => (float[N,6] y) {
+        a, b = Split <axis = 1, num_outputs = 2> (w)  w2 = Concat <axis = 1> (b, a)
+        y = Einsum <equation = "bi,io->bo"> (x, w2)
+    }"""
+    after = with_whole_weights(load(build(graph, w=random(4, 6))))
+    assert [node.op_type for node in after.proto.graph.node] == ["Einsum"]
+    assert len(find_layers(after).layers) == 1

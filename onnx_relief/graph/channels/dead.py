@@ -115,7 +115,7 @@ def _reading(steady: Steady, read: Read, why_not: Mapping[int, str]) -> _Reading
         name, ids = read.other
         live = ~((values == 0) | (steady.at(name, ids.size) == 0))
         return _Reading(read, values, live, None)
-    pairs = pairs_of(steady.trace.whole.nodes[read.node], steady.array, read.tensor)
+    pairs = pairs_of(steady.trace, steady.trace.whole.nodes[read.node], steady.array, read.tensor)
     if pairs is not None and pairs.inputs != read.ids.size:
         pairs = None
     can_take = pairs is not None and read.node not in why_not

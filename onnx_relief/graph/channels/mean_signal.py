@@ -17,7 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from onnx_relief.graph.bias import add_bias, beta_of, fresh_name
+from onnx_relief.graph.bias import TAKES_BIAS, add_bias, beta_of, fresh_name
 from onnx_relief.graph.channels.ids import Groups
 from onnx_relief.graph.channels.records import Member
 from onnx_relief.graph.channels.trace import Trace
@@ -32,6 +32,7 @@ from onnx_relief.graph.rows import as_stored
 from onnx_relief.graph.sites import Part, Site
 from onnx_relief.graph.views import Constants
 from onnx_relief.graph.walk import TensorHome
+from onnx_relief.plan import LayerKind
 
 Floats = NDArray[np.float64]
 
@@ -68,7 +69,7 @@ def corrections(
         gone: Whether a group goes, by root.
         survey: The model's layers.
         means: Mean of each channel of the tensors that layers read.
-        may_add: Whether a MatMul without a bias can be followed by an Add (`add_after`).
+        may_add: Whether a product without a bias can be followed by an Add (`add_after`).
     """
     by_output = {site.node.output[0]: site for site in survey.sites}
     nodes = _nodes_by_weight(trace, survey)
@@ -193,8 +194,7 @@ def add_after(
     for change in changes:
         name = change.site.node.output[0]
         at = next(at for at, node in enumerate(graph.node) if name in node.output)
-        units = ~gone[groups.of(trace.of(name).reshape(-1))]
-        added = change.added[units] if units.size == change.added.size else change.added
+        added = _of_units(change, ~gone[groups.of(trace.of(name))])
         dtype = change.site.parts[0].view.dtype
         product = fresh_name(graph, f"{name}_product")
         bias = fresh_name(graph, f"{name}_bias")
@@ -205,11 +205,27 @@ def add_after(
     return document
 
 
+def _of_units(change: Correction, stays: NDArray[np.bool_]) -> Floats:
+    """Return what the units that stay get, in the axes that units have in the output.
+
+    Args:
+        change: What all of them get.
+        stays: Which stay, as the ids of the output.
+    """
+    sizes = change.site.unit_axes
+    every = range(len(sizes))
+    left = np.broadcast_to(stays.reshape(stays.shape[-len(sizes) :]), sizes)
+    kept = [left.any(axis=tuple(other for other in every if other != axis)) for axis in every]
+    return change.added.reshape(sizes)[np.ix_(*kept)]
+
+
 def _can_add(site: Site) -> bool:
     """Whether the layer is a product without a bias in the main graph, and not of integers."""
     if in_integers(site):
         return False
-    return site.layer.op == "MatMul" and site.bias is None and site.scope.parent is None
+    last = site.layer.kind is LayerKind.FULLY_CONNECTED and site.makes.place == -1
+    in_node = site.layer.op in TAKES_BIAS
+    return last and not in_node and site.bias is None and site.scope.parent is None
 
 
 def _can_write(site: Site) -> bool:
@@ -231,7 +247,7 @@ def has_room(site: Site) -> bool:
         return site.layer.bias is None or site.layer.bias.scale != 0
     if in_integers(site):
         return False
-    can_have = site.layer.op in ("Conv", "ConvTranspose", "Gemm") and beta_of(site) != 0
+    can_have = site.layer.op in TAKES_BIAS and beta_of(site) != 0
     return can_have and (len(site.node.input) < 3 or not site.node.input[2])
 
 

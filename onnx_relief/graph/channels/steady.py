@@ -8,6 +8,7 @@ is taken for zero: infinity and NaN do not appear in a network that works.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import onnx
@@ -208,7 +209,9 @@ def _layer(steady: Steady, node: onnx.NodeProto, out: str) -> Floats:
     if passing:  # a product along other axes let them pass
         zero = np.any([steady.at(name, ids.size) == 0 for name in passing], axis=0)
         return np.where(zero, 0.0, np.nan)
-    values = units_from(node, steady.array, lambda count: _read(steady, node, count))
+    values = units_from(
+        steady.trace, node, steady.array, node.input[0], lambda count: _read(steady, node, count)
+    )
     if values is None or values.size != ids.size:
         return nothing(steady, out)
     if len(node.input) > 2 and node.input[2]:
@@ -218,7 +221,7 @@ def _layer(steady: Steady, node: onnx.NodeProto, out: str) -> Floats:
 
 
 def _contracted(steady: Steady, node: onnx.NodeProto, out: str) -> Floats:
-    """Einsum: zero where an operand is, along the axis of channels."""
+    """Einsum: zero where an operand is, along the axis of channels, or all that it reads."""
     ids = steady.trace.ids[out].reshape(-1)
     *operands, letters = letters_of(steady.trace, node)
     letter = letters[varying(steady.trace.ids[out])[0]]
@@ -226,6 +229,10 @@ def _contracted(steady: Steady, node: onnx.NodeProto, out: str) -> Floats:
     for name, one in zip(node.input, operands, strict=True):
         if letter in one:
             zero |= along(steady, name, one.index(letter) - len(one), ids.size) == 0
+    for name in filter(steady.trace.carries, node.input):
+        found = units_from(steady.trace, node, steady.array, name, partial(steady.at, name))
+        if found is not None and found.size == ids.size:
+            zero |= found == 0
     return np.where(zero, 0.0, np.nan)
 
 

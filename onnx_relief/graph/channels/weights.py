@@ -10,11 +10,14 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnx_relief.graph.nodes import STANDARD, attributes
+from onnx_relief.graph.builders import BUILDERS
+from onnx_relief.graph.channels.einsum import letters_of
+from onnx_relief.graph.channels.ids import varying
+from onnx_relief.graph.channels.trace import Trace
+from onnx_relief.graph.nodes import STANDARD, attributes, operator
 
 ArrayOf = Callable[[str], NDArray[Any] | None]
 Floats = NDArray[np.float64]
-_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,14 +42,17 @@ class Pairs:
         return self.pairs.reshape(self.groups, -1, self.pairs.shape[1])
 
 
-def pairs_of(node: onnx.NodeProto, array: ArrayOf, tensor: str = "") -> Pairs | None:
+def pairs_of(trace: Trace, node: onnx.NodeProto, array: ArrayOf, tensor: str) -> Pairs | None:
     """Return the connections of a layer, or None.
 
     Args:
+        trace: The ids.
         node: The layer.
         array: Returns a constant by the name that nodes see.
         tensor: What is read: a recurrent layer reads its own output with weights of its own.
     """
+    if operator(node) == "Einsum":
+        return _along_letters(trace, node, array, tensor)
     if node.op_type in ("LSTM", "GRU", "RNN"):
         weight = array(node.input[2 if tensor in node.output else 1])
         units = int(attributes(node)["hidden_size"])
@@ -54,7 +60,8 @@ def pairs_of(node: onnx.NodeProto, array: ArrayOf, tensor: str = "") -> Pairs | 
             return None
         by_gate = (weight != 0).reshape(weight.shape[0], -1, units, weight.shape[2])
         return Pairs(by_gate.any(axis=(0, 1)), 1)
-    weight = array(node.input[1]) if node.op_type in _LAYERS and node.domain in STANDARD else None
+    known = node.op_type in BUILDERS and node.domain in STANDARD
+    weight = array(node.input[1]) if known else None
     if weight is None:
         return None
     settings = attributes(node)
@@ -71,21 +78,47 @@ def pairs_of(node: onnx.NodeProto, array: ArrayOf, tensor: str = "") -> Pairs | 
     return Pairs(some if settings.get("transB", 0) else some.T, 1)
 
 
+def _along_letters(trace: Trace, node: onnx.NodeProto, array: ArrayOf, tensor: str) -> Pairs | None:
+    """Return the connections of an Einsum's weight between the channels read and those made.
+
+    Where it makes none there is one row for all that it makes.
+    """
+    if len(node.input) != 2:
+        return None
+    *operands, out = letters_of(trace, node)
+    at = list(node.input).index(tensor)
+    weight, letters = array(node.input[1 - at]), operands[1 - at]
+    read = [operands[at][axis] for axis in varying(trace.of(tensor))]
+    made = [out[axis] for axis in varying(trace.of(node.output[0])) if out[axis] in letters]
+    if weight is None or len(read) != 1 or read[0] in out or read[0] not in letters:
+        return None
+    first = [letters.index(letter) for letter in (*made, *read)]
+    rest = [axis for axis in range(len(letters)) if axis not in first]
+    some = (weight != 0).any(axis=tuple(rest), keepdims=True).transpose(*first, *rest)
+    return Pairs(some.reshape(-1, weight.shape[first[-1]]), 1)
+
+
 def units_from(
-    node: onnx.NodeProto, array: ArrayOf, inputs_of: Callable[[int], Floats]
+    trace: Trace,
+    node: onnx.NodeProto,
+    array: ArrayOf,
+    tensor: str,
+    inputs_of: Callable[[int], Floats],
 ) -> Floats | None:
     """Return what the units of a layer are before the bias, NaN where that is not known; or None.
 
     Args:
+        trace: The ids.
         node: The layer.
         array: Returns a constant by the name that nodes see.
+        tensor: What it reads.
         inputs_of: Returns the numbers of so many input channels, NaN where they are not known.
     """
-    matrix = pairs_of(node, array)
+    matrix = pairs_of(trace, node, array, tensor)
     if matrix is None:
         return None
     inputs = inputs_of(matrix.inputs)
-    if why_not_even(node, array) is not None:
+    if node.op_type == "Einsum" or why_not_even(node, array) is not None:
         inputs = np.where(inputs == 0, 0.0, np.nan)
     unknown = np.isnan(inputs).reshape(matrix.groups, 1, -1)
     known = ~(matrix.by_group() & unknown).any(axis=2).reshape(-1)
