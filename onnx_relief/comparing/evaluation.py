@@ -92,7 +92,7 @@ def compare_models(
                 batch,
                 metric,
                 output,
-                steps=stepwise_outputs(dense.proto),
+                steps=stepwise_outputs(dense),
                 classes=classes_of(data),
             )
             each = choice.output in sigmoid_outputs(dense.proto)
@@ -183,7 +183,7 @@ def try_out(
     session = open_session(model, provider=provider)
     batch = first_sample(data)
     results = _real_rows(session.run(batch.feed), batch, data)
-    steps = stepwise_outputs(model.proto)
+    steps = stepwise_outputs(model)
     choice = choose(results, batch, metric, output, steps=steps, classes=classes_of(data))
     labels = labels_of(data)
     if METRICS[choice.metric].hits is not None and labels is not None:

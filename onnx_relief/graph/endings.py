@@ -6,7 +6,12 @@ from collections.abc import Mapping, Set
 
 import onnx
 
+from onnx_relief.graph.builders import BUILDERS
+from onnx_relief.graph.document import Document
+from onnx_relief.graph.equation import DOTS, terms_of
 from onnx_relief.graph.nodes import STANDARD, attributes
+from onnx_relief.graph.views import Constants
+from onnx_relief.graph.walk import Scope, understand
 
 _SIGMOIDS = {"Sigmoid", "HardSigmoid"}
 _MOVING = {"Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"}
@@ -34,41 +39,33 @@ _ELEMENTWISE = {
     *("QuantizeLinear", "DequantizeLinear"),
 }
 _WITH_ANOTHER = {"Add", "Sub", "Mul", "Div"}
-_CONVOLUTIONS = {"Conv", "ConvTranspose"}
-_LAYERS = {*_CONVOLUTIONS, "Gemm", "MatMul", "MatMulInteger"}
+_LAYERS = {*BUILDERS, "MatMulInteger"}
 _SIZES = {"Sqrt", "Pow", "ReduceMean", "ReduceL2", "ReduceSumSquare"}
 """Operators of which the size of features is made that a normalisation divides by."""
 
 
-def stepwise_outputs(model: onnx.ModelProto) -> frozenset[str]:
+def stepwise_outputs(document: Document) -> frozenset[str]:
     """Return the names of the outputs whose last axis holds what one layer says of each step.
 
     Of those of three axes the highest number of the last axis is a decision: the class of a token,
     the letter at a place. In a detector the last axis may be places, and their highest is nothing.
     What a LayerNormalization gives are features of each step, of which none is chosen; so it is
-    where an exporter writes it out.
+    where an exporter writes it out. How the layer is written, and where its weight, is all one.
     """
-    made_by = {name: node for node in model.graph.node for name in node.output}
-    ranks = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
-    return frozenset(
-        value.name for value in model.graph.output if _is_of_units(value.name, made_by, ranks)
-    )
+    scope, constants = understand(document.proto).scopes[0], Constants(document)
+    outputs = document.proto.graph.output
+    return frozenset(one.name for one in outputs if _is_of_units(one.name, scope, constants))
 
 
-def _is_of_units(
-    name: str, made_by: Mapping[str, onnx.NodeProto], ranks: Mapping[str, int]
-) -> bool:
+def _is_of_units(name: str, scope: Scope, constants: Constants) -> bool:
     """Follow the last axis backwards to the layer whose units lie on it."""
-    axis = -1  # counted from the end
+    axis, made_by = -1, scope.producers  # counted from the end
     for _ in range(len(made_by)):
         node = made_by.get(name)
         if node is None or node.domain not in STANDARD or not node.input:
             return False
-        if node.op_type in _LAYERS - _CONVOLUTIONS:
-            return axis == -1 and not _is_computed(node.input[1], made_by, ranks)
-        if node.op_type in _CONVOLUTIONS:
-            weight = ranks.get(node.input[1])
-            return weight is not None and axis == 1 - weight
+        if node.op_type in _LAYERS:
+            return _holds_units(node, axis, scope, constants)
         source = node.input[0]
         if node.op_type == "Transpose":
             perm = list(attributes(node).get("perm", ()))
@@ -93,6 +90,24 @@ def _is_of_units(
     return False
 
 
+def _holds_units(node: onnx.NodeProto, axis: int, scope: Scope, constants: Constants) -> bool:
+    """Whether the units of a layer lie on an axis of its output, which is counted from the end."""
+    moves = [scope.changes(name) for name in node.input[:2]]
+    if all(moves):
+        return False
+    if node.op_type in ("Conv", "ConvTranspose"):
+        weight = constants.resolve(scope, node.input[1])
+        told = len(attributes(node).get("kernel_shape", ())) + 2
+        return axis == 1 - (told if isinstance(weight, str) else len(weight.shape))
+    if node.op_type == "Einsum":
+        terms, out = terms_of(str(attributes(node)["equation"]))
+        both = zip(terms, node.input, strict=True)
+        of_data = {letter for term, name in both if scope.changes(name) for letter in term}
+        after = out.rpartition(DOTS)[2]
+        return -axis <= len(after) and after[axis] not in of_data
+    return node.op_type in ("Gemm", "MatMul", "MatMulInteger") and axis == (-2 if moves[1] else -1)
+
+
 def _says_of_layers(
     name: str, made_by: Mapping[str, onnx.NodeProto], within: Set[str] | None = None
 ) -> bool:
@@ -111,21 +126,6 @@ def _says_of_layers(
         waiting += sorted(onward)
         seen |= onward
     return False
-
-
-def _is_computed(
-    name: str, made_by: Mapping[str, onnx.NodeProto], ranks: Mapping[str, int]
-) -> bool:
-    """Whether a tensor hangs on the inputs of the model, as far as can be seen quickly."""
-    for _ in range(len(made_by) + 1):
-        node = made_by.get(name)
-        if name in ranks or (node is not None and node.op_type == "Constant"):
-            return False
-        moving = node is not None and node.op_type in {*_MOVING, "DequantizeLinear"}
-        if node is None or not moving:
-            return True
-        name = node.input[0]
-    return True
 
 
 def sigmoid_outputs(model: onnx.ModelProto) -> frozenset[str]:
@@ -165,7 +165,7 @@ def scores_behind(model: onnx.ModelProto) -> tuple[str, ...]:
     if any(value.type.tensor_type.elem_type in _FLOATS for value in model.graph.output):
         return ()
     made_by = {name: node for node in model.graph.node for name in node.output}
-    ranks = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
+    scope = understand(model).scopes[0]
     found: dict[str, None] = {}
     for value in model.graph.output:
         name = value.name
@@ -173,7 +173,7 @@ def scores_behind(model: onnx.ModelProto) -> tuple[str, ...]:
             node = made_by.get(name)
             if node is None:
                 break
-            read = [one for one in node.input if one and _is_computed(one, made_by, ranks)]
+            read = [one for one in node.input if one and scope.changes(one)]
             if node.op_type in _DECIDING and read and read[0] in made_by:
                 found[read[0]] = None
             if node.op_type not in {*_MOVING, *_NAMING} or not read:
