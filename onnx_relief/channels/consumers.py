@@ -57,12 +57,10 @@ def consumers_of(survey: Survey, trace: Trace, groups: Groups) -> list[Consumer]
 
 def _of_inputs(trace: Trace, read: Read, site: Site) -> NDArray[np.int64]:
     """Return the ids of a layer's inputs, (inputs,); of axes that it joins one has them."""
-    joined, layout = site.reads.joined, site.parts[0].layout
-    if joined == 1:
+    if site.reads.joined == 1:
         return read.ids.reshape(-1)
-    ids = trace.of(read.tensor)
-    sizes = [layout.split[axis] for axis in layout.order[-joined:]]
-    return np.broadcast_to(ids.reshape(ids.shape[-joined:]), sizes).reshape(-1)
+    ids, sizes = trace.of(read.tensor), site.input_axes
+    return np.broadcast_to(ids.reshape(ids.shape[-len(sizes) :]), sizes).reshape(-1)
 
 
 def sites_of(consumers: Sequence[Consumer]) -> list[Site]:

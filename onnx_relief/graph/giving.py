@@ -72,9 +72,9 @@ class _Widths:
     def of(cls, survey: Survey) -> _Widths:
         """Return what is known of a model."""
         main = survey.model.scopes[0]
-        fed = [survey.shapes.get((main.path, name), ()) for name in main.inputs]
+        fed = [survey.model.shapes.get((main.path, name), ()) for name in main.inputs]
         names = {size for shape in fed for size in shape if isinstance(size, str) and size}
-        return cls(survey.shapes, frozenset(names))
+        return cls(survey.model.shapes, frozenset(names))
 
     def fills(self, part: Place, whole: Place) -> bool:
         """Whether a tensor is as wide as another one that is made of it; not if that is unknown."""

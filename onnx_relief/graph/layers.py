@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from onnx_relief.errors import ReliefError, UnsupportedError
 from onnx_relief.graph.builders import BUILDERS
 from onnx_relief.graph.document import Document
-from onnx_relief.graph.light import without_weights
 from onnx_relief.graph.nodes import STANDARD, node_key
 from onnx_relief.graph.refusals import reason_against
 from onnx_relief.graph.sharing import without_foreign_readers
@@ -43,24 +42,8 @@ class Survey:
     @cached_property
     def ranks(self) -> Mapping[Place, int]:
         """Number of axes of the main graph's tensors, as far as shape inference tells."""
-        return {place: len(shape) for place, shape in self.shapes.items() if not place[0]}
-
-    @cached_property
-    def shapes(self) -> Mapping[Place, tuple[int | str, ...]]:
-        """Sizes of tensors, as far as shape inference tells: numbers, names, or empty names."""
-        try:
-            known = onnx.shape_inference.infer_shapes(without_weights(self.model.proto).proto)
-        except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
-            return {}  # what needs a rank then says that it is not known
-        return {
-            (scope.path, value.name): tuple(
-                size.dim_value if size.HasField("dim_value") else size.dim_param
-                for size in value.type.tensor_type.shape.dim
-            )
-            for scope in understand(known).scopes
-            for value in (*scope.graph.input, *scope.graph.value_info, *scope.graph.output)
-            if value.type.tensor_type.HasField("shape")
-        }
+        shapes = self.model.shapes
+        return {place: len(shape) for place, shape in shapes.items() if not place[0]}
 
     def rows(self, part: Part) -> NDArray[Any]:
         """Return the values of a weight or bias in canonical layout."""
@@ -94,6 +77,8 @@ def find_layers(document: Document) -> Survey:
     for scope in model.scopes:
         for node in scope.graph.node:
             found = _look_at(node, scope, constants)
+            if isinstance(found, Site) and found.layer.op == "Einsum":
+                found = _why_repeated(found, model) or found
             if isinstance(found, Site):
                 sites.append(found)
             elif found is not None:
@@ -127,6 +112,26 @@ def _look_at(node: onnx.NodeProto, scope: Scope, constants: Constants) -> Site |
         return build(node, scope, constants)
     except (ReliefError, ValueError, LookupError, TypeError, ArithmeticError) as error:
         return f"its attributes and the shape of its weight do not fit together ({error})"
+
+
+def _why_repeated(site: Site, model: Model) -> str | None:
+    """Return why inputs of a layer may be more or fewer than its weight says, or None.
+
+    ONNX Runtime repeats an axis of length 1 of an Einsum, as NumPy does; the specification does not
+    say what to do.
+    """
+    shape = model.shapes.get((site.scope.path, site.data), ())
+    asked = site.input_axes
+    known = ("",) * (len(asked) - len(shape)) + shape[-len(asked) :]
+    for wide, size in zip(asked, known, strict=True):
+        if isinstance(size, int) and size != wide:
+            return f"its weight has length {wide} along an axis of which the data has {size}"
+        if isinstance(size, str) and wide == 1:
+            return (
+                "its weight has length 1 along an axis whose length in the data is not known; fix "
+                "the shapes of the inputs to have it pruned"
+            )
+    return None
 
 
 def _with_unique_names(sites: list[Site]) -> list[Site]:

@@ -92,6 +92,13 @@ class Site:
         return sizes if self.makes.joined > 1 else (self.layer.units,)
 
     @property
+    def input_axes(self) -> tuple[int, ...]:
+        """Sizes of the axes that its inputs lie on, one but where it reads several."""
+        layout = self.parts[0].layout
+        sizes = tuple(layout.split[axis] for axis in layout.order[-self.reads.joined :])
+        return sizes if self.reads.joined > 1 else (self.layer.weights[0].inputs,)
+
+    @property
     def data(self) -> str:
         """Name of the tensor that carries the data."""
         return str(self.node.input[self.data_input])

@@ -10,11 +10,13 @@ import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import onnx
 from onnx import inliner
 
 from onnx_relief.graph.handed import Handed, handed_by
+from onnx_relief.graph.light import without_weights
 from onnx_relief.graph.nodes import STANDARD, subgraphs
 
 _HOME_KEY = "onnx_relief.home"
@@ -148,6 +150,26 @@ class Model:
             (entry.version for entry in self.proto.opset_import if entry.domain in STANDARD),
             1,
         )
+
+    @cached_property
+    def shapes(self) -> Mapping[Place, tuple[int | str, ...]]:
+        """Sizes of tensors, as far as shape inference tells: numbers, names, or empty names.
+
+        Empty where shapes cannot be inferred: what needs one then says that it is not known.
+        """
+        try:
+            known = onnx.shape_inference.infer_shapes(without_weights(self.proto).proto)
+        except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
+            return {}
+        return {
+            (scope.path, value.name): tuple(
+                size.dim_value if size.HasField("dim_value") else size.dim_param
+                for size in value.type.tensor_type.shape.dim
+            )
+            for scope in understand(known).scopes
+            for value in (*scope.graph.input, *scope.graph.value_info, *scope.graph.output)
+            if value.type.tensor_type.HasField("shape")
+        }
 
 
 def understand(proto: onnx.ModelProto) -> Model:

@@ -102,6 +102,30 @@ def test_what_multiplies_by_no_constants_is_not_listed(node):
     assert (found.sites, found.refusals) == ((), ())
 
 
+@pytest.mark.parametrize(
+    ("data", "weight", "reason"),
+    [
+        ("N,8", (1, 3), "its weight has length 1 along an axis of which the data has 8"),
+        ("N,1", (8, 3), "its weight has length 8 along an axis of which the data has 1"),
+        ("N,D", (1, 3), "its weight has length 1 along an axis whose length in the data is not"),
+        ("N,D", (8, 3), None),
+        ("N,1", (1, 3), None),
+        ("N,2,5", (1, 5, 3), "its weight has length 1 along an axis of which the data has 2"),
+        ("N,2,1", (2, 5, 3), "its weight has length 5 along an axis of which the data has 1"),
+        ("N,1,5", (1, 5, 3), None),
+        ("N,2,5", (2, 5, 3), None),
+    ],
+)
+def test_an_einsum_that_repeats_an_axis_is_left_alone(data, weight, reason):
+    equation = "bd,de->be" if len(weight) == 2 else "bdk,dke->be"
+    node = f'r = Relu (x)  y = Einsum <equation = "{equation}"> (r, w)'
+    found = survey(f"(float[{data}] x) => (float[N,3] y) {{ {node} }}", w=random(*weight))
+    assert len(found.sites) == (reason is None)
+    assert [one.reason.startswith(reason) for one in found.refusals] == [True] * (
+        reason is not None
+    )
+
+
 def test_input_with_a_default_is_no_data():
     text = "(float[N,2] x, float[2] v) => (float y, float z) {{ y = Relu(x) z = {}(w, v) }}"
     for op in ("Mul", "PRelu"):

@@ -50,6 +50,8 @@ def einsum(trace: Trace, node: onnx.NodeProto) -> None:
         raise NotFollowedError("Einsum makes channels along two axes")
     for one in weights:
         axes = {one.letters.index(x): ids for x, ids in carried.items() if x in one.letters}
+        if any(trace.shape(one.name)[axis] != ids.size for axis, ids in axes.items()):
+            raise NotFollowedError("Einsum repeats its weight")
         fresh = [x for x in out if x in one.letters and all(x not in m.letters for m in moving)]
         if fresh and not passing:
             chosen = _chosen(trace, node, fresh)
