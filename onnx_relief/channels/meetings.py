@@ -1,4 +1,8 @@
-"""What channels say that no layer reads: queries and keys, which meet each other in a product."""
+"""What channels say that no layer reads.
+
+Queries and keys meet each other in a product; others meet weights of which no layer is made, as
+where every head has a matrix of its own.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_relief.channels.tensors import moments_of
 from onnx_relief.data import Dataset
 from onnx_relief.graph.channels import Groups, Trace
 from onnx_relief.graph.channels.ids import varying
@@ -90,3 +95,47 @@ def _add(
 def _by_root(roots: Ids, squares: Floats) -> dict[int, float]:
     means = squares.reshape(-1, squares.shape[-1]).mean(axis=0)
     return {root: float(means[roots == root].mean()) for root in np.unique(roots).tolist()}
+
+
+def said_to_weights(
+    survey: Survey, trace: Trace, groups: Groups, calibration: Dataset, settings: Settings
+) -> Floats:
+    """Return by root what nodes that have weights, and are no layers, would lose without it.
+
+    A channel x brings E[x²] sum_j w_j² to the outputs that it reaches through the weights w_j, as
+    far as channels know nothing of each other. It is 0 in bodies, and where there are no such
+    weights.
+
+    Raises:
+        ModelError, DataError: The model cannot be run on the data.
+    """
+    found = np.zeros(trace.pool.size)
+    layers = {site.node.output[0] for site in survey.sites}
+    met = [
+        (read, _squares_met(survey, trace, read))
+        for read in trace.reads
+        if read.other is None and trace.whole.nodes[read.node].output[0] not in layers
+    ]
+    names = {read.tensor for read, squares in met if squares.any()}
+    measured = moments_of(survey, trace, names, calibration.take(settings.samples), settings)
+    for read, squares in met:
+        seen = measured.get(read.tensor)
+        if seen is not None and seen.mean.size == squares.size:
+            energies = seen.variance + np.square(seen.mean)
+            np.add.at(found, groups.of(read.ids), energies * squares)
+    return found
+
+
+def _squares_met(survey: Survey, trace: Trace, read: Read) -> Floats:
+    """Return the sum of the squares of the weights that every channel of a read is multiplied by.
+
+    Of constants that the node takes for something else, as biases, no axis has these channels.
+    """
+    squares = np.zeros(read.ids.size)
+    for name, node, axes in (*trace.taken, *trace.apart):
+        for axis, ids in axes.items() if node == read.node else ():
+            weights = survey.constants.array(trace.whole.homes[name], name)
+            if weights is not None and np.array_equal(ids, read.ids):
+                by_channel = np.moveaxis(weights, axis, 0).reshape(squares.size, -1)
+                squares += np.square(by_channel, dtype=np.float64).sum(axis=1)
+    return squares

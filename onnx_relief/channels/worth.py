@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx_relief.budgeting.fields import Field
 from onnx_relief.budgeting.gather import gather_fields
 from onnx_relief.channels.consumers import Consumer, Kinds, sites_of
-from onnx_relief.channels.meetings import said_together
+from onnx_relief.channels.meetings import said_to_weights, said_together
 from onnx_relief.comparing.divergence import (
     FEW,
     TRIED_AT,
@@ -134,6 +134,7 @@ def worth_of(
         for kind, roots in kinds.items()
     }
     met = said_together(survey, trace, groups, calibration, settings)
+    met += said_to_weights(survey, trace, groups, calibration, settings)
     tick = ticker(progress, "trying every kind of channels alone", len(kinds))
     for kind, roots in kinds.items():
         concerned = concern[kind]
