@@ -259,7 +259,8 @@ def rank_channels(
     if not kinds:
         reasons = Counter(groups.reasons.values())
         of_inputs = reasons.pop(LAST_CHANNEL, 0)
-        nothing = LAST_CHANNEL if of_inputs else "no node makes any that can be followed"
+        unmade = next(iter(trace.unmade), "no node makes any that can be followed")
+        nothing = LAST_CHANNEL if of_inputs else unmade
         why = reasons.most_common(1)[0][0] if reasons else nothing
         if _kinds(trace, groups, set()):
             why = "all of them run through layers that --only or --skip leaves alone"

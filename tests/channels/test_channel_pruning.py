@@ -661,3 +661,20 @@ def test_of_queries_and_keys_those_go_that_say_least_together(of, idle):
     left = {t.name: onnx.numpy_helper.to_array(t) for t in found.document.proto.graph.initializer}
     np.testing.assert_array_equal(left["wq"], np.delete(queries, idle, axis=1))
     np.testing.assert_array_equal(left["wk"], np.delete(keys, idle, axis=1))
+
+
+@pytest.mark.parametrize(
+    ("layer", "why"),
+    [
+        (
+            'w = Reshape (v, to)  h = Einsum <equation = "bti,ihk->bthk"> (x, w)',
+            "'w' is reshaped by",
+        ),
+        ("h = MatMul (x, u)", "MatMul has a batched or flat weight"),
+    ],
+)
+def test_where_no_layer_makes_channels_that_is_why_none_can_go(layer, why):
+    text = f"(float[N,2,6] x) => (float y) {{ {layer}  r = Relu (h)  y = ReduceSum (r, axes) }}"
+    values = {"v": random(6, 8), "to": np.array([6, 2, 4]), "u": random(2, 6, 5)}
+    with pytest.raises(UnsupportedError, match=re.escape(f"no channels that could go ({why}")):
+        cut(build(text, axes=np.array([1, 2]), **values), shape=(2, 6), ratio=0.5)

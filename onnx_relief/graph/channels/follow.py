@@ -155,6 +155,8 @@ def _follow(trace: Trace, node: onnx.NodeProto, rules: Mapping[str, Rule]) -> No
             trace.ids.pop(name, None)
         if carried and rule is not None and getattr(rule, "starts", False):
             _start_anyway(trace, node, rule, carried)
+        elif not carried and any(name in trace.whole.moving for name in node.input):
+            trace.unmade.append(said)
 
 
 def _start_anyway(trace: Trace, node: onnx.NodeProto, rule: Rule, carried: Sequence[str]) -> None:

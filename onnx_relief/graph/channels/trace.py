@@ -60,6 +60,7 @@ class Trace:
             be the number of, and the node that takes them for it.
         as_many: Channels of which as many have to stay, whichever these are; and what lets the
             second ones be counted on their own, if the first ones stay anyway.
+        unmade: Why layers that read no channels make none either.
     """
 
     whole: Whole
@@ -82,6 +83,7 @@ class Trace:
     apart: list[tuple[str, int, Mapping[int, Ids]]] = field(default_factory=list)
     claims: list[tuple[Any, Ids, int]] = field(default_factory=list)
     as_many: list[tuple[Ids, Ids, Callable[[Trace], bool] | None]] = field(default_factory=list)
+    unmade: list[str] = field(default_factory=list)
     index: int = 0
     outer: bool = False
     _index_of: dict[int, int] = field(default_factory=dict)
