@@ -47,9 +47,5 @@ def _unit_axes(site: Site) -> dict[int, int]:
     """Return the axes of a layer's output that hold its units, from the end, and their sizes."""
     if site.layer.geometry is not None:
         return {-1 - site.layer.geometry.rank: site.layer.units}
-    joined, layout = site.makes.joined, site.parts[0].layout
-    if joined == 1:
-        return {site.makes.place: site.layer.units}
-    last = site.makes.place
-    sizes = (layout.split[axis] for axis in layout.order[:joined])
-    return dict(zip(range(last - joined + 1, last + 1), sizes, strict=True))
+    sizes, last = site.unit_axes, site.makes.place
+    return dict(zip(range(last - len(sizes) + 1, last + 1), sizes, strict=True))
