@@ -207,6 +207,7 @@ def _change(
         weigh=weigh,
         own_units=all(one.reading.own_units for one in pair.all),
         back=back if back.any() else None,
+        lacking=tune.lacking / max(tune.gram.count, 1) if tune else 0.0,
     )
     return _NO_BETTER if change is None else change
 

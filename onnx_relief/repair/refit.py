@@ -28,6 +28,9 @@ RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, np.inf)
 """Strengths that are tried; the last one leaves the weights and moves the bias."""
 CAUTIOUS = 1e-2
 """What is taken where there are too few samples to try."""
+_CLEARLY = 0.01
+"""Share of what held-out samples lack that going back has to be worth. Without it, four layers of
+EfficientNet-lite0 went back for gains of up to .03 %, and its error rose from .520 to .528."""
 _TRIED = 64
 """About so many units of a group are looked at to choose the strength, one for all of them."""
 
@@ -56,6 +59,7 @@ def refit(
     weigh: Floats | None = None,
     own_units: bool = False,
     back: Floats | None = None,
+    lacking: float = 0.0,
 ) -> Change | None:
     """Return the change of a layer, or None where none of them helps on held-out samples.
 
@@ -68,18 +72,22 @@ def refit(
         own_units: As for `damped`.
         back: What takes weights back to those of the dense model, of the shape of `keep` and zero
             elsewhere; None where they are these.
+        lacking: What all units lack of held-out samples, the mean of its square: going back has to
+            make up for a hundredth of that more than staying does.
     """
     if tune is None:
         return solve(fit, keep, CAUTIOUS, centred=centred, own_units=own_units)
     some = slice(None, None, max(1, keep.shape[1] // _TRIED))
     here, there, kept = fit.of_units(some), tune.of_units(some), keep[:, some]
     counts = np.ones(kept.shape[:2]) if weigh is None else weigh[:, some]
+    clearly = _CLEARLY * lacking * kept.shape[1] / keep.shape[1] * float(counts.mean())
     best, least, pulled = None, 0.0, None
     for towards in (None,) if back is None else (None, back):
         begin = None if towards is None else towards[:, some]
+        asked = 0.0 if towards is None else clearly
         for ridge in RIDGES:
             change = solve(here, kept, ridge, centred=centred, own_units=own_units, towards=begin)
-            added = float((added_error(there, change) * counts).sum())
+            added = float((added_error(there, change) * counts).sum()) + asked
             if added < least:
                 best, least, pulled = change, added, towards
     if best is None or kept.shape == keep.shape:

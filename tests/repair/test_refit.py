@@ -140,6 +140,30 @@ def test_weights_that_learned_few_samples_by_heart_are_taken_back(units):
     assert np.abs(learned.weights + found.weights).max() < np.abs(learned.weights).max() / 2
 
 
+def test_nobody_goes_back_for_next_to_nothing():
+    """Going back is a large change, for which a small gain on few samples is no reason."""
+    rng = np.random.default_rng(2)
+    columns = rng.normal(size=(1, 1, 30, 60))
+    noise = rng.normal(size=(1, 1, 4, 60))
+    keep = np.ones((1, 4, 30), bool)
+    fit, tune = (
+        gram_of(columns[..., some], noise[..., some]) for some in (slice(40), slice(40, 60))
+    )
+    lacking = float(np.square(noise[..., 40:]).sum(axis=2).mean())
+    plain = refit(fit, tune, keep, centred=True, lacking=lacking)
+    assert plain is not None
+    for far, goes in ((1e-4, False), (0.1, True)):  # what would take all of that share away
+        missing = np.sqrt(far * lacking / 4 / 30) * np.sign(rng.normal(size=keep.shape))
+        lacks = noise + np.einsum("gud,ngdp->ngup", missing, columns)
+        pair = [gram_of(columns[..., p], lacks[..., p]) for p in (slice(40), slice(40, 60))]
+        found, stays = (
+            refit(*pair, keep, centred=True, back=back, lacking=lacking) for back in (missing, None)
+        )
+        assert found is not None
+        assert stays is not None
+        assert np.array_equal(found.weights, stays.weights) is not goes
+
+
 def test_what_needs_no_way_back_takes_none():
     columns, lacks, keep = problem(3, positions=500)
     parts = [

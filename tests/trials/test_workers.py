@@ -86,13 +86,15 @@ def test_ctrl_c_while_processes_start_prints_nothing(tmp_path):
     """The main module is imported by every process before it can do anything about signals."""
     script = tmp_path / "script.py"
     script.write_text(
-        "import pathlib, sys, time\n"
+        "import pathlib, signal, sys, time\n"
         "from test_workers import Bench, tasks\n"
         "from onnx_relief.trials.workers import in_processes\n"
         "if __name__ != '__main__':\n"
         "    pathlib.Path('started').touch()\n"
         "    time.sleep(60)\n"  # until it is ended: the signal may come late
         "else:\n"
+        # In the background of a script Ctrl-C is ignored from the start.
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "    try:\n"
         "        list(in_processes(2)(Bench(), tasks('a', 'b')))\n"
         "    except KeyboardInterrupt:\n"
