@@ -11,26 +11,30 @@ import numpy as np
 from onnx_relief.activity.gram import Gram
 from onnx_relief.agreement import read_alike
 from onnx_relief.budgeting.fields import Field
+from onnx_relief.scoring.table import criterion_named
 from onnx_relief.solving.support import output_error
 
 
 def shared_field(fields: Sequence[Field]) -> Field:
     """Return the field of a weight, from those of the layers that read it.
 
-    Scores are the mean of theirs. Where second moments decide, those of layers that read it alike
-    are added up, each relative to what its layer gives: the loudest has no more say than others.
+    Scores are the mean of theirs. Where second moments decide, those of all layers are added up,
+    each relative to what its layer gives: the loudest has no more say than others. If some read it
+    otherwise, as the two sides of a tied pair, there is no such sum, and `wanda` scores instead.
     """
     first, *others = fields
     if not others:
         return first
     if not first.solves:
         return replace(first, others=tuple(others))
-    alike = [first, *(one for one in others if one.solves and _read_alike(first, one))]
-    judges = [one.judge for one in alike]
+    if not all(one.solves and _read_alike(first, one) for one in others):
+        plain = [replace(one, criterion=criterion_named("wanda")) for one in fields]
+        return replace(plain[0], others=tuple(plain[1:]))
+    judges = [one.judge for one in fields]
     return replace(
         first,
-        gram=_together(alike, [one.gram for one in alike]),
-        judge=None if None in judges else _together(alike, judges),
+        gram=_together(fields, [one.gram for one in fields]),
+        judge=None if None in judges else _together(fields, judges),
     )
 
 

@@ -52,7 +52,7 @@ def test_neither_the_first_layer_nor_the_loudest_decides_alone(criterion, loud):
     assert max(lost(weight, one)) < 0.2
 
 
-@pytest.mark.parametrize("criterion", ["relief", "wanda"])
+@pytest.mark.parametrize("criterion", ["relief", "wanda", "obs"])
 def test_a_layer_that_reads_the_weight_otherwise_has_a_say_too(criterion):
     """Of a tied pair one reads rows, the other one columns."""
     graph = """(float[N,10] x, float[N,10] u) => (float[N,10] y, float[N,10] z) {
