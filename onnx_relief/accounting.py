@@ -16,7 +16,7 @@ from onnx_relief.data import Dataset, first_sample
 from onnx_relief.graph.cost import cost_of, total_bytes
 from onnx_relief.graph.document import Document, check, input_specs, parse_file
 from onnx_relief.graph.layers import Survey, find_layers
-from onnx_relief.job import Job, about_model
+from onnx_relief.job import Job, about_plan
 from onnx_relief.measuring.positions import positions_on_data, positions_on_shapes
 from onnx_relief.measuring.shortage import about_few_samples
 from onnx_relief.pipeline import Pruned
@@ -69,7 +69,7 @@ def account(
         criterion=job.settings.criterion,
         repair=job.settings.repair,
     )
-    return replace(report, advice=(*about_model(job), *advise(report), *few))
+    return replace(report, advice=(*about_plan(job), *advise(report), *few))
 
 
 def try_written(job: Job, written: Path) -> None:

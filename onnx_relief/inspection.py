@@ -12,7 +12,6 @@ from onnx_relief.data import Dataset, Preprocess, first_sample, open_data
 from onnx_relief.errors import ReliefError
 from onnx_relief.graph.cost import cost_of, count_parameters, layer_costs, total_bytes
 from onnx_relief.graph.document import Document, input_specs, load, opset, output_specs
-from onnx_relief.graph.folded import with_layers
 from onnx_relief.graph.follow import follow_units
 from onnx_relief.graph.layers import Survey, find_layers
 from onnx_relief.measuring.positions import (
@@ -54,7 +53,7 @@ def inspect(
         ModelError: The model cannot be read.
         DataError, SettingsError: Data or shapes do not fit the model.
     """
-    document, _ = with_layers(load(model))
+    document = load(model)
     survey = find_layers(document)
     inputs = input_specs(document.proto)
     check_shapes(inputs, shapes or {})

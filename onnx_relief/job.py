@@ -19,7 +19,6 @@ from onnx_relief.data import Dataset, Preprocess, open_data
 from onnx_relief.data.sources import is_same_data
 from onnx_relief.errors import DataError, SettingsError
 from onnx_relief.graph.document import Document, input_specs
-from onnx_relief.graph.folded import with_layers
 from onnx_relief.graph.origin import digest_of, note_dense
 from onnx_relief.pipeline import Pruned, prune, prune_each, replay
 from onnx_relief.plan import PrunePlan
@@ -61,7 +60,6 @@ class Job:
         plan: A plan to replay instead of measuring.
         metric: How both models are compared; None for the usual way.
         output: The output that the metric looks at; None for the first that suits it.
-        joined: Weights that the graph put together from parts, and that are one constant now.
     """
 
     document: Document
@@ -72,18 +70,10 @@ class Job:
     plan: PrunePlan | None = None
     metric: str | None = None
     output: str | None = None
-    joined: tuple[str, ...] = ()
 
 
-def about_model(job: Job) -> Iterator[str]:
-    """Say what became of weights in parts, and of a plan if it was made for another model."""
-    if job.joined:
-        first, more = job.joined[0], len(job.joined) - 1
-        others = f" and {more:,} more" if more else ""
-        yield (
-            f"{first!r}{others} {'are' if more else 'is'} stored as one constant now: nodes of the "
-            "graph put it together from parts, and parts of a weight cannot be pruned"
-        )
+def about_plan(job: Job) -> Iterator[str]:
+    """Say of a plan that is replayed if it was made for another model."""
     made_for = job.plan.model if job.plan is not None else ""
     own = digest_of(job.document) if made_for else ""
     if own and own != made_for:
@@ -140,11 +130,6 @@ def open_job(
     measures = plan is None or settings.repair != "none"
     if sources.data is None and measures:
         raise DataError(f"--repair {settings.repair} needs sample data; give some with --data")
-    chosen = plan.for_layer if plan is not None else None
-    document, joined = with_layers(
-        document,
-        lambda layer: chosen(layer.name) if chosen else settings.leaves_out(layer) is None,
-    )
     inputs = input_specs(document.proto)
 
     def opened(source: object | None) -> Dataset | None:
@@ -170,7 +155,6 @@ def open_job(
         plan=plan,
         metric=metric,
         output=output,
-        joined=joined,
     )
 
 

@@ -19,7 +19,6 @@ from onnx_relief.data import Dataset
 from onnx_relief.decide import Scores, score, select
 from onnx_relief.errors import UnsupportedError
 from onnx_relief.graph.document import Document
-from onnx_relief.graph.folded import with_layers
 from onnx_relief.graph.follow import UnitFlow, follow_units
 from onnx_relief.graph.layers import Survey, find_layers, require_layers
 from onnx_relief.graph.mask import mask
@@ -217,7 +216,6 @@ def replay(document: Document, plan: PrunePlan) -> Pruned:
     Raises:
         SettingsError: The plan was made for another model.
     """
-    document, _ = with_layers(document, lambda layer: plan.for_layer(layer.name))
     survey = find_layers(document)
     flows = follow_units(survey)
     return Pruned(

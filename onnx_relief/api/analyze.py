@@ -10,7 +10,6 @@ from onnx_relief.analysis import Analysis, TrialRow
 from onnx_relief.data import Preprocess, open_data
 from onnx_relief.errors import SettingsError
 from onnx_relief.graph.document import input_specs, load
-from onnx_relief.graph.folded import with_layers
 from onnx_relief.inspection import Model
 from onnx_relief.job import choose_member
 from onnx_relief.results import Progress
@@ -107,7 +106,7 @@ def analyze(
         output=output,
     )
     runner = in_processes(jobs) if ray is None else on_cluster(ray, jobs if jobs > 1 else None)
-    document, _ = with_layers(load(model))
+    document = load(model)
     inputs = input_specs(document.proto)
     prepare = preprocess or Preprocess()
     calibration = open_data(data, inputs, preprocess=prepare, strict=strict)

@@ -13,7 +13,6 @@ from onnx_relief.contents import digest_of_data, digest_of_model
 from onnx_relief.data import Preprocess
 from onnx_relief.errors import SettingsError
 from onnx_relief.graph.document import Document, load
-from onnx_relief.graph.folded import with_layers
 from onnx_relief.history import IterateSettings, IterationRow
 from onnx_relief.inspection import Model
 from onnx_relief.job import choose_member
@@ -122,7 +121,7 @@ def iterate(
         max_drop=max_drop,
     )
     _refuse_processes(settings)
-    dense, _ = with_layers(load(model))
+    dense = load(model)
     job = open_training(
         dense,
         TrainingSources(

@@ -6,8 +6,6 @@ order. A channel then runs through all these parts; once they are joined it is a
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -17,18 +15,16 @@ from onnx.reference import ReferenceEvaluator
 from onnx_relief.graph.builders import BUILDERS
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.initializers import add_initializer
-from onnx_relief.graph.layers import find_layers
 from onnx_relief.graph.nodes import STANDARD
 from onnx_relief.graph.orphans import drop_orphans
 from onnx_relief.graph.views import FLOATS, Constants
 from onnx_relief.graph.walk import Scope, understand
-from onnx_relief.plan import Layer
 
 Array = NDArray[np.generic]
 _JOINS = (
     *("Concat", "Split", "Slice", "Gather", "Transpose", "Reshape", "Flatten", "Unsqueeze"),
     *("Squeeze", "Identity", "Constant", "Neg", "Mul", "Add", "Sub", "Div", "Sqrt", "Pow"),
-    *("Reciprocal", "Sum", "ReduceSum", "ReduceMean", "ReduceL2", "MatMul"),
+    *("ReduceSum", "ReduceL2"),
 )
 
 
@@ -57,28 +53,6 @@ def with_whole_weights(document: Document) -> Document:
         maker.output[list(maker.output).index(name)] = _unread(scope, name)
         add_initializer(graph, value, name)
     return drop_orphans(_without_unread(folded, document), document)
-
-
-def with_layers(
-    document: Document, wanted: Callable[[Layer], object] = lambda _layer: True
-) -> tuple[Document, tuple[str, ...]]:
-    """Return the document with whole weights if that makes layers of it that are wanted.
-
-    Returns:
-        The document, the same where it makes none, and the names of the weights that are one
-        constant in it and were none.
-    """
-    whole = with_whole_weights(document)
-    if whole is document:
-        return document, ()
-    known = {layer.name for layer in find_layers(document).layers}
-    fresh = (layer for layer in find_layers(whole).layers if layer.name not in known)
-    if not any(map(wanted, fresh)):
-        return document, ()
-    before, after = (
-        {tensor.name for tensor in one.proto.graph.initializer} for one in (document, whole)
-    )
-    return whole, tuple(sorted(after - before))
 
 
 def _joined(scope: Scope, constants: Constants, name: str, opset: int) -> Array | None:
