@@ -37,10 +37,12 @@ def with_whole_weights(document: Document) -> Document:
     model = understand(document.proto)
     scope, constants = model.scopes[0], Constants(document)
     found: dict[str, Array] = {}
+    made = {name for node in document.proto.graph.node for name in node.output}
     for node in scope.graph.node:
         if node.op_type in BUILDERS and node.domain in STANDARD:
             for name in node.input:
-                if name in scope.producers and not scope.changes(name):
+                # What a local function makes is no tensor of the file's main graph.
+                if name in made and name in scope.producers and not scope.changes(name):
                     value = None if name in found else _joined(scope, constants, name, model.opset)
                     if value is not None:
                         found[name] = value
@@ -61,7 +63,10 @@ def _joined(scope: Scope, constants: Constants, name: str, opset: int) -> Array 
         return None
     nodes, leaves = _ancestors(scope, name)
     values = {leaf: constants.array(scope, leaf) for leaf in leaves}
-    known = {leaf: value for leaf, value in values.items() if value is not None}
+    given = {value.name for value in scope.graph.input}  # its value there is but a default
+    known = {
+        leaf: value for leaf, value in values.items() if value is not None and leaf not in given
+    }
     if len(known) < len(values) or any(not _may_join(node) for node in nodes):
         return None
     made = _run(nodes, known, name, opset)

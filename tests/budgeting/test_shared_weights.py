@@ -8,6 +8,7 @@ from text_models import build, random
 
 from onnx_relief.budget import Budget
 from onnx_relief.data import open_data
+from onnx_relief.errors import UnsupportedError
 from onnx_relief.graph.document import input_specs, load
 from onnx_relief.pipeline import prune
 from onnx_relief.settings import Settings
@@ -19,11 +20,12 @@ X[:, 5:] *= 0.01
 U[:, :5] *= 0.01
 
 
-def halved(graph, weight, criterion, *, loud=1.0):
+def halved(graph, weight, criterion, *, loud=1.0, only=()):
     """Return the weight with half of its entries zero."""
     document = load(build(graph, w=weight))
     data = open_data({"x": X, "u": loud * U}, input_specs(document.proto))
-    settings = Settings(criterion=criterion, structure=WEIGHT, budget=Budget(sparsity=0.5))
+    budget = Budget(sparsity=0.5)
+    settings = Settings(criterion=criterion, structure=WEIGHT, budget=budget, only=only)
     made = prune(document, data, settings).document.proto
     return np.frombuffer(made.graph.initializer[0].raw_data, np.float32).reshape(weight.shape)
 
@@ -36,7 +38,7 @@ def lost(weight, pruned):
 
 
 TWO = "(float[N,10] x, float[N,10] u) => (float[N,6] y, float[N,6] z) {{ {} }}"
-BRANCHES = ("y = MatMul (x, w)", "z = MatMul (u, w)")
+BRANCHES = ("[y] y = MatMul (x, w)", "[z] z = MatMul (u, w)")
 
 
 @pytest.mark.parametrize("criterion", ["relief", "wanda", "obs", "magnitude"])
@@ -50,6 +52,11 @@ def test_neither_the_first_layer_nor_the_loudest_decides_alone(criterion, loud):
     np.testing.assert_array_equal(one == 0, other == 0)
     assert (one == 0).sum() == 30
     assert max(lost(weight, one)) < 0.2
+
+
+def test_a_weight_that_a_layer_reads_which_is_left_alone_stays_and_that_is_said():
+    with pytest.raises(UnsupportedError, match="leaves alone read those of the others, too; name"):
+        halved(TWO.format(" ".join(BRANCHES)), random(10, 6, seed=3), "wanda", only=("y",))
 
 
 @pytest.mark.parametrize("criterion", ["relief", "wanda", "obs"])

@@ -77,3 +77,26 @@ def test_the_weight_of_every_kind_of_layer_is_joined():
     after = with_whole_weights(load(build(graph, w=random(4, 6))))
     assert [node.op_type for node in after.proto.graph.node] == ["Einsum"]
     assert len(find_layers(after).layers) == 1
+
+
+def test_an_input_with_a_default_is_no_constant():
+    model = build(
+        """(float[N,4] x, float[1,6] g) => (float[N,6] y) { v = Mul (w, g)  y = MatMul (x, v) }""",
+        w=random(4, 6),
+        g=random(1, 6, seed=1),
+    )
+    document = load(model)
+    assert with_whole_weights(document) is document
+
+
+def test_what_a_local_function_joins_is_left_to_it():
+    model = build(
+        """(float[N,4] x) => (float[N,6] y) { y = my.changed (x, w, up, down) }""",
+        functions="""<domain: "my", opset_import: ["" : 21]> changed (x, w, a, b) => (o)
+        { c = MatMul (a, b)  v = Add (w, c)  o = MatMul (x, v) }""",
+        w=random(4, 6),
+        up=random(4, 2, seed=1),
+        down=random(2, 6, seed=2),
+    )
+    document = load(model)
+    assert with_whole_weights(document) is document
