@@ -66,8 +66,8 @@ KEPT: Final = (
     "zero change nothing, since the night after: rows of the digits MLPs under obs are from after "
     "that. Least squares may take weights back that obs changed, since 2026-11-23: rows of obs "
     "with it are from after that on MiniLM-L6, ResNet-20 (but long reconstructions) and the "
-    "digits, and on EfficientNet at 50 % zeros and 66 % of the MACs; where it took nothing back "
-    "they are as before. "
+    "digits, of PP-OCR and zoo-c2f without reconstruction, and on EfficientNet at 50 % zeros and "
+    "66 % of the MACs without it. Where nothing was taken back they are as before. "
     "Cells of the grid that are empty or missing here were not measured."
 )
 Measure = Callable[[Task], Row]
