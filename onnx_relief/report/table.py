@@ -162,7 +162,9 @@ def sentences(texts: Iterable[str]) -> list[RenderableType]:
 def repair_sentences(repair: RepairRow) -> list[str]:
     """Return how a repair turned out."""
     said = []
-    if repair.before is not None and repair.after is not None:
+    if repair.before is not None and repair.before == repair.after:
+        said.append(f"repair by {repair.kind} changes nothing on held-out samples")
+    elif repair.before is not None and repair.after is not None:
         change = change_text(repair.before, repair.after)
         what = "the mean square error of the outputs on held-out samples, relative to their size,"
         end = ", so the repair is undone" if repair.undone else ""

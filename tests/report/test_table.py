@@ -14,8 +14,9 @@ from onnx_relief.inspection import inspect
 from onnx_relief.report.build import RefusalRow
 from onnx_relief.report.compared import Comparison, comparison_table
 from onnx_relief.report.inspected import inspection_table
-from onnx_relief.report.table import left_alone_lines, report_table
+from onnx_relief.report.table import left_alone_lines, repair_sentences, report_table
 from onnx_relief.report.text import plain
+from onnx_relief.results import RepairRow
 
 HOSTILE = "[red]a[/red]\x1b[2J\x07\u202e[/]:warning:"
 
@@ -121,3 +122,18 @@ def test_where_kernels_keep_some_of_their_weights_these_are_counted():
     assert re.search(r"layer +op +weights +kept", part)
     assert re.search(r"fine +Conv +900 +540 +60.0 %", part)
     assert re.search(r"weights +1,800 +1,080 +60.0 %", part)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "undone", "said"),
+    [
+        (0.2, 0.2, False, "repair by bias changes nothing on held-out samples"),
+        (0.2, 0.1, False, "on held-out samples, relative to their size, from 0.2 to 0.1"),
+        (0.1, 0.2, True, "from 0.1 to 0.2, so the repair is undone"),
+    ],
+)
+def test_a_repair_that_changed_nothing_is_told_so(before, after, undone, said):
+    row = RepairRow(kind="bias", before=before, after=after, undone=undone, notes=("a note",))
+    first, note = repair_sentences(row)
+    assert said in first
+    assert note == "a note"
