@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -111,6 +111,17 @@ def read_alike(survey: Survey, one: Site, other: Site, *, part: int = 0) -> bool
         and one.layer.weights[part].groups == other.layer.weights[part].groups
         and (one.layer.geometry is None) == (other.layer.geometry is None)
     )
+
+
+def equal_say(energies: Sequence[float]) -> NDArray[np.float64]:
+    """Return how often layers that share a weight count, one on average, from what each gives.
+
+    What a layer loses counts relative to that, as in the end in the model's outputs: else the
+    loudest would have the weight for itself. A layer that gives nothing has no say.
+    """
+    energy = np.asarray(energies, dtype=np.float64)
+    inverse = np.divide(1.0, energy, out=np.zeros_like(energy), where=energy > 0)
+    return np.asarray(inverse / (inverse.mean() or 1.0))
 
 
 def as_read_by(part: Part, other: Part, rows: NDArray[Any]) -> NDArray[Any]:

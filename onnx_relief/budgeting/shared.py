@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import reduce
 
-import numpy as np
-
 from onnx_relief.activity.gram import Gram
-from onnx_relief.agreement import read_alike
+from onnx_relief.agreement import equal_say, read_alike
 from onnx_relief.budgeting.fields import Field
 from onnx_relief.scoring.table import criterion_named
 from onnx_relief.solving.support import output_error
@@ -45,13 +43,11 @@ def _read_alike(one: Field, other: Field) -> bool:
 def _together(fields: Sequence[Field], grams: Sequence[Gram | None]) -> Gram:
     """Return second moments of all layers, which count as one on average."""
     known = [gram for gram in grams if gram is not None]
-    energy = np.array(
+    weights = equal_say(
         [
             gram.count * output_error(gram.covariance(centred=False), field.split()).sum()
             for field, gram in zip(fields, known, strict=True)
         ]
     )
-    inverse = np.divide(1.0, energy, out=np.zeros_like(energy), where=energy > 0)
-    weights = inverse / (inverse.mean() or 1.0)
     scaled = [gram.scaled(weight) for gram, weight in zip(known, weights.tolist(), strict=True)]
     return reduce(Gram.merge, scaled)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_relief.activity.gram import Gram, gram_of
+from onnx_relief.agreement import equal_say
 from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.light import node_reads
 from onnx_relief.graph.nodes import subgraphs
@@ -181,10 +182,7 @@ def enough(pairs: Sequence[Pair], ours: Tensors, samples: int) -> int:
 
 
 def weighed(pairs: Sequence[Pair], walk: Iterable[Sequence[Tensors]]) -> dict[str, float]:
-    """Return how often layers that share a weight count, by name; one on average.
-
-    What one of them lacks counts relative to what it gives, as in the end in the model's outputs:
-    else the loudest would have the weight for itself.
+    """Return how often layers that share a weight count, by name, as `equal_say`.
 
     Raises:
         ModelError, DataError: A model cannot be run on the data.
@@ -198,9 +196,8 @@ def weighed(pairs: Sequence[Pair], walk: Iterable[Sequence[Tensors]]) -> dict[st
     found: dict[str, float] = {}
     for some in together:
         names = [one.site.layer.name for one in some]
-        inverse = np.array([1 / energy[name] if energy[name] > 0 else 0.0 for name in names])
-        mean = inverse.mean() or 1.0
-        found |= dict(zip(names, (inverse / mean).tolist(), strict=True))
+        says = equal_say([energy[name] for name in names])
+        found |= dict(zip(names, says.tolist(), strict=True))
     return found
 
 
