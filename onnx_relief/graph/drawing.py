@@ -27,14 +27,17 @@ def with_seeds(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Return a throw-away copy of a model that draws random numbers, with a seed for every node.
 
     It follows from the name of what the node gives; seeds that the model has stay. Local functions
-    that draw are written out, so that every call draws numbers of its own.
+    that draw are written out, so that every call draws numbers of its own. Dropout drops nothing,
+    even where the file says that it is trained: ONNX Runtime leaves it out of sessions that it may
+    optimise, and would draw in others and for those who look at what it gives.
     """
     seeded = inliner.inline_local_functions(proto) if _functions_draw(proto) else copy_of(proto)
     for node in filter(_draws, every_node(seeded.graph)):
-        if all(attribute.name != "seed" for attribute in node.attribute):
-            seed = crc32(node.output[0].encode()) % _SEEDS
-            value = seed if node.op_type == "Dropout" else float(seed)
-            node.attribute.append(helper.make_attribute("seed", value))
+        if node.op_type == "Dropout":
+            del node.input[2:]
+        elif all(attribute.name != "seed" for attribute in node.attribute):
+            seed = float(crc32(node.output[0].encode()) % _SEEDS)
+            node.attribute.append(helper.make_attribute("seed", seed))
     return seeded
 
 
@@ -43,6 +46,6 @@ def _functions_draw(proto: onnx.ModelProto) -> bool:
 
 
 def _draws(node: onnx.NodeProto) -> bool:
-    """Whether a node draws; Dropout does if its third input says that it is trained."""
+    """Whether a node draws; Dropout may if its third input says that it is trained."""
     trains = node.op_type == "Dropout" and len(node.input) > 2 and bool(node.input[2])
     return (node.op_type in RANDOM or trains) and node.domain in STANDARD

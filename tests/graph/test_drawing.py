@@ -13,8 +13,6 @@ from onnx_relief.graph.drawing import draws, with_seeds
 from onnx_relief.runtime import open_session
 
 X = np.abs(random(5, 40)) / 9
-TRAINED = """r = Constant <value_float = 0.5> ()  t = Constant <value = bool {1}> ()
-    y = Dropout ({x}, r, t)"""
 CALLED = function("noise", "(a) => (c)", "n = RandomNormalLike (a)  c = Add (a, n)")
 
 BODIES = {
@@ -24,7 +22,6 @@ BODIES = {
     "RandomUniformLike": "y = RandomUniformLike ({x})",
     "Bernoulli": "y = Bernoulli ({x})",
     "Multinomial": "z = Multinomial <sample_size = 40> ({x})  y = Cast <to = 1> (z)",
-    "Dropout": TRAINED,
     "If": """yes = Constant <value = bool {{1}}> ()  y = If (yes) <then_branch = t () =>
         (float[N,40] o) {{ o = RandomNormalLike ({x}) }}, else_branch = e () => (float[N,40] p)
         {{ p = Identity ({x}) }}>""",
@@ -85,3 +82,15 @@ def test_what_draws_nothing_is_left_alone():
     assert not draws(kept)
     session = open_session(kept, provider="cpu")
     assert session.anew() is session
+
+
+@pytest.mark.parametrize("optimised", [True, False])
+@pytest.mark.parametrize("given", ["y", "y, kept"])
+def test_dropout_drops_nothing_whatever_it_was_written_for(given, optimised):
+    model = build(f"""(float[N,40] x0) => (float[N,40] y) {{
+        r = Constant <value_float = 0.5> ()  t = Constant <value = bool {{1}}> ()
+        {given} = Dropout (x0, r, t) }}""")
+    before = onnx.ModelProto.FromString(model.SerializeToString())
+    session = open_session(model, provider="cpu", optimised=optimised)
+    np.testing.assert_array_equal(session.run({"x0": X})["y"], X)
+    assert differences(model, before) == []
