@@ -50,13 +50,14 @@ def outlooks(
     A layer that shares a weight has none: its units are not its own to remove.
     """
     shared = shared_homes(survey)
-    sites = {site.layer.name: site for site in survey.sites}
     found: dict[str, Outlook] = {}
     for name, flow in flows.items():
-        if flow.blocked or any(part.view.home in shared for part in sites[name].tensors):
+        if flow.blocked or any(part.view.home in shared for part in survey.by_name[name].tensors):
             continue
         found[name] = Outlook(
-            links=tuple(_link(sites[r.layer], r.block, activities, shared) for r in flow.readers),
+            links=tuple(
+                _link(survey.by_name[r.layer], r.block, activities, shared) for r in flow.readers
+            ),
             keeps_zero=flow.keeps_zero,
             normalisation=flow.normalisation_names,
         )

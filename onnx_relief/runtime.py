@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -115,17 +115,16 @@ def open_session(
     threads = _THREADS.get() if threads is None else threads
     drawn = draws(model.proto if isinstance(model, Document) else model)
 
-    def start() -> _Started:
-        return _started(
-            model,
-            provider=provider,
-            folder=folder,
-            threads=threads,
-            weights=weights or {},
-            optimised=optimised,
-            drawn=drawn,
-        )
-
+    start = partial(
+        _started,
+        model,
+        provider=provider,
+        folder=folder,
+        threads=threads,
+        weights=weights or {},
+        optimised=optimised,
+        drawn=drawn,
+    )
     return Session(start, draws=drawn)
 
 

@@ -28,11 +28,12 @@ def shared_field(fields: Sequence[Field]) -> Field:
     if not all(one.solves and _read_alike(first, one) for one in others):
         plain = [replace(one, criterion=criterion_named("wanda")) for one in fields]
         return replace(plain[0], others=tuple(plain[1:]))
-    judges = [one.judge for one in fields]
+    grams = [one.gram for one in fields if one.gram is not None]
+    judges = [one.judge for one in fields if one.judge is not None]
     return replace(
         first,
-        gram=_together(fields, [one.gram for one in fields]),
-        judge=None if None in judges else _together(fields, judges),
+        gram=_together(fields, grams),
+        judge=_together(fields, judges) if len(judges) == len(fields) else None,
     )
 
 
@@ -40,14 +41,13 @@ def _read_alike(one: Field, other: Field) -> bool:
     return one.part == other.part and read_alike(one.survey, one.site, other.site, part=one.part)
 
 
-def _together(fields: Sequence[Field], grams: Sequence[Gram | None]) -> Gram:
+def _together(fields: Sequence[Field], grams: Sequence[Gram]) -> Gram:
     """Return second moments of all layers, which count as one on average."""
-    known = [gram for gram in grams if gram is not None]
     weights = equal_say(
         [
             gram.count * output_error(gram.covariance(centred=False), field.split()).sum()
-            for field, gram in zip(fields, known, strict=True)
+            for field, gram in zip(fields, grams, strict=True)
         ]
     )
-    scaled = [gram.scaled(weight) for gram, weight in zip(known, weights.tolist(), strict=True)]
+    scaled = [gram.scaled(weight) for gram, weight in zip(grams, weights.tolist(), strict=True)]
     return reduce(Gram.merge, scaled)

@@ -23,7 +23,6 @@ from onnx_relief.measuring.measure import full_batches
 from onnx_relief.settings import Settings
 
 Floats = NDArray[np.float64]
-Ids = NDArray[np.int64]
 
 
 def said_together(
@@ -69,32 +68,34 @@ def _add(
 ) -> None:
     """Add to `found` what one product says over some samples."""
     assert read.other is not None
-    pairs = (
-        (read.tensor, [one for one, _ in read.beside]),
-        (read.other[0], [b for _, b in read.beside]),
-    )
     squares, roots = [], []
-    for name, beside in pairs:
+    for name, heads, beside in (
+        (read.tensor, read.heads[0], [one for one, _ in read.beside]),
+        (read.other[0], read.heads[1], [other for _, other in read.beside]),
+    ):
+        ids = trace.of(name)
         value = np.square(as_floats(values[name]), dtype=np.float64)
-        axis = varying(trace.of(name))[0] - value.ndim
-        value = np.moveaxis(value, [*beside, axis], range(-len(beside) - 1, 0))
-        squares.append(value.mean(axis=tuple(range(value.ndim - len(beside) - 1))))
-        roots.append(groups.of(trace.of(name)).reshape(-1))
+        value = np.moveaxis(value, [*beside, varying(ids)[0] - ids.ndim], _last(len(beside) + 1))
+        value = value.mean(axis=tuple(range(value.ndim - len(beside) - 1)))
+        squares.append(value.reshape(*value.shape[:-1], heads, -1))
+        roots.append(groups.of(ids).reshape(heads, -1)[0])
     if any(one.size != square.shape[-1] for one, square in zip(roots, squares, strict=True)):
         return  # ids that do not vary stand for several channels
-    if np.array_equal(roots[0], roots[1]):
-        product = np.multiply(*squares)
-        said = product.reshape(-1, product.shape[-1]).mean(axis=0)
-        np.add.at(found, roots[0], samples * said)
-    else:  # heads that share a key: by what each is on average
-        one, other = (_by_root(*both) for both in zip(roots, squares, strict=True))
-        for root in one.keys() & other.keys():
-            found[root] += samples * one[root] * other[root]
+    product = np.multiply(*_as_wide(squares))
+    said = product.reshape(-1, product.shape[-1]).mean(axis=0)
+    np.add.at(found, roots[0], samples * said)
 
 
-def _by_root(roots: Ids, squares: Floats) -> dict[int, float]:
-    means = squares.reshape(-1, squares.shape[-1]).mean(axis=0)
-    return {root: float(means[roots == root].mean()) for root in np.unique(roots).tolist()}
+def _last(count: int) -> range:
+    return range(-count, 0)
+
+
+def _as_wide(both: list[Floats]) -> list[Floats]:
+    """Return two arrays with the entries of the shorter axes as often as neighbours share them."""
+    for axis in range(both[0].ndim):
+        most = max(one.shape[axis] for one in both)
+        both = [np.repeat(one, most // one.shape[axis], axis) for one in both]
+    return both
 
 
 def said_to_weights(

@@ -97,8 +97,9 @@ def _holds_units(node: onnx.NodeProto, axis: int, scope: Scope, constants: Const
         return False
     if node.op_type in ("Conv", "ConvTranspose"):
         weight = constants.resolve(scope, node.input[1])
-        told = len(attributes(node).get("kernel_shape", ())) + 2
-        return axis == 1 - (told if isinstance(weight, str) else len(weight.shape))
+        told = len(attributes(node).get("kernel_shape", ())) + 2  # 2 where nothing tells
+        rank = told if isinstance(weight, str) else len(weight.shape)
+        return rank > 2 and axis == 1 - rank
     if node.op_type == "Einsum":
         terms, out = terms_of(str(attributes(node)["equation"]))
         both = zip(terms, node.input, strict=True)

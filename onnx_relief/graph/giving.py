@@ -77,11 +77,14 @@ class _Widths:
         return cls(survey.model.shapes, frozenset(names))
 
     def fills(self, part: Place, whole: Place) -> bool:
-        """Whether a tensor is as wide as another one that is made of it; not if that is unknown."""
-        if part not in self.shapes or whole not in self.shapes:
+        """Whether a tensor is as wide as another one that is made of it; not if that is unknown.
+
+        Files may say of a tensor that it has fewer axes than what it is made of.
+        """
+        wide, narrow = self.shapes.get(whole), self.shapes.get(part)
+        if wide is None or narrow is None or len(narrow) > len(wide):
             return False
-        wide = self.shapes[whole]
-        own = (*[1] * (len(wide) - len(self.shapes[part])), *self.shapes[part])
+        own = (*[1] * (len(wide) - len(narrow)), *narrow)
         return all(
             size == goal or goal in self.free or (isinstance(goal, str) and size != 1)
             for size, goal in zip(own, wide, strict=True)

@@ -77,7 +77,6 @@ def instrument(
     graph, weights = to_surgeon(survey)
     places = dict(_places(graph))
     ranks = _ranks(survey, wanted)
-    sites = {site.layer.name: site for site in survey.sites}
     graph.outputs = []
     # An input that has a default is not fed; as an input it would keep the runtime from folding it.
     defaults = {tensor.name for tensor in survey.model.proto.graph.initializer}
@@ -86,7 +85,7 @@ def instrument(
     # ONNX Runtime starts from the last node that nothing reads. The first layers' statistics go
     # last, so that they are taken before the tensors that they read would have to be kept.
     for name, probes in reversed(list(wanted.items())):
-        site = sites[name]
+        site = survey.by_name[name]
         for probe in probes:
             if probe in outputs:
                 continue
@@ -98,7 +97,7 @@ def instrument(
             lifted = [_lift(row, place) for row in rows]
             graph.outputs += lifted
             outputs[probe] = (lifted[0].name, lifted[1].name)
-    dumps = _emit_dumps(graph, [sites[name] for name in dump])
+    dumps = _emit_dumps(graph, [survey.by_name[name] for name in dump])
     proto = from_surgeon(graph, survey.model.proto)
     read = names_read(proto.graph)
     weights = {name: array for name, array in weights.items() if name in read}

@@ -40,6 +40,11 @@ class Survey:
         return tuple(site.layer for site in self.sites)
 
     @cached_property
+    def by_name(self) -> Mapping[str, Site]:
+        """The sites of the layers, by the layers' names."""
+        return {site.layer.name: site for site in self.sites}
+
+    @cached_property
     def ranks(self) -> Mapping[Place, int]:
         """Number of axes of the main graph's tensors, as far as shape inference tells."""
         shapes = self.model.shapes
@@ -114,23 +119,26 @@ def _look_at(node: onnx.NodeProto, scope: Scope, constants: Constants) -> Site |
         return f"its attributes and the shape of its weight do not fit together ({error})"
 
 
-def _why_repeated(site: Site, model: Model) -> str | None:
-    """Return why inputs of a layer may be more or fewer than its weight says, or None.
+def lengths_read(site: Site, model: Model) -> tuple[tuple[int, int | str], ...]:
+    """Return how long the axes that a layer sums over are in its weight, and in what it reads.
 
-    ONNX Runtime repeats an axis of length 1 of an Einsum, as NumPy does; the specification does not
-    say what to do.
+    The latter is a name, or an empty one, where shape inference does not tell.
     """
     shape = model.shapes.get((site.scope.path, site.data), ())
     asked = site.input_axes
     known = ("",) * (len(asked) - len(shape)) + shape[-len(asked) :]
-    for wide, size in zip(asked, known, strict=True):
+    return tuple(zip(asked, known, strict=True))
+
+
+def _why_repeated(site: Site, model: Model) -> str | None:
+    """Return why inputs of a layer are more or fewer than its weight says, or None.
+
+    ONNX Runtime repeats an axis of length 1 of an Einsum, as NumPy does; the specification does not
+    say what to do. Where lengths are not known, `check_lengths` looks at the data.
+    """
+    for wide, size in lengths_read(site, model):
         if isinstance(size, int) and size != wide:
             return f"its weight has length {wide} along an axis of which the data has {size}"
-        if isinstance(size, str) and wide == 1:
-            return (
-                "its weight has length 1 along an axis whose length in the data is not known; fix "
-                "the shapes of the inputs to have it pruned"
-            )
     return None
 
 

@@ -86,9 +86,8 @@ def nonzero_elements(survey: Survey) -> dict[TensorHome, NDArray[np.bool_]]:
 
 
 def _check(survey: Survey, plan: PrunePlan, flows: Mapping[str, UnitFlow]) -> None:
-    sites = {site.layer.name: site for site in survey.sites}
     for entry in plan:
-        site = sites.get(entry.layer)
+        site = survey.by_name.get(entry.layer)
         if site is None:
             raise SettingsError(
                 f"the plan names a layer {entry.layer!r} that this model does not have; "

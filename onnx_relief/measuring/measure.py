@@ -18,6 +18,7 @@ from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.probes import Probe, ProbeKind, probes_for
 from onnx_relief.graph.sites import Site
 from onnx_relief.measuring.digest import LayerActivity, digest, finish, merged
+from onnx_relief.measuring.lengths import check_lengths
 from onnx_relief.runtime import Session, open_session
 from onnx_relief.settings import Settings
 
@@ -115,7 +116,11 @@ class Observer:
         Raises:
             DataError: The data (or a weight) makes NaN or infinity, named by layer.
             ModelError: The model cannot be run on it.
+            UnsupportedError: A layer repeats an axis.
         """
+        if self._samples == 0:
+            sites = list(self._by_name.values())
+            check_lengths(self._survey, sites, batch, self._settings.provider)
         results = self._session.run(batch.feed)
         seen = digest(self._survey, self._by_name, self._plan, self._graph, results)
         self._record = merged(self._record, seen)

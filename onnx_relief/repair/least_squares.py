@@ -215,8 +215,8 @@ def _change(
 def _back(origin: Survey, pair: Pair, rows: NDArray[np.generic]) -> NDArray[np.float64]:
     """Return what takes a layer's weights to those of the dense model, in what its node reads."""
     layer = pair.site.layer
-    twins = [site for site in origin.sites if site.layer.name == layer.name]
-    own = origin.rows(twins[0].parts[0]) if twins else rows
+    twin = origin.by_name.get(layer.name)
+    own = origin.rows(twin.parts[0]) if twin else rows
     if own.shape != rows.shape:  # it was cut, and the model that it comes from is not at hand
         own = rows
     change = (own.astype(np.float64) - rows.astype(np.float64)) * layer.weights[0].scale

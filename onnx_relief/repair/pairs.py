@@ -95,14 +95,13 @@ def pairs_of(
         stays: What is left of the dense model's tensors.
         memory: Bytes that its Gram matrices may take.
     """
-    twins = {site.layer.name: site for site in dense.sites}
     readers = readers_of(pruned)
     own = main_outputs(pruned)
     found: dict[TensorHome, list[Pair]] = defaultdict(list)
     left = {}
     for site in pruned.sites:
         name = site.layer.name
-        pair = _pair(pruned, site, twins.get(name), stays, readers, own, memory)
+        pair = _pair(pruned, site, dense.by_name.get(name), stays, readers, own, memory)
         if isinstance(pair, Pair):
             found[site.parts[0].view.home].append(pair)
         else:

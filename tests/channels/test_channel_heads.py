@@ -102,3 +102,59 @@ def test_whole_heads_of_a_transformer():
         seen += 1
     assert seen == 3
     run(found, feed)
+
+
+GROUPED = """(float[N,6,8] x) => (float[N,6,5] y) {{
+    q = MatMul (x, wq)  k = MatMul (x, wk)  v = MatMul (x, wv)
+    {body}
+    h = MatMul (a, wo)  s = Relu (h)  y = MatMul (s, wy)
+}}"""
+APART = """q4 = Reshape (q, to_q)  k4 = Reshape (k, to_k)  v4 = Reshape (v, to_k)
+    qh = Transpose <perm = [0, 2, 1, 3]> (q4)  vh = Transpose <perm = [0, 2, 1, 3]> (v4)"""
+TOGETHER = "t = Transpose <perm = [0, 2, 1, 3]> (o)  a = Reshape (t, back)"
+WRITTEN = {
+    "three axes": "a = Attention <q_num_heads = 4, kv_num_heads = {heads}> (q, k, v)",
+    "four axes": f"""{APART}  kh = Transpose <perm = [0, 2, 1, 3]> (k4)
+        o = Attention (qh, kh, vh)  {TOGETHER}""",
+    "products": f"""{APART}  kh = Transpose <perm = [0, 2, 3, 1]> (k4)  ku = Unsqueeze (kh, two)
+        ke = Expand (ku, more)  kr = Reshape (ke, keys)  vu = Unsqueeze (vh, two)
+        ve = Expand (vu, more)  vr = Reshape (ve, values)  l = MatMul (qh, kr)
+        m = Mul (l, half)  p = Softmax <axis = -1> (m)  o = MatMul (p, vr)  {TOGETHER}""",
+}
+
+
+def grouped(heads, written, seed):
+    """Return four heads of queries that share so many keys and values, and samples of one size."""
+    wide = {"wq": (8, 16), "wk": (8, 4 * heads), "wv": (8, 4 * heads), "wo": (16, 8), "wy": (8, 5)}
+    weights = {name: random(*wide[name], seed=seed + at) / 2 for at, name in enumerate(wide)}
+    sizes = {"to_q": [0, 0, 4, 4], "to_k": [0, 0, heads, 4], "back": [0, 0, 16], "two": [2]}
+    sizes |= {"more": [1, 1, 4 // heads, 1, 1], "keys": [0, 4, 4, -1], "values": [0, 4, -1, 4]}
+    body = WRITTEN[written].replace("{heads}", str(heads))
+    text = GROUPED.format(body=body)
+    constants = {name: np.array(value) for name, value in sizes.items() if name in body}
+    if "half" in body:
+        constants["half"] = np.float32(0.5)
+    return build(text, opset=23, ir=10, **weights, **constants)
+
+
+@pytest.mark.parametrize("heads", [4, 2, 1])
+@pytest.mark.parametrize("seed", [4, 6, 15])
+def test_attention_loses_the_same_widths_however_it_is_written(heads, seed):
+    loud = 4.0 ** random(32, 1, 8, seed=seed + 50)  # samples and features differ in size
+    x = random(32, 6, 8, seed=seed + 60) * loud
+    found = [
+        constants(cut(grouped(heads, written, seed), {"x": x}, repair="none").document.proto)
+        for written in WRITTEN
+    ]
+    for other in found[1:]:
+        for name in ("wq", "wk", "wv", "wo"):
+            np.testing.assert_array_equal(other[name], found[0][name])
+
+
+@pytest.mark.parametrize("heads", [4, 2])
+@pytest.mark.parametrize("written", ["three axes", "four axes"])
+def test_whole_heads_of_an_attention_node_go(heads, written):
+    model, x = grouped(heads, written, 0), random(32, 6, 8)
+    found = cut(model, {"x": x}, heads=True, repair="none").document.proto
+    assert constants(found)["wq"].shape[1] == 8
+    assert run(found, {"x": x})[0].shape == (32, 6, 5)

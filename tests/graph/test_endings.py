@@ -46,6 +46,7 @@ def test_an_operator_of_another_domain_may_be_anything():
         ("a = MatMul (x, w)  y = Transpose <perm = [0, 2, 1]> (a)", False),
         ("y = MatMul (x, x)", False),
         ("y = Conv (x, k)", False),
+        ("m = Mul (k, k)  y = Conv (x, m)", False),
         ("a = Conv (x, k)  y = Transpose <perm = [0, 2, 1]> (a)", True),
         ("a = Conv (i, l)  b = Squeeze (a, two)  y = Transpose <perm = [0, 2, 1]> (b)", True),
         ("a = Conv (x, k)  b = Transpose <perm = [0, 2, 1]> (a)  y = Concat <axis = 1> (b, b)", 0),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 from text_models import build, random
 
@@ -124,3 +125,16 @@ def test_deep_models_are_no_deeper_than_shallow_ones():
         v=random(4, 4, seed=1),
     )
     assert len(giving_outputs(find_layers(load(given)))) == 1
+
+
+@pytest.mark.parametrize("shape", ["", "6", "N,7", "N,6,1"])
+@pytest.mark.parametrize("name", ["h", "g", "y"])
+def test_shapes_that_a_file_states_wrongly_do_no_harm(name, shape):
+    body = "h = MatMul (x, v)  g = MatMul (x, v)  s = Relu (g)  y = Add (h, s)"
+    model = build(f"(float[N,6] x) => (float[N,6] y) {{ {body} }}", v=random(6, 6))
+    stated = onnx.parser.parse_graph(f"g (float[{shape}] {name}) => () {{}}").input[0]
+    if name == "y":
+        model.graph.output[0].CopyFrom(stated)
+    else:
+        model.graph.value_info.append(stated)
+    giving_outputs(find_layers(load(model)))

@@ -107,7 +107,7 @@ def test_what_multiplies_by_no_constants_is_not_listed(node):
     [
         ("N,8", (1, 3), "its weight has length 1 along an axis of which the data has 8"),
         ("N,1", (8, 3), "its weight has length 8 along an axis of which the data has 1"),
-        ("N,D", (1, 3), "its weight has length 1 along an axis whose length in the data is not"),
+        ("N,D", (1, 3), None),
         ("N,D", (8, 3), None),
         ("N,1", (1, 3), None),
         ("N,2,5", (1, 5, 3), "its weight has length 1 along an axis of which the data has 2"),

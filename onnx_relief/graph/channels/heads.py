@@ -56,7 +56,9 @@ def attention(trace: Trace, node: onnx.NodeProto) -> None:
     _set(trace, node, _attend(trace, node, parts, by_head), by_head)
     if len(shapes[0]) == 3:
         _fix_heads(trace, parts, by_head, ("q_num_heads", "kv_num_heads", "kv_num_heads"))
-    _fix_scale(trace, node, shapes[0][-1] // (counts[0] if len(shapes[0]) == 3 else 1))
+    width = shapes[0][-1] // (counts[0] if len(shapes[0]) == 3 else 1)
+    if not by_head:
+        _fix_scale(trace, node, parts[0], width)
 
 
 def multi_head_attention(trace: Trace, node: onnx.NodeProto) -> None:
@@ -77,7 +79,8 @@ def multi_head_attention(trace: Trace, node: onnx.NodeProto) -> None:
         parts = [replace(part, name="") for part in parts]
     _set(trace, node, _attend(trace, node, parts, by_head), by_head)
     _fix_heads(trace, parts, by_head, ("num_heads",) * 3)
-    _fix_scale(trace, node, shapes[0][-1] // heads)
+    if not by_head:
+        _fix_scale(trace, node, parts[0], shapes[0][-1] // heads)
 
 
 @starts
@@ -100,7 +103,8 @@ def packed_attention(trace: Trace, node: onnx.NodeProto) -> None:
     parts = [_Heads("", ids, heads) for ids in made.reshape(3, heads, -1)]
     _set(trace, node, _attend(trace, node, parts, by_head), by_head)
     _fix_heads(trace, parts, by_head, ("num_heads",) * 3)
-    _fix_scale(trace, node, width // heads)
+    if not by_head:
+        _fix_scale(trace, node, parts[0], width // heads)
     trace.fixes.append(Fix(trace.index, partial(_set_widths, parts=made.reshape(3, -1))))
 
 
@@ -155,16 +159,8 @@ def _attend(trace: Trace, node: onnx.NodeProto, parts: list[_Heads], by_head: bo
         trace.pool.tie(query.ids, spread)
         for ids in (query.ids, key.ids):
             trace.pool.tie(ids, ids[:, :1] if by_head else ids[:1])
-        other = (key.name, spread.reshape(-1))
-        trace.reads.append(
-            Read(
-                query.name,
-                query.ids.reshape(-1),
-                trace.index,
-                other=other,
-                beside=_beside(trace, query, key),
-            )
-        )
+        if not by_head:  # a head says what its values say
+            _meet(trace, query, key, spread)
     if value.ids is None:
         return None
     trace.pool.tie(value.ids, value.ids[:, :1] if by_head else value.ids[:1])
@@ -174,16 +170,18 @@ def _attend(trace: Trace, node: onnx.NodeProto, parts: list[_Heads], by_head: bo
     return np.repeat(value.ids, repeats, axis=0)
 
 
-def _beside(trace: Trace, query: _Heads, key: _Heads) -> tuple[tuple[int, int], ...]:
-    """Return the axes of samples and heads, from the end; heads that share a key are no axis."""
-    if not query.name or not key.name:
-        return ()  # they are inside the node
-    ranks = {len(trace.shape(one.name)) for one in (query, key)}
-    if ranks == {3}:  # heads and widths are one axis, entry by entry
-        return ((-3, -3),)
-    if ranks == {4} and query.count == key.count:
-        return ((-4, -4), (-3, -3))
-    return ()
+def _meet(trace: Trace, query: _Heads, key: _Heads, spread: Ids) -> None:
+    """Note that queries end where they are multiplied with keys."""
+    assert query.ids is not None
+    read = Read(
+        query.name, query.ids.reshape(-1), trace.index, other=(key.name, spread.reshape(-1))
+    )
+    if query.name and key.name:  # else they are inside the node
+        if len(trace.shape(query.name)) == 3:  # (samples, tokens, heads * widths)
+            read = replace(read, beside=((-3, -3),), heads=(query.count, key.count))
+        else:
+            read = replace(read, beside=((-4, -4), (-3, -3)))
+    trace.reads.append(read)
 
 
 def _set(trace: Trace, node: onnx.NodeProto, ids: Ids | None, by_head: bool) -> None:
@@ -217,10 +215,10 @@ def _set_heads(node: onnx.NodeProto, left: Left, *, name: str, first: Ids) -> No
         set_attribute(node, name, int(stays.sum()))
 
 
-def _fix_scale(trace: Trace, node: onnx.NodeProto, width: int) -> None:
+def _fix_scale(trace: Trace, node: onnx.NodeProto, query: _Heads, width: int) -> None:
     """Scores are divided by the root of the width, as it was."""
-    if not attributes(node).get("scale", 0.0) and trace.reads:
-        ids = trace.reads[-1].ids
+    if query.ids is not None and not attributes(node).get("scale", 0.0):
+        ids = query.ids.reshape(-1)
         trace.fixes.append(Fix(trace.index, partial(_set_scale, width=width, ids=ids)))
 
 

@@ -52,7 +52,8 @@ class Read:
         node: Index of the node.
         other: Where two tensors are multiplied, the other one and its ids.
         beside: Then, the axes of both along which they meet entry by entry, as heads: pairs,
-            counted from the end.
+            counted from the end. Where one is shorter, neighbours share its entries.
+        heads: In how many heads, one after the other, the channels of each lie.
     """
 
     tensor: str
@@ -60,6 +61,7 @@ class Read:
     node: int
     other: tuple[str, Ids] | None = None
     beside: tuple[tuple[int, int], ...] = ()
+    heads: tuple[int, int] = (1, 1)
 
 
 @dataclass(frozen=True, eq=False)
