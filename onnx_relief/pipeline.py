@@ -23,6 +23,7 @@ from onnx_relief.graph.follow import UnitFlow, follow_units
 from onnx_relief.graph.layers import Survey, find_layers, require_layers
 from onnx_relief.graph.mask import mask
 from onnx_relief.graph.sites import Site
+from onnx_relief.graph.walk import TensorHome
 from onnx_relief.measuring.measure import Measurement, full_batches, measure
 from onnx_relief.measuring.second_moments import SecondMoments, measure_at_once
 from onnx_relief.plan import LayerPlan, PrunePlan
@@ -184,13 +185,22 @@ def look(
         batches = full_batches(samples, settings.batch_size)
         measured = measure(survey, sites, batches, settings, tick=tick, dump=dump)
         moments = SecondMoments()
+    left_alone |= measured.unobserved
+    left_alone |= _held_by_others(survey, left_alone)
+    sites = [site for site in sites if site.layer.name not in left_alone]
+    if not sites:
+        name, reason = next(iter(left_alone.items()))
+        raise UnsupportedError(
+            f"{document.name} has no weight that may go: layers that are left alone read those of "
+            f"the others, too ({name}: {reason})"
+        )
     return Seen(
         survey=survey,
-        sites=[site for site in sites if site.layer.name in measured.activities],
+        sites=sites,
         measured=measured,
         moments=moments,
         flows=follow_units(survey),
-        left_alone=left_alone | dict(measured.unobserved),
+        left_alone=left_alone,
     )
 
 
@@ -276,6 +286,19 @@ def _cover(seen: Seen, settings: Settings, progress: Progress | None) -> PrunePl
     kept = agree_on_shared_weights(survey, kept)
     kept = remove_units(kept, outlooks(survey, seen.flows, activity))
     return PrunePlan(layers=tuple(kept.values()))
+
+
+def _held_by_others(survey: Survey, left_alone: Mapping[str, str]) -> dict[str, str]:
+    """Return the layers of which another one that is left alone reads every weight, and which."""
+    held: dict[TensorHome, str] = {}
+    for name in left_alone:
+        held |= {part.view.home: name for part in survey.by_name[name].parts}
+    found = {}
+    for site in survey.sites:
+        others = [held.get(part.view.home) for part in site.parts]
+        if site.layer.name not in left_alone and all(others):
+            found[site.layer.name] = f"{others[0]!r}, which is left alone, reads its weight, too"
+    return found
 
 
 def _choose(survey: Survey, settings: Settings) -> tuple[list[Site], dict[str, str]]:

@@ -126,15 +126,12 @@ def survey_fields(
             left[field.site.layer.name] = odd
             taken.add(home)  # nor may a layer prune it that shares it, and reads it another way
     found = [shared_field(fields) for home, fields in reading.items() if home not in taken]
-    if not found and left:
+    if not found and not left:
+        raise UnsupportedError(f"{survey.document.name} has no weight that may go")
+    if not found:
         raise UnsupportedError(
             f"{survey.document.name} has no layer that divides into {settings.structure} "
             f"({next(iter(left.values()))}); choose another --granularity"
-        )
-    if not found:
-        raise UnsupportedError(
-            f"{survey.document.name} has no weight that may go: layers that --only or --skip "
-            "leaves alone read those of the others, too; name these as well"
         )
     positions = {name: activity.positions for name, activity in measured.activities.items()}
     return Fields(

@@ -7,14 +7,12 @@ order. A channel then runs through all these parts; once they are joined it is a
 from __future__ import annotations
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
 
 from onnx_relief.graph.builders import BUILDERS
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.initializers import add_initializer
+from onnx_relief.graph.joins import MOVES, ancestors, only, run_nodes
 from onnx_relief.graph.nodes import STANDARD
 from onnx_relief.graph.orphans import drop_orphans
 from onnx_relief.graph.views import FLOATS, Constants
@@ -22,9 +20,8 @@ from onnx_relief.graph.walk import Scope, understand
 
 Array = NDArray[np.generic]
 _JOINS = (
-    *("Concat", "Split", "Slice", "Gather", "Transpose", "Reshape", "Flatten", "Unsqueeze"),
-    *("Squeeze", "Identity", "Constant", "Neg", "Mul", "Add", "Sub", "Div", "Sqrt", "Pow"),
-    *("ReduceSum", "ReduceL2"),
+    *MOVES,
+    *("Constant", "Neg", "Mul", "Add", "Sub", "Div", "Sqrt", "Pow", "ReduceSum", "ReduceL2"),
 )
 
 
@@ -35,7 +32,7 @@ def with_whole_weights(document: Document) -> Document:
     there is nothing to do it is the same document.
     """
     model = understand(document.proto)
-    scope, constants = model.scopes[0], Constants(document)
+    scope, constants = model.scopes[0], Constants(document, joins=False)
     found: dict[str, Array] = {}
     made = {name for node in document.proto.graph.node for name in node.output}
     for node in scope.graph.node:
@@ -61,46 +58,17 @@ def _joined(scope: Scope, constants: Constants, name: str, opset: int) -> Array 
     """Return the value of a constant that is put together, None if it is to stay."""
     if not isinstance(constants.resolve(scope, name), str):
         return None
-    nodes, leaves = _ancestors(scope, name)
+    nodes, leaves = ancestors(scope, name)
     values = {leaf: constants.array(scope, leaf) for leaf in leaves}
     given = {value.name for value in scope.graph.input}  # its value there is but a default
     known = {
         leaf: value for leaf, value in values.items() if value is not None and leaf not in given
     }
-    if len(known) < len(values) or any(not _may_join(node) for node in nodes):
+    if len(known) < len(values) or not only(nodes, _JOINS):
         return None
-    made = _run(nodes, known, name, opset)
+    made = run_nodes(nodes, known, name, opset)
     stored = sum(value.size for value in known.values() if value.dtype.name in FLOATS)
     return made if made.dtype.name in FLOATS and made.size <= stored else None
-
-
-def _may_join(node: onnx.NodeProto) -> bool:
-    return node.domain in STANDARD and node.op_type in _JOINS
-
-
-def _ancestors(scope: Scope, name: str) -> tuple[list[onnx.NodeProto], set[str]]:
-    """Return the nodes that make a constant, in the graph's order, and what they start from."""
-    wanted, leaves, used = {name}, set[str](), list[onnx.NodeProto]()
-    for node in reversed(scope.graph.node):
-        if wanted.intersection(node.output) and node.op_type != "Constant":
-            used.append(node)
-            wanted.update(filter(None, node.input))
-    made = {out for node in used for out in node.output}
-    leaves.update(wanted - made)
-    return used[::-1], leaves
-
-
-def _run(nodes: list[onnx.NodeProto], values: dict[str, Array], name: str, opset: int) -> Array:
-    graph = helper.make_graph(
-        nodes,
-        "joined",
-        [],
-        [helper.make_tensor_value_info(name, onnx.TensorProto.UNDEFINED, None)],
-        [numpy_helper.from_array(np.asarray(value), leaf) for leaf, value in values.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
-    (made,) = ReferenceEvaluator(model).run(None, {})
-    return np.asarray(made)
 
 
 def _unread(scope: Scope, name: str) -> str:

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from onnx_relief.errors import SettingsError
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.follow import UnitFlow
+from onnx_relief.graph.held import tensor_in
 from onnx_relief.graph.layers import Survey
 from onnx_relief.graph.rewrite import write_out
 from onnx_relief.graph.sites import Part, Site
 from onnx_relief.graph.storage import drop_sparse_entries, write_entries
-from onnx_relief.graph.views import tensor_in
 from onnx_relief.graph.walk import Holder, TensorHome, constants_by_home
 from onnx_relief.plan import LayerPlan, PrunePlan
 
@@ -82,7 +82,9 @@ def nonzero_elements(survey: Survey) -> dict[TensorHome, NDArray[np.bool_]]:
         for part, rows in stays:
             kept = part.view.as_stored(_as_seen(part, rows))
             found[part.view.home] = found.get(part.view.home, False) | kept
-    return {home: kept for home, kept in found.items() if not kept.all()}
+    apart = survey.constants.apart
+    stored = {one: own for home, kept in found.items() for one, own in apart(home, kept)}
+    return {home: own.reshape(-1) for home, own in stored.items() if not own.all()}
 
 
 def _check(survey: Survey, plan: PrunePlan, flows: Mapping[str, UnitFlow]) -> None:
@@ -132,8 +134,9 @@ def _kept_places(
     for home, entries in wishes.items():
         if any(not rows.all() for _, rows in entries):
             seen = [(part.view, _as_seen(part, rows)) for part, rows in entries]
-            kept = [view.as_stored(mask) for view, mask in seen]
-            yield home, entries[0][0], np.logical_or.reduce(kept)
+            kept = np.logical_or.reduce([view.as_stored(mask) for view, mask in seen])
+            for one, own in survey.constants.apart(home, kept):
+                yield one, entries[0][0], own.reshape(-1)
 
 
 def _as_seen(part: Part, rows: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from onnx_relief.errors import UnsupportedError
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.external import is_external
+from onnx_relief.graph.held import tensor_in
 from onnx_relief.graph.storage import (
     read,
     sparse_positions,
     write_entries,
 )
-from onnx_relief.graph.views import Constants, tensor_in
+from onnx_relief.graph.views import Constants
 from onnx_relief.graph.walk import Holder, TensorHome, constants_by_home
 
 Array = NDArray[Any]
@@ -39,11 +40,12 @@ def write_constants(document: Document, values: Mapping[TensorHome, Array]) -> D
     document = document.copy()
     holders = constants_by_home(document.proto)
     for home, wanted in values.items():
-        old = np.broadcast_to(constants.stored(home), wanted.shape)
-        new = wanted.astype(old.dtype)
-        places = np.flatnonzero((new != old) & ~((new != new) & (old != old)))
-        if places.size:
-            document = _write(document, holders[home], new, places)
+        for part, given in constants.apart(home, wanted):
+            old = np.broadcast_to(constants.stored(part), given.shape)
+            new = given.astype(old.dtype)
+            places = np.flatnonzero((new != old) & ~((new != new) & (old != old)))
+            if places.size:
+                document = _write(document, holders[part], new, places)
     return document
 
 

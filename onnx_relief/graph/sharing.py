@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_relief.graph.nodes import node_key
+from onnx_relief.graph.nodes import STANDARD, node_key
 from onnx_relief.graph.sites import Part, Refusal, Site
 from onnx_relief.graph.views import TensorView
-from onnx_relief.graph.walk import Model, Place, Scope, TensorHome, Use
+from onnx_relief.graph.walk import Model, Place, Scope, TensorHome, Use, parts_of
 
 
 def without_foreign_readers(
@@ -52,21 +52,23 @@ def _one_round(
         for part in site.tensors
         for place in _readers_of(site)
     }
-    steps = {(p, 0) for site in sites for part in site.tensors for p in part.view.passing[1:]}
+    between = {p for site in sites for part in site.tensors for p in part.view.passing}
+    steps = {(place, index) for place in between for index in _passed_on(scopes, place)}
     returned: set[tuple[Place, int]] = set()
-    for path, name in {p for site in sites for part in site.tensors for p in part.view.passing}:
+    for path, name in between:
         into, back = _handed_on(scopes[path], name)
         steps |= into
         returned |= back
     disagreed = _seen_differently(part.view for site in sites for part in site.tensors)
 
     def foreign(part: Part) -> str | None:
-        home = part.view.home
-        if home in overlaps:
-            return f"tensors {overlaps[home]} share its bytes in the data file"
-        if home in disagreed:
-            return "other nodes see it with another shape or zero point"
-        read = (*part.view.passing, *model.places.get(home, ()))
+        homes = parts_of(part.view.home)
+        shared = next((home for home in homes if home in overlaps), None)
+        if shared is not None:
+            return f"tensors {overlaps[shared]} share its bytes in the data file"
+        if not disagreed.isdisjoint(homes):
+            return "other nodes see it with another shape or zero point, or joined with other parts"
+        read = (*part.view.passing, *(p for home in homes for p in model.places.get(home, ())))
         for path, name in dict.fromkeys((*read, *_names_inside(scopes, read))):
             for use in scopes[path].uses.get(name, []):
                 if use.node is None and ((path, name), use.index) in returned:
@@ -112,20 +114,28 @@ def _names_inside(scopes: Mapping[str, Scope], places: Iterable[Place]) -> Itera
         yield from () if handed is None else ((path, inside) for inside in handed.inside)
 
 
+def _passed_on(scopes: Mapping[str, Scope], place: Place) -> range:
+    """Return the inputs from which the node that makes a tensor takes its elements."""
+    node = scopes[place[0]].producers.get(place[1])
+    joins = node is not None and node.op_type == "Concat" and node.domain in STANDARD
+    return range(len(node.input) if node is not None and joins else 1)
+
+
 def _seen_differently(views: Iterable[TensorView]) -> set[TensorHome]:
     """Return the constants that cannot be changed at one place alone: not all see the same there.
 
-    Two DequantizeLinear may give one tensor two zero points, and the calls of a function may give
-    one ConstantOfShape two shapes.
+    Two DequantizeLinear may give one tensor two zero points, the calls of a function may give one
+    ConstantOfShape two shapes, and a constant may be read by itself and as part of a larger one.
     """
     by_home: dict[TensorHome, list[TensorView]] = defaultdict(list)
     for view in views:
-        by_home[view.home].append(view)
+        for home in parts_of(view.home):
+            by_home[home].append(view)
     return {home for home, seen in by_home.items() if any(_differ(seen[0], v) for v in seen[1:])}
 
 
 def _differ(first: TensorView, second: TensorView) -> bool:
-    if first.stored_shape != second.stored_shape:
+    if first.home != second.home or first.stored_shape != second.stored_shape:
         return True
     if first.zero.ndim == second.zero.ndim == 0:
         return bool(first.zero != second.zero)

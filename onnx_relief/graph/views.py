@@ -7,6 +7,7 @@ initializers, and pass through Identity, Transpose, Cast, Reshape and the like.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,22 @@ from onnx_relief.errors import ReliefError, UnsupportedError
 from onnx_relief.graph import external
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.external import is_external, region, shared_bytes
+from onnx_relief.graph.held import node_value, tensor_in
+from onnx_relief.graph.joins import CUTS, MOVES, ancestors, only, places_of
 from onnx_relief.graph.nodes import STANDARD, node_key
 from onnx_relief.graph.nodes import attributes as attributes
 from onnx_relief.graph.steps import STEPS, Look, Step, StepMaker
 from onnx_relief.graph.storage import read, read_sparse
-from onnx_relief.graph.walk import Holder, Place, Scope, TensorHome, constants_by_home, home_of
+from onnx_relief.graph.walk import (
+    Holder,
+    JoinedHome,
+    Place,
+    Scope,
+    TensorHome,
+    constants_by_home,
+    home_of,
+    parts_of,
+)
 
 Array = NDArray[Any]
 FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -99,14 +111,24 @@ class TensorView:
 
 
 class Constants:
-    """Everything constant in a document, read by home; nothing is loaded before it is asked for."""
+    """Everything constant in a document, read by home; nothing is loaded before it is asked for.
 
-    def __init__(self, document: Document) -> None:
+    Args:
+        document: The model.
+        joins: Whether what is put together of constants counts as one.
+    """
+
+    def __init__(self, document: Document, *, joins: bool = True) -> None:
         self._document = document
+        self._joins = joins
+        self._joined: dict[Place, TensorView | None] = {}
+        self._opset = next(
+            (one.version for one in document.proto.opset_import if one.domain in STANDARD), 1
+        )
         self._homes = constants_by_home(document.proto)
 
     def __contains__(self, home: TensorHome) -> bool:
-        return home in self._homes
+        return all(part in self._homes for part in parts_of(home))
 
     def overlaps(self) -> dict[TensorHome, str]:
         """Return the constants that share bytes of a data file with another, and the names."""
@@ -123,13 +145,15 @@ class Constants:
         return found
 
     def stored(self, home: TensorHome) -> Array:
-        """Return the stored array of `home`, in its own element type."""
+        """Return the stored array of `home`, in its own element type; of several all, flat."""
+        if isinstance(home, JoinedHome):
+            return np.concatenate([self.stored(part).reshape(-1) for part in home.parts])
         kept = self._homes[home]
         if isinstance(kept, onnx.TensorProto):
             return read(self._document, kept)
         if isinstance(kept, onnx.SparseTensorProto):
             return read_sparse(self._document, kept)
-        return _node_value(self._document, kept)
+        return node_value(self._document, kept)
 
     def shape_and_type(self, home: TensorHome) -> tuple[tuple[int, ...], np.dtype[Any]]:
         """Return shape and element type of what is stored at `home`, without reading large data."""
@@ -141,8 +165,21 @@ class Constants:
         if isinstance(kept, onnx.SparseTensorProto):
             kind = helper.tensor_dtype_to_np_dtype(kept.values.data_type)
             return tuple(kept.dims), np.dtype(kind)
-        array = _node_value(self._document, kept)
+        array = node_value(self._document, kept)
         return array.shape, array.dtype
+
+    def apart(self, home: TensorHome, stored: Array) -> list[tuple[TensorHome, Array]]:
+        """Return where the elements of `home` live, and of an array of all of them what is there.
+
+        Of several constants each gets its own shape.
+        """
+        if not isinstance(home, JoinedHome):
+            return [(home, stored)]
+        shapes = [self.shape_and_type(part)[0] for part in home.parts]
+        ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
+        pieces = np.split(stored.reshape(-1), ends[:-1])
+        arrays = [piece.reshape(shape) for piece, shape in zip(pieces, shapes, strict=True)]
+        return list(zip(home.parts, arrays, strict=True))
 
     def values(self, view: TensorView) -> Array:
         """Return the values of `view` as the node sees them."""
@@ -154,7 +191,10 @@ class Constants:
 
     def why_not_writable(self, view: TensorView) -> str | None:
         """Return why single elements of what is stored cannot be made zero, or None if they can."""
-        kept: Holder | None = self._homes[view.home]
+        return next(filter(None, (self._fixed(part, view) for part in parts_of(view.home))), None)
+
+    def _fixed(self, home: TensorHome, view: TensorView) -> str | None:
+        kept: Holder | None = self._homes[home]
         if isinstance(kept, onnx.NodeProto):
             kept = tensor_in(kept)
         if isinstance(kept, onnx.SparseTensorProto):
@@ -200,6 +240,13 @@ class Constants:
                 return f"{name!r} cannot be computed (it has shape {shape.tolist()})"
             if shape is not None:
                 return self._stored_view(definer, name, tuple(int(size) for size in shape))
+        if operator in CUTS and self._joins and not definer.changes(name):
+            place = (definer.path, name)
+            if place not in self._joined:
+                self._joined[place] = self._joined_view(definer, name)
+            joined = self._joined[place]
+            if joined is not None:
+                return joined
         make = STEPS.get(operator)
         if make is None:
             return f"{name!r} is computed at run time by {node.op_type} {node_key(node)!r}"
@@ -217,6 +264,41 @@ class Constants:
         if isinstance(view, str):
             return view
         return replace(view, passing=(*view.passing, (body.path, name)))
+
+    def _joined_view(self, definer: Scope, name: str) -> TensorView | None:
+        """Return what is put together of whole constants of floats, each number used once."""
+        nodes, leaves = ancestors(definer, name)
+        if not only(nodes, MOVES):
+            return None
+        parts, operands, passing = dict[str, TensorView](), dict[str, Array](), list[Place]()
+        for leaf in sorted(leaves):
+            view = self.resolve(definer, leaf)
+            if isinstance(view, str):
+                return None
+            if view.dtype.name not in FLOATS:
+                operands[leaf] = self.values(view)
+            elif view.steps or self.shape_and_type(view.home)[0] != view.shape:
+                return None  # of a fill value there is but one
+            else:
+                parts[leaf] = view
+                passing += view.passing
+        if len({view.dtype for view in parts.values()}) != 1:
+            return None
+        shapes = {leaf: view.shape for leaf, view in parts.items()}
+        places = places_of(nodes, shapes, operands, name, self._opset)
+        if places is None:
+            return None
+        passing += [(definer.path, out) for node in nodes for out in node.output if out != name]
+        first, *others = parts.values()
+        home, shape = first.home, first.shape
+        if others:
+            homes = tuple(view.home for view in parts.values())
+            home, shape = JoinedHome(home.graph, home.name, homes), (places.size,)
+        pick = partial(_picked, places=places)
+        look = replace(first.look, shape=places.shape)
+        return TensorView(
+            home, shape, first.dtype, look, (Step(pick, pick),), (*passing, (definer.path, name))
+        )
 
     def _stored_view(
         self, definer: Scope, name: str, filled: tuple[int, ...] | None = None
@@ -245,34 +327,5 @@ class Constants:
         return replace(before, look=look, steps=steps, passing=passing)
 
 
-def tensor_in(node: onnx.NodeProto) -> onnx.TensorProto | onnx.SparseTensorProto | None:
-    """Return the tensor that a Constant or ConstantOfShape holds; None for other attributes."""
-    for attribute in node.attribute:
-        if attribute.name == "value":
-            dense: onnx.TensorProto = attribute.t
-            return dense
-        if attribute.name == "sparse_value":
-            sparse: onnx.SparseTensorProto = attribute.sparse_tensor
-            return sparse
-    return None
-
-
-def _node_value(document: Document, node: onnx.NodeProto) -> Array:
-    """Return what a Constant node holds, or the fill value of a ConstantOfShape node."""
-    held = tensor_in(node)
-    if isinstance(held, onnx.SparseTensorProto):
-        return read_sparse(document, held)
-    if held is not None:
-        return read(document, held)
-    for attribute in node.attribute:
-        if attribute.name == "value_float":
-            return np.array(attribute.f, np.float32)
-        if attribute.name == "value_floats":
-            return np.array(attribute.floats, np.float32)
-        if attribute.name == "value_int":
-            return np.array(attribute.i, np.int64)
-        if attribute.name == "value_ints":
-            return np.array(attribute.ints, np.int64)
-    if node.op_type == "ConstantOfShape":
-        return np.zeros(1, np.float32)
-    raise UnsupportedError(f"Constant {node_key(node)!r} holds strings or nothing")
+def _picked(array: Array, places: NDArray[np.int64]) -> Array:
+    return array.reshape(-1)[places]

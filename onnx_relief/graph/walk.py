@@ -45,6 +45,25 @@ class TensorHome:
         return f"{self.graph}/{self.name}" if self.graph else self.name
 
 
+@dataclass(frozen=True)
+class JoinedHome(TensorHome):
+    """Constants that the graph puts together, taken for one: their elements, one after the other.
+
+    Attributes:
+        parts: Where they live.
+    """
+
+    parts: tuple[TensorHome, ...] = ()
+
+    def __str__(self) -> str:
+        return " + ".join(map(str, self.parts))
+
+
+def parts_of(home: TensorHome) -> tuple[TensorHome, ...]:
+    """Return where what is taken for one constant lives in the user's file."""
+    return home.parts if isinstance(home, JoinedHome) else (home,)
+
+
 @dataclass(frozen=True, eq=False)
 class Use:
     """One place that reads a tensor: input `index` of `node`, or an output of the graph (None).

@@ -6,7 +6,6 @@ Whatever needs torch is imported where it is used, so that a missing extra is a 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,7 @@ from onnx_relief.data import Dataset, first_sample
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey, find_layers
 from onnx_relief.graph.sites import Part
-from onnx_relief.graph.walk import TensorHome
+from onnx_relief.graph.walk import TensorHome, parts_of
 from onnx_relief.progress import ticker
 from onnx_relief.results import Progress
 
@@ -74,13 +73,14 @@ def weight_gradients(
 
 def _by_layer(survey: Survey, squares: Squares) -> dict[str, tuple[NDArray[np.float64], ...]]:
     return {
-        site.layer.name: tuple(_rows(part, squares[part.view.home]) for part in site.parts)
+        site.layer.name: tuple(_rows(part, squares) for part in site.parts)
         for site in survey.sites
-        if all(part.view.home in squares for part in site.parts)
+        if all(home in squares for part in site.parts for home in parts_of(part.view.home))
     }
 
 
-def _rows(part: Part, stored: NDArray[Any]) -> NDArray[np.float64]:
-    """Return an array of the stored shape as the rows of a layer."""
-    rows: NDArray[np.float64] = part.layout.to_rows(part.view.as_seen(stored.reshape(-1)))
+def _rows(part: Part, squares: Squares) -> NDArray[np.float64]:
+    """Return what belongs to the stored elements of a weight as the rows of its layer."""
+    stored = np.concatenate([squares[home].reshape(-1) for home in parts_of(part.view.home)])
+    rows: NDArray[np.float64] = part.layout.to_rows(part.view.as_seen(stored))
     return rows

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from text_models import build, random
 
+import onnx_relief as relief
 from onnx_relief.budget import Budget
 from onnx_relief.data import open_data
 from onnx_relief.errors import UnsupportedError
@@ -55,8 +56,26 @@ def test_neither_the_first_layer_nor_the_loudest_decides_alone(criterion, loud):
 
 
 def test_a_weight_that_a_layer_reads_which_is_left_alone_stays_and_that_is_said():
-    with pytest.raises(UnsupportedError, match="leaves alone read those of the others, too; name"):
+    with pytest.raises(UnsupportedError, match=r"read those of the others, too \(z: it matches"):
         halved(TWO.format(" ".join(BRANCHES)), random(10, 6, seed=3), "wanda", only=("y",))
+
+
+def test_a_weight_that_a_branch_reads_which_is_not_taken_stays_and_that_is_said():
+    model = build(
+        """(float[N,10] x) => (float[N,3] y) {
+            yes = Constant <value = bool {1}> ()
+            h = If (yes) <then_branch = t () => (float[N,6] o) { o = MatMul (x, w) },
+                else_branch = e () => (float[N,6] p) { n = Neg (x)  p = MatMul (n, w) }>
+            y = MatMul (h, v) }""",
+        w=random(10, 6),
+        v=random(6, 3),
+    )
+    found = relief.prune(model, random(40, 10, seed=1), sparsity=0.5, repair="none")
+    layers = found.report.to_dict()["layers"]
+    reasons = {one["name"]: one["left_alone"] for one in layers}
+    taken, other = (name for name in reasons if name != "y")
+    assert reasons[taken] == f"{other!r}, which is left alone, reads its weight, too"
+    assert "never run" in reasons[other] and reasons["y"] is None
 
 
 @pytest.mark.parametrize("criterion", ["relief", "wanda", "obs"])

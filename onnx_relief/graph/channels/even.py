@@ -13,7 +13,7 @@ from onnx import numpy_helper
 
 from onnx_relief.graph.channels.whole import Whole
 from onnx_relief.graph.external import is_external
-from onnx_relief.graph.views import tensor_in
+from onnx_relief.graph.held import tensor_in
 
 _LARGEST = 1 << 16
 """Entries; what is longer is not looked at."""
