@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_relief.errors import ModelError
 from onnx_relief.graph.builders import BUILDERS
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.initializers import add_initializer
@@ -66,7 +67,10 @@ def _joined(scope: Scope, constants: Constants, name: str, opset: int) -> Array 
     }
     if len(known) < len(values) or not only(nodes, _JOINS):
         return None
-    made = run_nodes(nodes, known, name, opset)
+    try:
+        made = run_nodes(nodes, known, name, opset)
+    except ModelError:
+        return None
     stored = sum(value.size for value in known.values() if value.dtype.name in FLOATS)
     return made if made.dtype.name in FLOATS and made.size <= stored else None
 

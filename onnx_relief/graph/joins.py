@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from onnx_relief.errors import ModelError
 from onnx_relief.graph.nodes import STANDARD
 from onnx_relief.graph.walk import Scope
 
@@ -46,7 +47,11 @@ def only(nodes: Sequence[onnx.NodeProto], operators: Sequence[str]) -> bool:
 def run_nodes(
     nodes: Sequence[onnx.NodeProto], values: Mapping[str, Array], name: str, opset: int
 ) -> Array:
-    """Return what some nodes make of constants under a name."""
+    """Return what some nodes make of constants under a name.
+
+    Raises:
+        ModelError: They cannot be computed.
+    """
     graph = helper.make_graph(
         list(nodes),
         "joined",
@@ -55,7 +60,10 @@ def run_nodes(
         [numpy_helper.from_array(np.asarray(value), leaf) for leaf, value in values.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
-    (made,) = ReferenceEvaluator(model).run(None, {})
+    try:
+        (made,) = ReferenceEvaluator(model).run(None, {})
+    except Exception as error:
+        raise ModelError(f"{name!r} cannot be put together ({error})") from error
     return np.asarray(made)
 
 
@@ -77,6 +85,9 @@ def places_of(
 
     Returns:
         In the shape of what is put together; None where some elements are used twice or not at all.
+
+    Raises:
+        ModelError: The nodes do not fit together.
     """
     numbers, total = dict[str, Array](operands), 0
     for part, shape in shapes.items():

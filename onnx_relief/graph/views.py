@@ -6,6 +6,7 @@ initializers, and pass through Identity, Transpose, Cast, Reshape and the like.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -268,36 +269,40 @@ class Constants:
     def _joined_view(self, definer: Scope, name: str) -> TensorView | None:
         """Return what is put together of whole constants of floats, each number used once."""
         nodes, leaves = ancestors(definer, name)
-        if not only(nodes, MOVES):
-            return None
-        parts, operands, passing = dict[str, TensorView](), dict[str, Array](), list[Place]()
-        for leaf in sorted(leaves):
-            view = self.resolve(definer, leaf)
-            if isinstance(view, str):
-                return None
-            if view.dtype.name not in FLOATS:
-                operands[leaf] = self.values(view)
-            elif view.steps or self.shape_and_type(view.home)[0] != view.shape:
-                return None  # of a fill value there is but one
-            else:
-                parts[leaf] = view
-                passing += view.passing
-        if len({view.dtype for view in parts.values()}) != 1:
+        views = {leaf: self.resolve(definer, leaf) for leaf in leaves}
+        known = {leaf: view for leaf, view in views.items() if not isinstance(view, str)}
+        floats = [leaf for leaf, view in known.items() if view.dtype.name in FLOATS]
+        floats.sort(key=lambda leaf: (known[leaf].home.graph, known[leaf].home.name))
+        parts = {leaf: known[leaf] for leaf in floats}
+        homes = tuple(view.home for view in parts.values())
+        if not only(nodes, MOVES) or len(known) < len(views) or not self._are_whole(parts):
             return None
         shapes = {leaf: view.shape for leaf, view in parts.items()}
+        operands = {leaf: self.values(known[leaf]) for leaf in leaves - parts.keys()}
         places = places_of(nodes, shapes, operands, name, self._opset)
         if places is None:
             return None
-        passing += [(definer.path, out) for node in nodes for out in node.output if out != name]
-        first, *others = parts.values()
-        home, shape = first.home, first.shape
-        if others:
-            homes = tuple(view.home for view in parts.values())
+        between = [(definer.path, out) for node in nodes for out in node.output if out != name]
+        stored = [place for view in parts.values() for place in view.passing]
+        home, shape = homes[0], shapes[floats[0]]
+        if len(homes) > 1:
             home, shape = JoinedHome(home.graph, home.name, homes), (places.size,)
         pick = partial(_picked, places=places)
-        look = replace(first.look, shape=places.shape)
-        return TensorView(
-            home, shape, first.dtype, look, (Step(pick, pick),), (*passing, (definer.path, name))
+        look = replace(parts[floats[0]].look, shape=places.shape)
+        passing = (*stored, *between, (definer.path, name))
+        return TensorView(home, shape, look.dtype, look, (Step(pick, pick),), passing)
+
+    def _are_whole(self, parts: Mapping[str, TensorView]) -> bool:
+        """Whether parts of a weight are different constants of one type, with all they store."""
+        homes = {view.home for view in parts.values()}
+        return (
+            len({view.dtype for view in parts.values()}) == 1
+            and len(homes) == len(parts)
+            # Of a fill value there is but one.
+            and all(
+                not view.steps and self.shape_and_type(view.home)[0] == view.shape
+                for view in parts.values()
+            )
         )
 
     def _stored_view(

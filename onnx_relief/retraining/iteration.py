@@ -15,6 +15,7 @@ from onnx_relief.graph.cost import count_parameters, layer_costs
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey, find_layers
 from onnx_relief.graph.origin import note_dense
+from onnx_relief.graph.walk import parts_of
 from onnx_relief.history import IterateSettings, IterationRow, choose_best
 from onnx_relief.measuring.positions import positions_on_data
 from onnx_relief.pipeline import prune
@@ -155,7 +156,11 @@ def _frozen_layers(survey: Survey, patterns: Sequence[str]) -> tuple[str, ...]:
         layer
         for layer, weights in homes.items()
         if any(
-            fnmatchcase(n, p) for home in weights for n in (home.name, str(home)) for p in patterns
+            fnmatchcase(n, p)
+            for whole in weights
+            for home in (whole, *parts_of(whole))
+            for n in (home.name, str(home))
+            for p in patterns
         )
     )
 

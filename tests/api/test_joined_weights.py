@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from text_models import assert_outputs_agree, build, differences, random
+from text_models import assert_outputs_agree, build, differences, function, random
 
 import onnx_relief as relief
 from onnx_relief.graph.document import load
@@ -150,6 +150,29 @@ def test_what_is_no_rearrangement_is_refused(made):
     used = {name: value for name, value in constants.items() if name in made}
     text = f"(float[N,D] x) => ({outputs}) {{ {made}  y = MatMul (x, w) }}"
     assert find_layers(load(build(text, **used))).sites == ()
+
+
+@pytest.mark.parametrize(
+    "made",
+    ["w = Concat <axis = 7> (a, b)", "g = Gather (a, far)  w = Concat <axis = 0> (g, b)"],
+)
+def test_what_cannot_be_computed_is_a_reason(made):
+    constants = {"a": random(4, 3), "b": random(4, 3, seed=1), "far": np.array([9])}
+    used = {name: value for name, value in constants.items() if name in made}
+    text = f"(float[N,D] x) => (float[N,3] y) {{ {made}  y = MatMul (x, w) }}"
+    document = load(build(text, **used))
+    assert [refusal.op for refusal in find_layers(document).refusals] == ["MatMul"]
+    assert with_whole_weights(document) is document
+
+
+def test_a_part_of_a_function_that_is_called_twice_is_one_constant():
+    held = function("half", "() => (w)", "w = Constant <value_floats = [1.0, 2.0, 3.0]> ()")
+    model = build(
+        """(float[N,6] x) => (float[N] y) {
+            a = my.half ()  b = my.half ()  w = Concat <axis = 0> (a, b)  y = MatMul (x, w) }""",
+        functions=held,
+    )
+    assert find_layers(load(model)).sites == ()
 
 
 def test_a_part_that_another_layer_reads_is_refused_for_both():
