@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from enum import Enum
 from importlib import metadata
@@ -69,7 +70,15 @@ def account(
         criterion=job.settings.criterion,
         repair=job.settings.repair,
     )
-    return replace(report, advice=(*about_plan(job), *advise(report), *few))
+    advice = (*about_plan(job), *_about_followers(pruned), *advise(report), *few)
+    return replace(report, advice=advice)
+
+
+def _about_followers(pruned: Pruned) -> Iterator[str]:
+    """Say which layers lose what others lose, because they read the same weights."""
+    for name, reason in pruned.left_alone.items():
+        if pruned.plan.for_layer(name) is not None:
+            yield f"{name} loses what layers lose that read the same weights: {reason}"
 
 
 def try_written(job: Job, written: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -99,6 +99,19 @@ def readers_of(survey: Survey) -> dict[TensorHome, list[str]]:
         for part in site.tensors:
             found[part.view.home].append(site.layer.name)
     return dict(found)
+
+
+def followers(survey: Survey, seen: Iterable[Site], unseen: Iterable[str]) -> set[str]:
+    """Return the layers that nothing is known of, all of whose weights ones read that were seen.
+
+    They lose what these lose: a branch that the data never takes does not keep a weight for itself.
+    """
+    known = {part.view.home for site in seen for part in site.parts}
+    return {
+        name
+        for name in unseen
+        if all(part.view.home in known for part in survey.by_name[name].parts)
+    }
 
 
 def read_alike(survey: Survey, one: Site, other: Site, *, part: int = 0) -> bool:

@@ -5,13 +5,13 @@ Source: "Neural network relief", arXiv 2109.10795, algorithm 1, with selection b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from onnx_relief.agreement import agree_on_shared_weights, outlooks
+from onnx_relief.agreement import agree_on_shared_weights, followers, outlooks
 from onnx_relief.budget import Budget
 from onnx_relief.budgeting.spending import Fields, priced, survey_fields
 from onnx_relief.budgeting.targets import AS_IT_IS, Judged, prune_to
@@ -185,8 +185,10 @@ def look(
         batches = full_batches(samples, settings.batch_size)
         measured = measure(survey, sites, batches, settings, tick=tick, dump=dump)
         moments = SecondMoments()
+    sites = [site for site in sites if site.layer.name in measured.activities]
     left_alone |= measured.unobserved
-    left_alone |= _held_by_others(survey, left_alone)
+    whole = left_alone.keys() - followers(survey, sites, measured.unobserved)
+    left_alone |= _held_by_others(survey, whole)
     sites = [site for site in sites if site.layer.name not in left_alone]
     if not sites:
         name, reason = next(iter(left_alone.items()))
@@ -283,15 +285,29 @@ def _cover(seen: Seen, settings: Settings, progress: Progress | None) -> PrunePl
         layer = site.layer
         kept[layer.name] = select(survey, site, activity[layer.name], settings.alpha_for(layer))
         tick(layer.connections)
+    for name in followers(survey, sites, seen.measured.unobserved):
+        kept[name] = _no_wish(survey.by_name[name], settings)
     kept = agree_on_shared_weights(survey, kept)
     kept = remove_units(kept, outlooks(survey, seen.flows, activity))
     return PrunePlan(layers=tuple(kept.values()))
 
 
-def _held_by_others(survey: Survey, left_alone: Mapping[str, str]) -> dict[str, str]:
+def _no_wish(site: Site, settings: Settings) -> LayerPlan:
+    """Return the plan of a layer that keeps what others keep that read the same weights."""
+    layer = site.layer
+    return LayerPlan(
+        layer=layer.name,
+        alpha=settings.alpha_for(layer),
+        keep=tuple(np.zeros(part.layout.rows, dtype=bool) for part in site.parts),
+        keep_bias=np.ones((layer.units, layer.bias.count if layer.bias else 0), dtype=bool),
+        removed=np.zeros(layer.units, dtype=bool),
+    )
+
+
+def _held_by_others(survey: Survey, left_alone: Set[str]) -> dict[str, str]:
     """Return the layers of which another one that is left alone reads every weight, and which."""
     held: dict[TensorHome, str] = {}
-    for name in left_alone:
+    for name in sorted(left_alone):
         held |= {part.view.home: name for part in survey.by_name[name].parts}
     found = {}
     for site in survey.sites:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_relief.agreement import followers
 from onnx_relief.analysis import Points
 from onnx_relief.budgeting.fields import Choice, Field, Rung
 from onnx_relief.budgeting.gather import gather_fields
@@ -111,6 +112,7 @@ def survey_fields(
     )
     left: dict[str, str] = {}
     chosen = {site.layer.name for site in sites}
+    chosen |= followers(survey, sites, measured.unobserved)
     taken = {
         part.view.home
         for site in survey.sites

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from text_models import build, random
+from text_models import build, initializer, random
 
 import onnx_relief as relief
 from onnx_relief.budget import Budget
@@ -60,23 +60,35 @@ def test_a_weight_that_a_layer_reads_which_is_left_alone_stays_and_that_is_said(
         halved(TWO.format(" ".join(BRANCHES)), random(10, 6, seed=3), "wanda", only=("y",))
 
 
-def test_a_weight_that_a_branch_reads_which_is_not_taken_stays_and_that_is_said():
-    model = build(
-        """(float[N,10] x) => (float[N,3] y) {
-            yes = Constant <value = bool {1}> ()
-            h = If (yes) <then_branch = t () => (float[N,6] o) { o = MatMul (x, w) },
-                else_branch = e () => (float[N,6] p) { n = Neg (x)  p = MatMul (n, w) }>
-            y = MatMul (h, v) }""",
-        w=random(10, 6),
-        v=random(6, 3),
-    )
-    found = relief.prune(model, random(40, 10, seed=1), sparsity=0.5, repair="none")
-    layers = found.report.to_dict()["layers"]
-    reasons = {one["name"]: one["left_alone"] for one in layers}
-    taken, other = (name for name in reasons if name != "y")
-    assert reasons[taken] == f"{other!r}, which is left alone, reads its weight, too"
-    assert "never run" in reasons[other]
-    assert reasons["y"] is None
+BRANCHING = """(float[N,10] x) => (float[N,3] y) {{
+    yes = Constant <value = bool {{1}}> ()
+    h = If (yes) <then_branch = t () => (float[N,6] o) {{ o = MatMul (x, w) }},
+        else_branch = e () => (float[N,6] p) {{ n = Neg (x)  p = {other} }}>
+    y = MatMul (h, v) }}"""
+
+
+@pytest.mark.parametrize("budget", [{"sparsity": 0.5}, {"alpha": 0.7}])
+def test_a_branch_that_is_not_taken_loses_what_others_lose_that_read_its_weight(budget):
+    model = build(BRANCHING.format(other="MatMul (n, w)"), w=random(10, 6), v=random(6, 3))
+    found = relief.prune(model, random(40, 10, seed=1), granularity="weight", **budget)
+    assert (initializer(found.model, "w") == 0).mean() > 0.2
+    rows = {row["name"]: row for row in found.report.to_dict()["layers"]}
+    taken, other = (name for name in rows if name != "y")
+    assert rows[taken]["kept"] == rows[other]["kept"] < 60
+    (note,) = (one for one in found.report.advice if "same weights" in one)
+    assert note.startswith(f"{other} loses what layers lose")
+    assert "never run on this data" in note
+
+
+def test_a_weight_of_one_that_is_left_alone_stays_and_that_is_said():
+    graph = """(float[N,10] x) => (float[N,3] y, float[N,6] z) {
+        h = MatMul (x, w)  n = Neg (x)  z = MatMul (n, w)  y = MatMul (h, v) }"""
+    model = build(graph, w=random(10, 6), v=random(6, 3))
+    found = relief.prune(model, random(40, 10, seed=1), sparsity=0.5, skip=["z"])
+    rows = {row["name"]: row["left_alone"] for row in found.report.to_dict()["layers"]}
+    assert rows["h"] == "'z', which is left alone, reads its weight, too"
+    assert (initializer(found.model, "w") != 0).all()
+    assert (initializer(found.model, "v") == 0).sum() == 9
 
 
 @pytest.mark.parametrize("criterion", ["relief", "wanda", "obs"])
