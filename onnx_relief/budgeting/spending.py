@@ -24,6 +24,7 @@ from onnx_relief.budgeting.shared import shared_field
 from onnx_relief.comparing.divergence import (
     FEW,
     TRIED_AT,
+    Divergence,
     exchange_rate,
     noise_to_signal,
     open_probe,
@@ -162,26 +163,40 @@ def priced(
             provider=settings.provider,
         )
     tick = ticker(progress, "trying every layer alone", len(fields.fields))
-    ladders = []
+    rates = dict[Field, float]()
+    losses = dict[Field, tuple[Floats, Floats]]()
     for field in fields.fields:
-        rungs, rate = [], np.ones(1)
-        tried: Rung | None = None
-        for rung in field.ladder():
-            rungs.append((rung.share, rung.loss))
-            known = rung.loss > 0 and rung.choice is not None
-            if known and (tried is None or _farness(rung) < _farness(tried)):
-                tried = rung
-        if probe is not None and tried is not None and tried.choice is not None:
-            alone = written(fields, {field: tried.choice})
-            lost = float(noise_to_signal(np.array([tried.loss]))[0])
-            rate = np.full(1, exchange_rate(probe.of(alone), lost))
-        shares, losses = np.array(rungs).T
-        losses = noise_to_signal(losses)
-        if table:
-            rate = _rates(fields, field, table, shares, losses)
-        ladders.append(_ladder(field, shares, np.maximum.accumulate(losses * rate)))
+        rungs = list(field.ladder())
+        if probe is not None:
+            rate = _tried(fields, field, rungs, probe)
+            rates |= {} if rate is None else {field: rate}
+        lost = noise_to_signal(np.array([rung.loss for rung in rungs]))
+        losses[field] = np.array([rung.share for rung in rungs]), lost
         tick(1)
+    usual = float(np.median(list(rates.values()) or [1.0]))
+    ladders = []
+    for field, (shares, lost) in losses.items():
+        worth = np.full(1, rates.get(field, usual))
+        if table:
+            worth = _rates(fields, field, table, shares, lost)
+        ladders.append(_ladder(field, shares, np.maximum.accumulate(lost * worth)))
     return Priced(fields=fields, ladders=tuple(ladders))
+
+
+def _tried(fields: Fields, field: Field, rungs: Sequence[Rung], probe: Divergence) -> float | None:
+    """Return what the loss of a layer is worth to the model, by cutting it alone.
+
+    None where nothing shows that: it loses nothing, or it is in a body that is never entered on the
+    samples of the probe.
+    """
+    losing = [rung for rung in rungs if rung.loss > 0 and rung.choice is not None]
+    rung = min(losing, key=_farness, default=None)
+    if rung is None or rung.choice is None:
+        return None
+    distance = probe.of(written(fields, {field: rung.choice}))
+    if distance == 0 and field.site.scope.parent is not None:
+        return None
+    return exchange_rate(distance, float(noise_to_signal(np.array([rung.loss]))[0]))
 
 
 def _ladder(field: Field, shares: Floats, losses: Floats) -> Ladder:

@@ -93,6 +93,12 @@ class Choice:
         costs = layer_costs(find_layers(smaller), positions or {})
         return sum((cost.macs or 0.0) if positions else cost.weights for cost in costs)
 
+    def lost(self, gone: NDArray[np.bool_]) -> float:
+        """Return what the model is expected to lose without some groups, as `Worth.losses`."""
+        return float(
+            sum(self.worth.losses[kind][gone[roots].sum()] for kind, roots in self.kinds.items())
+        )
+
     @cached_property
     def _counting(self) -> Mapping[object, NDArray[np.int64]]:
         """Return the kinds that a target counts: without others it is not missed by less.

@@ -3,8 +3,8 @@
 A budget is a share of the channels, or a target that the smallest such share is searched for.
 Widths that a runtime does not like can make a smaller model slower, so multiples are decided by
 measuring: the coarsest that no finer one beats, since units whose loss brings no time had better
-stay. A multiple so coarse that it cuts far more than a target asks for, or far less than a share of
-the channels, gives way to a finer one.
+stay. A multiple gives way to a finer one if it loses far more, as where kinds have few channels, or
+if it cuts far more than a target asks for, or far less than a share of the channels.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ _TRIES = 64
 """Models that are looked at to come closer to such a target: each is cut to be counted."""
 _NOISE = 1.03
 """Latencies that differ by less are taken for equal."""
+_DEAR = 1.5
+"""Other runtimes may like coarse widths where this one does not: worth so many times the loss."""
 _NEAR = 0.9
 """A multiple that leaves less than this part of what another leaves is too coarse."""
 _HALF = 0.5
@@ -163,7 +165,7 @@ def _decision(choice: Choice, ratio: float, rounding: Rounding) -> Decision:
 
 
 def _fastest(choice: Choice, options: Sequence[Decision], watch: Stopwatch) -> Decision:
-    """Return the coarsest way to round that no other beats by more than the noise."""
+    """Return the coarsest way to round that no other beats in time, nor by far in what is lost."""
     different = [
         one
         for place, one in enumerate(options)
@@ -187,8 +189,10 @@ def _fastest(choice: Choice, options: Sequence[Decision], watch: Stopwatch) -> D
         Tried(multiple=one.multiple, ratio=one.ratio, milliseconds=time)
         for one, time in zip(near, times, strict=True)
     )
-    best = min(times)
-    chosen = next(place for place, time in enumerate(times) if time <= _NOISE * best)
+    fast = [place for place, time in enumerate(times) if time <= _NOISE * min(times)]
+    losses = [choice.lost(near[place].gone) for place in fast]
+    even = (place for place, loss in zip(fast, losses, strict=True) if loss <= _DEAR * min(losses))
+    chosen = next(even)
     return replace(near[chosen], tried=tried)
 
 

@@ -57,7 +57,8 @@ class ChannelOptions(RepairOptions):
         str,
         typer.Option(
             help="Keep a multiple of so many channels along every axis, since runtimes work in "
-            "blocks; auto times 16, 8 and 1 and takes the coarsest that is not slower.",
+            "blocks; auto times 16, 8 and 1 and takes the coarsest that is neither slower nor "
+            "loses much more.",
             rich_help_panel=_CHANNELS,
         ),
     ] = "auto"

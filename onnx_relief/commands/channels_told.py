@@ -97,7 +97,7 @@ def _decided(channels: ChannelSettings, decision: Decision) -> Iterator[str]:
             if one.milliseconds is not None
         )
         chosen = decision.latency is None  # else the target decides, after this first look
-        why = ", the coarsest that is not slower" if chosen else ""
+        why = ", the coarsest that is neither slower nor loses much more" if chosen else ""
         yield f"multiples of {decision.multiple} channels stay{why} ({times}; {how})"
     if decision.latency is not None:
         yield (

@@ -71,7 +71,7 @@ class Reading:
     def columns(self, tensor: Array) -> Array:
         """Return what positions read, (samples, groups * blocks, entries, about `places`)."""
         if self.geometry is None:
-            rows = np.moveaxis(tensor, self.axis, -1).reshape(-1, self.entries)
+            rows = _with_last(tensor, self.axis).reshape(-1, self.entries)
             columns = rows.T[None, None]
         else:
             columns = patch_columns(tensor, self.geometry, self.groups, most=self.places)
@@ -119,6 +119,11 @@ def reading_of(site: Site, *, memory: int) -> Reading | str:
     return replace(reading, blocks=weight.inputs)
 
 
+def _with_last(tensor: Array, axis: int) -> Array:
+    """Return a tensor with an axis moved to the end; a vector has no other one."""
+    return np.moveaxis(tensor, max(axis, -tensor.ndim), -1)
+
+
 def answers_of(site: Site, reading: Reading, read: Array, made: Array) -> Array:
     """Return a layer's outputs at the positions of `reading.columns(read)`.
 
@@ -134,7 +139,7 @@ def answers_of(site: Site, reading: Reading, read: Array, made: Array) -> Array:
     if reading.geometry is None and len(site.parts[0].view.shape) == 1:
         return made.reshape(1, 1, 1, -1)  # a product with a vector has no axis of units
     if reading.geometry is None:
-        rows = np.moveaxis(made, site.makes.place, -1)
+        rows = _with_last(made, site.makes.place)
         return rows.reshape(-1, site.layer.units).T[None, None]
     size = read.shape[2:]
     return coarse_answers(made, reading.geometry, size, reading.groups, most=reading.places)

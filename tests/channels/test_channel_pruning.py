@@ -253,6 +253,25 @@ def test_units_stay_whose_loss_brings_no_time(monkeypatch, times, taken):
     assert cut(cnn(16, 70), shape=(3, 8, 8), ratio=0.5).decision.multiple == taken
 
 
+@pytest.mark.parametrize(
+    ("losses", "taken"),
+    [
+        ({48: 1.4, 40: 1.2, 35: 1.0}, 16),  # other runtimes may like it
+        ({48: 1.6, 40: 1.2, 35: 1.0}, 8),
+        ({48: 9.0, 40: 2.0, 35: 1.0}, 1),
+    ],
+)
+def test_a_multiple_that_loses_far_more_gives_way(monkeypatch, losses, taken):
+    monkeypatch.setattr(
+        "onnx_relief.channels.budget.Stopwatch.milliseconds", lambda _w, docs, _s: [1.0] * len(docs)
+    )
+    monkeypatch.setattr(
+        "onnx_relief.channels.budget.Choice.lost",
+        lambda choice, gone: losses[weights(choice.model(gone))[1][0]],
+    )
+    assert cut(cnn(16, 70), shape=(3, 8, 8), ratio=0.5).decision.multiple == taken
+
+
 def test_no_multiple_keeps_most_of_what_shall_go(monkeypatch):
     monkeypatch.setattr(
         "onnx_relief.channels.budget.Stopwatch.milliseconds", lambda _w, docs, _s: [1.0] * len(docs)
