@@ -51,6 +51,7 @@ class Document:
         name: What messages call it: the path as the user typed it, or ``model``.
         edits: Changes to external data that saving will apply to its copies.
         path: The file it was loaded from; None for a model given in memory.
+        lean: Whether saving leaves out what data files hold that is no tensor's.
     """
 
     proto: onnx.ModelProto
@@ -58,6 +59,7 @@ class Document:
     name: str
     edits: tuple[ExternalEdit, ...] = ()
     path: Path | None = None
+    lean: bool = False
 
     @property
     def has_external_data(self) -> bool:

@@ -17,7 +17,7 @@ _ROOM = MAX_PROTO_BYTES // 2
 def brought_inside(document: Document) -> Document:
     """Return the document with the data of other files in it, unless that is too much.
 
-    A data file is saved as a whole, with the bytes that no tensor refers to any more.
+    One small file is simpler to hand on than two that belong together.
     """
     if not document.has_external_data:
         return document

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -125,7 +125,8 @@ def cut(document: Document, trace: Trace, groups: Groups, gone: NDArray[np.bool_
     for fix in trace.fixes:
         fix.apply(nodes[fix.node], left)
     _correct_shapes(graph, left, here)
-    return document
+    # What was cut holds its own numbers now, and nothing in a data file.
+    return replace(document, lean=True) if shorter else document
 
 
 def _shorten_even(
