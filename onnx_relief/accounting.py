@@ -76,7 +76,8 @@ def account(
 
 def _about_followers(pruned: Pruned) -> Iterator[str]:
     """Say which layers lose what others lose, because they read the same weights."""
-    for name, reason in pruned.left_alone.items():
+    unseen = pruned.measurement.unobserved if pruned.measurement else {}
+    for name, reason in unseen.items():
         if pruned.plan.for_layer(name) is not None:
             yield f"{name} loses what layers lose that read the same weights: {reason}"
 

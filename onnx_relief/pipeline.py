@@ -186,9 +186,9 @@ def look(
         measured = measure(survey, sites, batches, settings, tick=tick, dump=dump)
         moments = SecondMoments()
     sites = [site for site in sites if site.layer.name in measured.activities]
-    left_alone |= measured.unobserved
-    whole = left_alone.keys() - followers(survey, sites, measured.unobserved)
-    left_alone |= _held_by_others(survey, whole)
+    following = followers(survey, sites, measured.unobserved)
+    left_alone |= {n: why for n, why in measured.unobserved.items() if n not in following}
+    left_alone |= _held_by_others(survey, left_alone.keys())
     sites = [site for site in sites if site.layer.name not in left_alone]
     if not sites:
         name, reason = next(iter(left_alone.items()))
