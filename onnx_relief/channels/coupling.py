@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from onnx_relief.graph.channels import RULES, trace_channels
 from onnx_relief.graph.channels.coupled import Coupled, coupled, stays
 from onnx_relief.graph.document import Document
-from onnx_relief.graph.folded import with_whole_weights
-from onnx_relief.graph.inline import inlined
+from onnx_relief.graph.folded import ready_to_cut
 from onnx_relief.graph.layers import find_layers, uniquely_named
 from onnx_relief.measuring.observe import observe
 from onnx_relief.report.groups import CoupledRow, GroupMember, StaysRow
@@ -31,7 +30,7 @@ def coupled_units(
     Raises:
         ModelError: The model cannot be run.
     """
-    survey = uniquely_named(find_layers(with_whole_weights(inlined(document))))[0]
+    survey = uniquely_named(find_layers(ready_to_cut(document)))[0]
     observed = observe(survey, feed)
     trace, groups = trace_channels(survey.model, observed, RULES)
     work = {

@@ -29,8 +29,7 @@ from onnx_relief.graph.channels.follow import LAST_CHANNEL
 from onnx_relief.graph.channels.ids import STAYS, varying
 from onnx_relief.graph.channels.mean_signal import Correction, corrections, give_back
 from onnx_relief.graph.document import Document, check
-from onnx_relief.graph.folded import with_whole_weights
-from onnx_relief.graph.inline import inlined
+from onnx_relief.graph.folded import ready_to_cut
 from onnx_relief.graph.inside import brought_inside
 from onnx_relief.graph.layers import Survey, find_layers, require_layers, uniquely_named
 from onnx_relief.graph.orphans import drop_orphans
@@ -250,7 +249,7 @@ def rank_channels(
         UnsupportedError: No channel can be followed from where it is made to where it is read.
         DataError, ModelError, SettingsError: As `prune`.
     """
-    survey, names = uniquely_named(find_layers(with_whole_weights(inlined(document))))
+    survey, names = uniquely_named(find_layers(ready_to_cut(document)))
     require_layers(survey)
     settings.check_patterns(survey.layers)
     observed = observe(survey, first_sample(calibration).feed)

@@ -27,8 +27,7 @@ from onnx_relief.graph.channels.mean_signal import (
 )
 from onnx_relief.graph.channels.merge import with_merged_constants
 from onnx_relief.graph.document import Document
-from onnx_relief.graph.folded import with_whole_weights
-from onnx_relief.graph.inline import inlined
+from onnx_relief.graph.folded import ready_to_cut
 from onnx_relief.graph.inside import brought_inside
 from onnx_relief.graph.layers import find_layers
 from onnx_relief.graph.orphans import drop_orphans
@@ -109,7 +108,7 @@ def shrink(document: Document, feed: Mapping[str, Array], *, round_to: int | Non
         ModelError: The model cannot be run.
     """
     staying = how_many_stay(round_to)
-    smaller, names = with_unique_names(with_whole_weights(inlined(document)))
+    smaller, names = with_unique_names(ready_to_cut(document))
     step = first = _once(smaller, feed, staying)
     removed = joins = 0
     while step.again:

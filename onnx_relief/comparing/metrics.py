@@ -144,9 +144,10 @@ def decisions(
     """
     if is_text(output):
         return output
-    several = output.ndim == 3 and not each and not _add_up_to_one(_flat_tail(output))
+    flat = _flat_tail(output)
+    several = 3 in (output.ndim, flat.ndim) and not each and not _add_up_to_one(flat)
     # A number for each step, (samples, steps, 1), is no class of the steps.
-    values = output if several else _flat_tail(output)
+    values = output if several and output.ndim == 3 else flat
     if values.dtype.kind in "biu":
         return values
     chooses = values.ndim == 2 or (values.ndim == 3 and (steps or not several))

@@ -13,9 +13,11 @@ from onnx_relief.errors import ModelError
 from onnx_relief.graph.builders import BUILDERS
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.initializers import add_initializer
+from onnx_relief.graph.inline import inlined
 from onnx_relief.graph.joins import MOVES, ancestors, only, run_nodes
 from onnx_relief.graph.nodes import STANDARD
 from onnx_relief.graph.orphans import drop_orphans
+from onnx_relief.graph.sparse_store import densified
 from onnx_relief.graph.views import FLOATS, Constants
 from onnx_relief.graph.walk import Scope, understand
 
@@ -24,6 +26,14 @@ _JOINS = (
     *MOVES,
     *("Constant", "Neg", "Mul", "Add", "Sub", "Div", "Sqrt", "Pow", "ReduceSum", "ReduceL2"),
 )
+
+
+def ready_to_cut(document: Document) -> Document:
+    """Return the document in a form where channels are slices of dense constants that stay.
+
+    Local functions are written out, sparse weights are dense, and joined ones whole.
+    """
+    return with_whole_weights(inlined(densified(document)))
 
 
 def with_whole_weights(document: Document) -> Document:

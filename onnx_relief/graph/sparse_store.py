@@ -13,7 +13,7 @@ from onnx_relief.graph.document import Document
 from onnx_relief.graph.external import is_external
 from onnx_relief.graph.light import names_read
 from onnx_relief.graph.nodes import subgraphs
-from onnx_relief.graph.storage import read
+from onnx_relief.graph.storage import read, read_sparse
 
 # What ONNX Runtime turns back into a dense tensor when it loads a model.
 _TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
@@ -52,6 +52,25 @@ def store_sparse(document: Document) -> tuple[Document, int]:
             graph.sparse_initializer.append(sparse)
             count += 1
     return (smaller, count) if count else (document, 0)
+
+
+def densified(document: Document) -> Document:
+    """Return the document with its sparse initializers as dense ones; itself where there are none.
+
+    Raises:
+        ModelError: Values, places and shape of one do not belong together.
+    """
+    if not document.proto.graph.sparse_initializer:
+        return document
+    dense = document.copy()
+    graph = dense.proto.graph
+    for sparse in graph.sparse_initializer:
+        tensor = numpy_helper.from_array(read_sparse(dense, sparse), sparse.values.name)
+        tensor.doc_string = sparse.values.doc_string
+        tensor.metadata_props.extend(sparse.values.metadata_props)
+        graph.initializer.append(tensor)
+    del graph.sparse_initializer[:]
+    return dense
 
 
 def _candidates(graph: onnx.GraphProto) -> Iterator[str]:

@@ -36,6 +36,24 @@ def feed(shape=(4, 6)):
     return {"x": np.random.default_rng(0).standard_normal(shape).astype(np.float32)}
 
 
+def test_dead_units_of_weights_in_sparse_form_are_cut(tmp_path):
+    dense = written(tmp_path, dead_units(mlp(), "w1", [1, 3]))
+    model, out = tmp_path / "sparse.onnx", tmp_path / "small.onnx"
+    proto = onnx.load(dense)
+    for tensor in [one for one in proto.graph.initializer if one.name in ("w1", "w2")]:
+        proto.graph.initializer.remove(tensor)
+        values = onnx.numpy_helper.to_array(tensor).reshape(-1)
+        places = np.flatnonzero(values)
+        sparse = proto.graph.sparse_initializer.add(dims=tensor.dims)
+        sparse.values.CopyFrom(onnx.numpy_helper.from_array(values[places], tensor.name))
+        sparse.indices.CopyFrom(onnx.numpy_helper.from_array(places.astype(np.int64), ""))
+    onnx.save(proto, model)
+    assert main(f"compact {model} -o {out}".split()) == 0
+    small = {tensor.name: list(tensor.dims) for tensor in onnx.load(out).graph.initializer}
+    assert small["w1"][1] == 3
+    assert_outputs_agree(onnx.load(dense), onnx.load(out), feed(), rtol=1e-5, atol=1e-6)
+
+
 def test_the_command_cuts_dead_units_and_says_so(tmp_path, capsys):
     model = written(tmp_path, dead_units(mlp(), "w1", [1, 3]))
     out = tmp_path / "small.onnx"

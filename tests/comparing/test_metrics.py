@@ -88,10 +88,13 @@ def test_what_chooses_no_class_says_why(output):
         (np.full((1, 1, 2, 2), 0.7), [[[[True] * 2] * 2]]),
         (np.array([[1.5]]), None),
         (np.full((1, 2, 2, 2), 7.0), None),
+        (np.full((1, 3, 3, 1), 7.0), None),
+        (np.full((1, 2, 2, 1), 0.7), [[[True] * 2] * 2]),
     ],
     ids=[
         *("integers", "scores", "sequence", "places of a detector", "classes and an axis more"),
         *("shares of steps", "numbers of steps", "shares", "map", "regression", "feature map"),
+        *("picture, channels last", "map, channels last"),
     ],
 )
 def test_decisions(output, decided):
