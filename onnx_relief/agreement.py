@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -112,6 +112,31 @@ def followers(survey: Survey, seen: Iterable[Site], unseen: Iterable[str]) -> se
         for name in unseen
         if all(part.view.home in known for part in survey.by_name[name].parts)
     }
+
+
+def held_by_others(survey: Survey, left_alone: Set[str]) -> dict[str, str]:
+    """Return the layers of which ones that are left alone read every weight, and why they stay."""
+    held: dict[TensorHome, str] = {}
+    for name in sorted(left_alone):
+        held |= {part.view.home: name for part in survey.by_name[name].parts}
+    found = {}
+    for site in survey.sites:
+        others = [held.get(part.view.home) for part in site.parts]
+        if site.layer.name not in left_alone and all(others):
+            found[site.layer.name] = f"{others[0]!r}, which is left alone, reads its weight, too"
+    return found
+
+
+def no_wish(site: Site, alpha: float) -> LayerPlan:
+    """Return the plan of a layer that keeps what others keep that read the same weights."""
+    layer = site.layer
+    return LayerPlan(
+        layer=layer.name,
+        alpha=alpha,
+        keep=tuple(np.zeros(part.layout.rows, dtype=bool) for part in site.parts),
+        keep_bias=np.ones((layer.units, layer.bias.count if layer.bias else 0), dtype=bool),
+        removed=np.zeros(layer.units, dtype=bool),
+    )
 
 
 def read_alike(survey: Survey, one: Site, other: Site, *, part: int = 0) -> bool:

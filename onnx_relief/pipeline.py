@@ -5,13 +5,19 @@ Source: "Neural network relief", arXiv 2109.10795, algorithm 1, with selection b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from onnx_relief.agreement import agree_on_shared_weights, followers, outlooks
+from onnx_relief.agreement import (
+    agree_on_shared_weights,
+    followers,
+    held_by_others,
+    no_wish,
+    outlooks,
+)
 from onnx_relief.budget import Budget
 from onnx_relief.budgeting.spending import Fields, priced, survey_fields
 from onnx_relief.budgeting.targets import AS_IT_IS, Judged, prune_to
@@ -23,7 +29,6 @@ from onnx_relief.graph.follow import UnitFlow, follow_units
 from onnx_relief.graph.layers import Survey, find_layers, require_layers
 from onnx_relief.graph.mask import mask
 from onnx_relief.graph.sites import Site
-from onnx_relief.graph.walk import TensorHome
 from onnx_relief.measuring.measure import Measurement, full_batches, measure
 from onnx_relief.measuring.second_moments import SecondMoments, measure_at_once
 from onnx_relief.plan import LayerPlan, PrunePlan
@@ -188,7 +193,7 @@ def look(
     sites = [site for site in sites if site.layer.name in measured.activities]
     following = followers(survey, sites, measured.unobserved)
     left_alone |= {n: why for n, why in measured.unobserved.items() if n not in following}
-    left_alone |= _held_by_others(survey, left_alone.keys())
+    left_alone |= held_by_others(survey, left_alone.keys())
     sites = [site for site in sites if site.layer.name not in left_alone]
     if not sites:
         name, reason = next(iter(left_alone.items()))
@@ -286,35 +291,11 @@ def _cover(seen: Seen, settings: Settings, progress: Progress | None) -> PrunePl
         kept[layer.name] = select(survey, site, activity[layer.name], settings.alpha_for(layer))
         tick(layer.connections)
     for name in followers(survey, sites, seen.measured.unobserved):
-        kept[name] = _no_wish(survey.by_name[name], settings)
+        site = survey.by_name[name]
+        kept[name] = no_wish(site, settings.alpha_for(site.layer))
     kept = agree_on_shared_weights(survey, kept)
     kept = remove_units(kept, outlooks(survey, seen.flows, activity))
     return PrunePlan(layers=tuple(kept.values()))
-
-
-def _no_wish(site: Site, settings: Settings) -> LayerPlan:
-    """Return the plan of a layer that keeps what others keep that read the same weights."""
-    layer = site.layer
-    return LayerPlan(
-        layer=layer.name,
-        alpha=settings.alpha_for(layer),
-        keep=tuple(np.zeros(part.layout.rows, dtype=bool) for part in site.parts),
-        keep_bias=np.ones((layer.units, layer.bias.count if layer.bias else 0), dtype=bool),
-        removed=np.zeros(layer.units, dtype=bool),
-    )
-
-
-def _held_by_others(survey: Survey, left_alone: Set[str]) -> dict[str, str]:
-    """Return the layers of which another one that is left alone reads every weight, and which."""
-    held: dict[TensorHome, str] = {}
-    for name in sorted(left_alone):
-        held |= {part.view.home: name for part in survey.by_name[name].parts}
-    found = {}
-    for site in survey.sites:
-        others = [held.get(part.view.home) for part in site.parts]
-        if site.layer.name not in left_alone and all(others):
-            found[site.layer.name] = f"{others[0]!r}, which is left alone, reads its weight, too"
-    return found
 
 
 def _choose(survey: Survey, settings: Settings) -> tuple[list[Site], dict[str, str]]:
