@@ -11,19 +11,26 @@ from onnx_relief.graph.nodes import STANDARD, every_node
 
 _UNCHECKED = "onnx_relief.unchecked"
 """The domain of nodes that the checker is to pass over."""
+_FREE = 4
+"""The IR version from which on initializers need not be inputs."""
 
 
 def as_checked(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Return a model without what only the checker refuses: a copy, or the same if it has none.
 
-    Outputs without a shape get one of any rank. Operators that ONNX has taken back are put in a
-    domain that is not checked: runtimes run some of them, like GroupNormalization of opset 18.
+    Outputs without a shape get one of any rank, and a graph without a name gets one. Initializers
+    that are no inputs count as those of IR version 4, where that is allowed: optimisers leave such
+    files. Operators that ONNX has taken back are put in a domain that is not checked: runtimes run
+    some of them, like GroupNormalization of opset 18.
     """
-    shapeless = any(map(_lacks_shape, proto.graph.output))
-    if not shapeless and next(_deprecated(proto), None) is None:
+    graph = proto.graph
+    fine = graph.name and not any(map(_lacks_shape, graph.output)) and not _needs_inputs(proto)
+    if fine and next(_deprecated(proto), None) is None:
         return proto
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
+    copy.graph.name = graph.name or "graph"
+    copy.ir_version = _FREE if _needs_inputs(proto) else proto.ir_version
     for value in filter(_lacks_shape, copy.graph.output):
         value.type.tensor_type.shape.SetInParent()
     for node in list(_deprecated(copy)):
@@ -31,6 +38,13 @@ def as_checked(proto: onnx.ModelProto) -> onnx.ModelProto:
     for body in (copy, *copy.functions):
         body.opset_import.add(domain=_UNCHECKED, version=1)
     return copy
+
+
+def _needs_inputs(proto: onnx.ModelProto) -> bool:
+    """Whether initializers would have to be inputs and are not."""
+    given = {value.name for value in proto.graph.input}
+    early = 0 < proto.ir_version < _FREE
+    return early and any(tensor.name not in given for tensor in proto.graph.initializer)
 
 
 def _lacks_shape(value: onnx.ValueInfoProto) -> bool:

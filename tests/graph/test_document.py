@@ -318,3 +318,21 @@ def test_what_else_is_wrong_beside_such_an_operator_is_refused():
     )
     with pytest.raises(ModelError, match="is not a valid ONNX model"):
         load(model)
+
+
+def test_a_graph_without_a_name_is_read():
+    model = build("(float[N,4] x) => (float[N,3] y) { y = MatMul (x, w) }", w=np.ones((4, 3), "f4"))
+    model.graph.name = ""
+    with pytest.raises(onnx.checker.ValidationError, match="name"):
+        onnx.checker.check_model(model)
+    assert load(model).proto == model
+    assert run(model, {"x": np.ones((1, 4), np.float32)})[0].shape == (1, 3)
+
+
+def test_what_an_optimiser_added_to_an_old_file_need_not_be_an_input():
+    text = "(float[N,4] x) => (float[N,3] y) { y = MatMul (x, w) }"
+    model = build(text, ir=3, opset=7, w=np.ones((4, 3), np.float32))
+    with pytest.raises(onnx.checker.ValidationError, match="not in graph input"):
+        onnx.checker.check_model(model)
+    assert load(model).proto == model
+    assert run(model, {"x": np.ones((1, 4), np.float32)})[0].shape == (1, 3)
