@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 from math import prod
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,8 @@ from onnx_relief.geometry import ConvGeometry
 
 BoolArray = NDArray[np.bool_]
 FORMAT = "onnx-relief plan 1"
+TOGETHER: Final = " + "
+"""Between the names of constants that are one weight together."""
 
 
 class LayerKind(Enum):

@@ -10,7 +10,7 @@ from typing import Final
 from onnx_relief.analysis import Points
 from onnx_relief.budget import Budget
 from onnx_relief.errors import SettingsError
-from onnx_relief.plan import Layer, LayerKind
+from onnx_relief.plan import TOGETHER, Layer, LayerKind
 from onnx_relief.structures import KERNEL, WEIGHT, Pattern, Structure
 
 DEFAULT_ALPHA = 0.95
@@ -228,6 +228,7 @@ def refuse_besides(flag: str, budget: Budget, structure: Structure) -> None:
 
 
 def matches(layer: Layer, pattern: str) -> bool:
-    """Whether `pattern` (shell wildcards) names the layer or one of its weights."""
-    names = (layer.name, *(weight.name for weight in layer.weights))
+    """Whether `pattern` (shell wildcards) names the layer, one of its weights or a part of one."""
+    weights = [weight.name for weight in layer.weights]
+    names = (layer.name, *weights, *(part for name in weights for part in name.split(TOGETHER)))
     return any(fnmatchcase(name, pattern) or name == pattern for name in names)

@@ -56,7 +56,7 @@ def gather_fields(
     samples = held_out(calibration, settings.samples)
     readings = {site.layer.name: reading_of(site, memory=settings.memory) for site in sites}
     moments = moments_of(
-        survey.document,
+        survey.runnable,
         [reading for reading in readings.values() if not isinstance(reading, str)],
         samples,
         settings,

@@ -31,6 +31,7 @@ from onnx_relief.graph.folded import ready_to_cut
 from onnx_relief.graph.inside import brought_inside
 from onnx_relief.graph.layers import find_layers
 from onnx_relief.graph.orphans import drop_orphans
+from onnx_relief.graph.sparse_store import store_sparse
 from onnx_relief.graph.unique_names import with_old_names, with_unique_names
 from onnx_relief.measuring.observe import observe
 from onnx_relief.selection.rounding import Rounding
@@ -116,6 +117,8 @@ def shrink(document: Document, feed: Mapping[str, Array], *, round_to: int | Non
         smaller = step.document
         step = _once(smaller, feed, staying)
     nothing = removed == joins == 0
+    if document.proto.graph.sparse_initializer:
+        smaller = store_sparse(smaller)[0]  # the form that it came in
     smaller = smaller if nothing else brought_inside(smaller)
     if nothing or bytes_of(smaller) > bytes_of(document):  # a new bias has a name, too
         return Shrunk(document=document, groups=first.groups, removed=0, joins=0, kept=step.kept)

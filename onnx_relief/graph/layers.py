@@ -39,6 +39,11 @@ class Survey:
         """The layers, in the order of the nodes."""
         return tuple(site.layer for site in self.sites)
 
+    @property
+    def runnable(self) -> Document:
+        """The document with local functions written out, whose tensors have the sites' names."""
+        return replace(self.document, proto=self.model.proto)
+
     @cached_property
     def by_name(self) -> Mapping[str, Site]:
         """The sites of the layers, by the layers' names."""

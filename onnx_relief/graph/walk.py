@@ -18,6 +18,7 @@ from onnx import inliner
 from onnx_relief.graph.handed import Handed, handed_by
 from onnx_relief.graph.light import without_weights
 from onnx_relief.graph.nodes import STANDARD, subgraphs
+from onnx_relief.plan import TOGETHER
 
 _HOME_KEY = "onnx_relief.home"
 
@@ -56,7 +57,7 @@ class JoinedHome(TensorHome):
     parts: tuple[TensorHome, ...] = ()
 
     def __str__(self) -> str:
-        return " + ".join(map(str, self.parts))
+        return TOGETHER.join(map(str, self.parts))
 
 
 def parts_of(home: TensorHome) -> tuple[TensorHome, ...]:

@@ -84,7 +84,7 @@ def measure_at_once(
     observer = Observer(survey, sites, settings, raw=list(first.values()), brief=brief)
     names = {r.tensor: s.layer.name for r, s in first.items() if s.layer.name in observer.raw}
     readings = [reading for reading in first if reading.tensor in names]
-    few = _few(survey.document, list(names), samples.work, settings)
+    few = _few(survey.runnable, list(names), samples.work, settings)
     whole = _whole(settings)
     moments = SecondMoments(
         work=_walk(observer, Grams(readings, diagonal=not whole), names, samples.work, few, tick)

@@ -95,7 +95,7 @@ def least_squares(
     ended: list[str] = []
     for number, names in enumerate(groups):
         survey = find_layers(pruned)
-        twins = (_runnable(survey), _runnable(whole))
+        twins = (survey.runnable, whole.runnable)
         coming = {name for group in groups[number:] for name in group}
         ahead = [_made_by(one, coming) for one in (survey, whole)]
         for relay in relays:
@@ -147,7 +147,7 @@ def _relays(
         return []
     sample = first_sample(samples.work)
     names = tensors_of(pairs)[0]
-    ours = open_at(_runnable(survey), names, provider=provider).run(sample.feed, names)
+    ours = open_at(survey.runnable, names, provider=provider).run(sample.feed, names)
     by_name = {pair.site.layer.name: pair for pair in pairs}
     each = [[by_name[name] for name in group if name in by_name] for group in groups]
     few = at_once(each, ours, sample.count, batch_size, memory // 4)
@@ -221,11 +221,6 @@ def _back(origin: Survey, pair: Pair, rows: NDArray[np.generic]) -> NDArray[np.f
         own = rows
     change = (own.astype(np.float64) - rows.astype(np.float64)) * layer.weights[0].scale
     return np.asarray(pair.reading.split(change.reshape(len(rows), -1)))
-
-
-def _runnable(survey: Survey) -> Document:
-    """Return the document with local functions written out, whose tensors have the sites' names."""
-    return replace(survey.document, proto=survey.model.proto)
 
 
 def _fitting(pairs: Sequence[Pair], budget: int) -> Iterator[list[Pair]]:

@@ -242,3 +242,10 @@ def test_gradients_reach_their_parts():
     one, other = (relief.prune(m, X, **chosen) for m in (MODELS["LSTM both ways"], whole))
     for mine, its in zip(one.plan, other.plan, strict=True):
         assert all(map(np.array_equal, mine.keep, its.keep))
+
+
+@pytest.mark.parametrize("pattern", ["wf", "rf", "w?"])
+def test_a_layer_is_found_by_a_part_of_its_weight(pattern):
+    found = relief.prune(MODELS["LSTM both ways"], X, sparsity=0.5, skip=[pattern])
+    rows = {row["name"]: row["left_alone"] for row in found.report.to_dict()["layers"]}
+    assert rows == {"a": f"--skip {pattern}", "y": None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from text_models import build, initializer, random
+from text_models import build, function, initializer, random
 
 import onnx_relief as relief
 from onnx_relief.data.held_out import fitted_to, spread
@@ -71,3 +71,29 @@ def test_a_matrix_times_a_vector_loses_what_a_vector_times_a_matrix_does(
         kept.append(initializer(found, "w"))
     np.testing.assert_allclose(kept[0].T, kept[1], rtol=1e-4, atol=1e-6)
     assert (kept[0] == 0).sum() == 24
+
+
+@pytest.mark.parametrize("criterion", ["relief", "wanda", "obs", "magnitude"])
+@pytest.mark.parametrize("granularity", ["weight", "2:4"])
+def test_layers_of_a_local_function_lose_what_they_lose_without_it(criterion, granularity):
+    """What they read has another name once the function is written out."""
+    nodes = "m = MatMul (x, w)  h = Add (m, b)  r = Relu (h)  y = MatMul (r, v)"
+    head = "(float[N,8] x) => (float[N,3] y)"
+    weights = {"w": random(8, 12, seed=1), "b": random(12, seed=2), "v": random(12, 3, seed=3)}
+    called = build(
+        f"{head} {{ y = my.net (x, w, b, v) }}",
+        functions=function("net", "(x, w, b, v) => (y)", nodes),
+        **weights,
+    )
+    chosen = {"granularity": granularity, "criterion": criterion, "repair": "least-squares"}
+    if granularity == "weight":
+        chosen["sparsity"] = 0.5
+    x = random(SAMPLES, 8, seed=4)
+    one, other = (
+        relief.prune(model, x, **chosen).model
+        for model in (called, build(f"{head} {{ {nodes} }}", **weights))
+    )
+    for name in ("w", "v"):
+        zeros = [initializer(model, name) == 0 for model in (one, other)]
+        np.testing.assert_array_equal(*zeros)
+        assert zeros[0].any()

@@ -20,6 +20,7 @@ from onnx_relief.errors import UnsupportedError
 from onnx_relief.graph.channels.dead import Removal
 from onnx_relief.graph.document import load
 from onnx_relief.graph.save import save
+from onnx_relief.graph.sparse_store import store_sparse
 
 
 def dead_units(model, weight, units):
@@ -49,9 +50,25 @@ def test_dead_units_of_weights_in_sparse_form_are_cut(tmp_path):
         sparse.indices.CopyFrom(onnx.numpy_helper.from_array(places.astype(np.int64), ""))
     onnx.save(proto, model)
     assert main(f"compact {model} -o {out}".split()) == 0
-    small = {tensor.name: list(tensor.dims) for tensor in onnx.load(out).graph.initializer}
-    assert small["w1"][1] == 3
+    graph = onnx.load(out).graph
+    held = [*graph.initializer, *graph.sparse_initializer]
+    assert sorted(list(one.dims) for one in held)[-1] == [6, 3]
     assert_outputs_agree(onnx.load(dense), onnx.load(out), feed(), rtol=1e-5, atol=1e-6)
+
+
+def test_weights_that_are_mostly_zeros_stay_sparse_when_they_are_cut():
+    rng = np.random.default_rng(0)
+    array = np.where(rng.random((64, 96)) < 0.03, rng.standard_normal((64, 96)), 0)
+    array[:, 20:] = 0
+    graph = (
+        "(float[N,64] x) => (float[N,5] y) { h = MatMul (x, w)  r = Relu (h)  y = MatMul (r, v) }"
+    )
+    model = build(graph, w=array.astype(np.float32), v=random(96, 5))
+    sparse = store_sparse(load(model))[0]
+    found = shrink(sparse, {"x": random(4, 64)}, round_to=1)
+    assert found.removed >= 76
+    assert len(found.document.proto.graph.sparse_initializer) == 1
+    assert_outputs_agree(model, found.document.proto, {"x": random(4, 64)}, rtol=1e-5, atol=1e-5)
 
 
 def test_the_command_cuts_dead_units_and_says_so(tmp_path, capsys):
