@@ -128,6 +128,19 @@ def open_session(
     return Session(start, draws=drawn)
 
 
+def open_at(document: Document, tensors: Sequence[str], *, provider: str) -> Session:
+    """Return a session that gives some tensors of the main graph, and computes no more than these.
+
+    Raises:
+        ModelError: The model cannot be run.
+    """
+    proto = onnx.ModelProto()
+    proto.CopyFrom(document.proto)
+    del proto.graph.output[:]
+    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors)
+    return open_session(replace(document, proto=proto), provider=provider)
+
+
 def _started(
     model: Document | onnx.ModelProto,
     *,

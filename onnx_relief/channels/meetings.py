@@ -18,8 +18,9 @@ from onnx_relief.graph.channels import Groups, Trace
 from onnx_relief.graph.channels.ids import varying
 from onnx_relief.graph.channels.records import Read
 from onnx_relief.graph.layers import Survey
-from onnx_relief.measuring.evidence import as_floats, open_at
+from onnx_relief.measuring.evidence import as_floats
 from onnx_relief.measuring.measure import full_batches
+from onnx_relief.runtime import open_at
 from onnx_relief.settings import Settings
 
 Floats = NDArray[np.float64]
@@ -75,8 +76,9 @@ def _add(
     ):
         ids = trace.of(name)
         value = np.square(as_floats(values[name]), dtype=np.float64)
-        value = np.moveaxis(value, [*beside, varying(ids)[0] - ids.ndim], _last(len(beside) + 1))
-        value = value.mean(axis=tuple(range(value.ndim - len(beside) - 1)))
+        axes = [*beside, varying(ids)[0] - ids.ndim]
+        value = np.moveaxis(value, axes, range(-len(axes), 0))
+        value = value.mean(axis=tuple(range(value.ndim - len(axes))))
         squares.append(value.reshape(*value.shape[:-1], heads, -1))
         roots.append(groups.of(ids).reshape(heads, -1)[0])
     if any(one.size != square.shape[-1] for one, square in zip(roots, squares, strict=True)):
@@ -84,10 +86,6 @@ def _add(
     product = np.multiply(*_as_wide(squares))
     said = product.reshape(-1, product.shape[-1]).mean(axis=0)
     np.add.at(found, roots[0], samples * said)
-
-
-def _last(count: int) -> range:
-    return range(-count, 0)
 
 
 def _as_wide(both: list[Floats]) -> list[Floats]:

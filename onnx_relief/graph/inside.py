@@ -1,4 +1,4 @@
-"""Bring what is left of external data into the model, so that nobody carries the rest along."""
+"""Bring what is left of external data into the model, where that is not too much for one file."""
 
 from __future__ import annotations
 

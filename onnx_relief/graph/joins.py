@@ -25,8 +25,6 @@ MOVES: Final = (
     *("Squeeze", "Identity"),
 )
 """Operators that move numbers and change none."""
-CUTS: Final = ("Concat", "Split", "Slice", "Gather", "Flatten")
-"""Those among them that are no steps of a view of one constant."""
 
 
 def ancestors(scope: Scope, name: str) -> tuple[list[onnx.NodeProto], set[str]]:

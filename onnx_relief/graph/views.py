@@ -18,10 +18,10 @@ from onnx import helper
 
 from onnx_relief.errors import ReliefError, UnsupportedError
 from onnx_relief.graph import external
-from onnx_relief.graph.document import Document
+from onnx_relief.graph.document import Document, opset
 from onnx_relief.graph.external import is_external, region, shared_bytes
 from onnx_relief.graph.held import node_value, tensor_in
-from onnx_relief.graph.joins import CUTS, MOVES, ancestors, only, places_of
+from onnx_relief.graph.joins import MOVES, ancestors, only, places_of
 from onnx_relief.graph.nodes import STANDARD, node_key
 from onnx_relief.graph.nodes import attributes as attributes
 from onnx_relief.graph.steps import STEPS, Look, Step, StepMaker
@@ -123,9 +123,7 @@ class Constants:
         self._document = document
         self._joins = joins
         self._joined: dict[Place, TensorView | None] = {}
-        self._opset = next(
-            (one.version for one in document.proto.opset_import if one.domain in STANDARD), 1
-        )
+        self._opset = opset(document.proto)
         self._homes = constants_by_home(document.proto)
 
     def __contains__(self, home: TensorHome) -> bool:
@@ -241,14 +239,14 @@ class Constants:
                 return f"{name!r} cannot be computed (it has shape {shape.tolist()})"
             if shape is not None:
                 return self._stored_view(definer, name, tuple(int(size) for size in shape))
-        if operator in CUTS and self._joins and not definer.changes(name):
+        make = STEPS.get(operator)
+        if make is None and operator in MOVES and self._joins and not definer.changes(name):
             place = (definer.path, name)
             if place not in self._joined:
                 self._joined[place] = self._joined_view(definer, name)
             joined = self._joined[place]
             if joined is not None:
                 return joined
-        make = STEPS.get(operator)
         if make is None:
             return f"{name!r} is computed at run time by {node.op_type} {node_key(node)!r}"
         before = self.resolve(definer, node.input[0])

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from onnx_relief.activity.gram import PLACES, Gram, coarse_answers, gram_of, patch_columns
@@ -25,7 +24,7 @@ from onnx_relief.graph.reach import comes_from_layers
 from onnx_relief.graph.sites import Site
 from onnx_relief.measuring.measure import full_batches
 from onnx_relief.plan import LayerKind
-from onnx_relief.runtime import Session, open_session
+from onnx_relief.runtime import open_at
 
 Array = NDArray[Any]
 Tick = Callable[[int], None]
@@ -212,19 +211,6 @@ class Grams:
                 )
             known = self.found.get(reading)
             self.found[reading] = part if known is None else known.merge(part)
-
-
-def open_at(document: Document, tensors: Sequence[str], *, provider: str) -> Session:
-    """Return a session that gives some tensors of the main graph, and computes no more than these.
-
-    Raises:
-        ModelError: The model cannot be run.
-    """
-    proto = onnx.ModelProto()
-    proto.CopyFrom(document.proto)
-    del proto.graph.output[:]
-    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors)
-    return open_session(replace(document, proto=proto), provider=provider)
 
 
 def as_floats(tensor: Array) -> Array:

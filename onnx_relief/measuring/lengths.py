@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-
-import onnx
 
 from onnx_relief.data import Batch
 from onnx_relief.errors import UnsupportedError
 from onnx_relief.graph.layers import Survey, lengths_read
 from onnx_relief.graph.sites import Site
-from onnx_relief.runtime import open_session
+from onnx_relief.runtime import open_at
 
 
 def check_lengths(survey: Survey, sites: Sequence[Site], batch: Batch, provider: str) -> None:
@@ -34,14 +31,9 @@ def check_lengths(survey: Survey, sites: Sequence[Site], batch: Batch, provider:
     if not unsure:
         return
     names = sorted({site.data for site in unsure} - main.inputs)
-    proto = onnx.ModelProto()
-    proto.CopyFrom(survey.model.proto)
-    del proto.graph.output[:]
-    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     seen = dict(batch.feed)
     if names:
-        session = open_session(replace(survey.document, proto=proto), provider=provider)
-        seen |= session.run(batch.feed, names)
+        seen |= open_at(survey.runnable, names, provider=provider).run(batch.feed, names)
     for site in unsure:
         shape, asked = seen[site.data].shape, site.input_axes
         if shape[-len(asked) :] != asked:

@@ -20,12 +20,12 @@ from onnx_relief.measuring.evidence import (
     Grams,
     Reading,
     gram_matrices,
-    open_at,
     passes,
     reading_of,
     samples_at_once,
 )
 from onnx_relief.measuring.measure import Measurement, Observer, full_batches, measure
+from onnx_relief.runtime import open_at
 from onnx_relief.scoring.table import Need, criterion_named
 from onnx_relief.settings import Settings
 

@@ -23,7 +23,6 @@ from onnx_relief.data import first_sample
 from onnx_relief.data.held_out import Split
 from onnx_relief.graph.document import Document
 from onnx_relief.graph.layers import Survey, find_layers
-from onnx_relief.measuring.evidence import open_at
 from onnx_relief.progress import ticker
 from onnx_relief.repair.account import Account
 from onnx_relief.repair.joins import join_after
@@ -43,6 +42,7 @@ from onnx_relief.repair.stages import (
 )
 from onnx_relief.repair.stays import Stays
 from onnx_relief.results import Progress
+from onnx_relief.runtime import open_at
 from onnx_relief.settings import DEFAULT_MEMORY
 
 _NOTHING = 1e-9

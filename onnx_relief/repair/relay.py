@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 from onnx_relief.data import Batch, Dataset
 from onnx_relief.graph.document import Document, input_specs
 from onnx_relief.graph.light import node_reads
-from onnx_relief.measuring.evidence import open_at
 from onnx_relief.measuring.measure import full_batches
-from onnx_relief.runtime import Session
+from onnx_relief.runtime import Session, open_at
 
 Array = NDArray[Any]
 Tensors = Mapping[str, Array]

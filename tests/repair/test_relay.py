@@ -10,8 +10,8 @@ from text_models import build, random
 
 from onnx_relief.data import open_data
 from onnx_relief.graph.document import input_specs, load
-from onnx_relief.measuring.evidence import open_at
 from onnx_relief.repair.relay import Relay, between, frontier
+from onnx_relief.runtime import open_at
 
 PLENTY = 1 << 30
 # A branch around two layers, a body that reads from outside, a node with two outputs, one of which

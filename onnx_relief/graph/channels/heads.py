@@ -57,8 +57,7 @@ def attention(trace: Trace, node: onnx.NodeProto) -> None:
     if len(shapes[0]) == 3:
         _fix_heads(trace, parts, by_head, ("q_num_heads", "kv_num_heads", "kv_num_heads"))
     width = shapes[0][-1] // (counts[0] if len(shapes[0]) == 3 else 1)
-    if not by_head:
-        _fix_scale(trace, node, parts[0], width)
+    _fix_scale(trace, node, parts[0], width, by_head)
 
 
 def multi_head_attention(trace: Trace, node: onnx.NodeProto) -> None:
@@ -79,8 +78,7 @@ def multi_head_attention(trace: Trace, node: onnx.NodeProto) -> None:
         parts = [replace(part, name="") for part in parts]
     _set(trace, node, _attend(trace, node, parts, by_head), by_head)
     _fix_heads(trace, parts, by_head, ("num_heads",) * 3)
-    if not by_head:
-        _fix_scale(trace, node, parts[0], shapes[0][-1] // heads)
+    _fix_scale(trace, node, parts[0], shapes[0][-1] // heads, by_head)
 
 
 @starts
@@ -103,8 +101,7 @@ def packed_attention(trace: Trace, node: onnx.NodeProto) -> None:
     parts = [_Heads("", ids, heads) for ids in made.reshape(3, heads, -1)]
     _set(trace, node, _attend(trace, node, parts, by_head), by_head)
     _fix_heads(trace, parts, by_head, ("num_heads",) * 3)
-    if not by_head:
-        _fix_scale(trace, node, parts[0], width // heads)
+    _fix_scale(trace, node, parts[0], width // heads, by_head)
     trace.fixes.append(Fix(trace.index, partial(_set_widths, parts=made.reshape(3, -1))))
 
 
@@ -215,9 +212,11 @@ def _set_heads(node: onnx.NodeProto, left: Left, *, name: str, first: Ids) -> No
         set_attribute(node, name, int(stays.sum()))
 
 
-def _fix_scale(trace: Trace, node: onnx.NodeProto, query: _Heads, width: int) -> None:
-    """Scores are divided by the root of the width, as it was."""
-    if query.ids is not None and not attributes(node).get("scale", 0.0):
+def _fix_scale(
+    trace: Trace, node: onnx.NodeProto, query: _Heads, width: int, by_head: bool
+) -> None:
+    """Scores are divided by the root of the width, as it was; whole heads leave it alone."""
+    if not by_head and query.ids is not None and not attributes(node).get("scale", 0.0):
         ids = query.ids.reshape(-1)
         trace.fixes.append(Fix(trace.index, partial(_set_scale, width=width, ids=ids)))
 
